@@ -1,0 +1,46 @@
+# make help says what there is.
+PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The registry image that `make demo` shows; without it, images made here from the distribution's packages.
+REF     ?=
+
+export BANGER_TEST_CACHE
+
+.PHONY: help
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/banger, static
+	@scripts/check-go
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/banger ./cmd/banger
+
+.PHONY: install
+install: build ## banger into PREFIX/bin
+	install -D -m 0755 bin/banger $(DESTDIR)$(PREFIX)/bin/banger
+
+.PHONY: demo
+demo: ## pull images and look at their disks; REF=docker.io/library/debian:12 for a public one
+	@scripts/demo $(REF)
+
+.PHONY: lint
+lint: ## gofmt, go vet, go.mod, golangci-lint, shellcheck
+	@scripts/lint
+
+.PHONY: test-short
+test-short: ## the unit tests alone, for the quick loop
+	@scripts/check-go
+	go test ./...
+
+.PHONY: test
+test: ## everything CI runs: lint, unit tests with -race, fuzzing, end-to-end (root or sudo)
+	@scripts/test
+
+.PHONY: bench
+bench: ## side by side with peers; see bench/README.md
+	@bench/run all
+
+.PHONY: clean
+clean: ## what builds and tests left here
+	rm -rf bin dist .cache

@@ -1,0 +1,154 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/banger-vm/banger"
+
+// leaves may be imported by any package and import none of this module.
+var leaves = strings.Fields("digest atomicfile paths")
+
+// arrows are those of ARCHITECTURE.md: what a package of internal/ may import besides the leaves, and
+// which modules of others. A package without a row, and an import without an entry, fails the test.
+var arrows = []struct{ pkg, internal, modules string }{
+	{"cli", "api rootfs store imagepull", "spf13/cobra spf13/pflag vbauerster/mpb x/term pelletier/go-toml"},
+	{"api", "", ""},
+	{"daemon", "api vm rootfs store", ""},
+	{"rootfs", "imagepull layer fstree ext4 e2fs store", "x/sys"},
+	{"imagepull", "", "google/go-containerregistry klauspost/compress x/sys"},
+	{"layer", "fstree", "klauspost/compress x/sys"},
+	{"fstree", "", ""},
+	{"ext4", "fstree", "x/sys"},
+	{"e2fs", "fstree", "x/sys"},
+	{"kernelcat", "store layer fstree", "google/go-containerregistry klauspost/compress"},
+	{"store", "", "x/sys"},
+	{"guest", "", "x/sys x/crypto pkg/sftp hashicorp/yamux"},
+	{"vmm", "", "x/sys"},
+	{"vmm/qemu", "vmm", "x/sys"},
+	{"vm", "vmm vmm/qemu guest netstack store", "x/sys"},
+	{"netstack", "", "x/sys containers/gvisor-tap-vsock vishvananda/netlink google/nftables"},
+	{"digest", "", ""},
+	{"atomicfile", "", "x/sys"},
+	{"paths", "", ""},
+}
+
+// goPackage is the part of `go list -json` that the test reads.
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportArrows(t *testing.T) {
+	packages := listPackages(t)
+	if len(packages) < 3 {
+		t.Fatalf("go list names %d packages: the test reads the wrong folder", len(packages))
+	}
+	for _, pkg := range packages {
+		for _, fault := range faults(pkg) {
+			t.Error(fault)
+		}
+	}
+}
+
+// TestImportArrowsCanFail shows the checker refusing what it must.
+func TestImportArrowsCanFail(t *testing.T) {
+	for _, row := range []struct {
+		name, from, to string
+		fault          bool
+	}{
+		{"an arrow of the table", "internal/layer", module + "/internal/fstree", false},
+		{"an arrow turned round", "internal/fstree", module + "/internal/layer", true},
+		{"a leaf", "internal/fstree", module + "/internal/digest", false},
+		{"a leaf that imports", "internal/digest", module + "/internal/store", true},
+		{"the standard library", "internal/store", "net/http", false},
+		{"a module where it belongs", "internal/cli", "github.com/spf13/cobra", false},
+		{"a module where it does not", "internal/store", "github.com/spf13/cobra", true},
+		{"input and output in the tree", "internal/fstree", "os", true},
+		{"the command line around cli", "cmd/banger", module + "/internal/rootfs", true},
+		{"a package without a row", "internal/other", "fmt", true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got := faults(goPackage{ImportPath: module + "/" + row.from, Imports: []string{row.to}})
+			if (len(got) > 0) != row.fault {
+				t.Errorf("faults = %q, want some: %v", got, row.fault)
+			}
+		})
+	}
+}
+
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "./cmd/...", "./internal/...")
+	cmd.Dir = root
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, &stderr)
+	}
+	var packages []goPackage
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var pkg goPackage
+		switch err := dec.Decode(&pkg); {
+		case errors.Is(err, io.EOF):
+			return packages
+		case err != nil:
+			t.Fatalf("decode go list: %v", err)
+		}
+		packages = append(packages, pkg)
+	}
+}
+
+// faults are the imports of pkg that the table does not have.
+func faults(pkg goPackage) []string {
+	name := strings.TrimPrefix(pkg.ImportPath, module+"/")
+	internal, modules := []string{"cli"}, []string(nil)
+	if inner, ok := strings.CutPrefix(name, "internal/"); ok {
+		row := slices.IndexFunc(arrows, func(a struct{ pkg, internal, modules string }) bool { return a.pkg == inner })
+		if row < 0 {
+			return []string{name + " has no row in the table of arrows"}
+		}
+		internal, modules = strings.Fields(arrows[row].internal), strings.Fields(arrows[row].modules)
+		if !slices.Contains(leaves, inner) {
+			internal = append(internal, leaves...)
+		}
+	}
+	var out []string
+	for _, imported := range pkg.Imports {
+		if !allowed(name, imported, internal, modules) {
+			out = append(out, fmt.Sprintf("%s must not import %s", name, imported))
+		}
+	}
+	return out
+}
+
+func allowed(name, imported string, internal, modules []string) bool {
+	if inner, ok := strings.CutPrefix(imported, module+"/internal/"); ok {
+		return slices.Contains(internal, inner)
+	}
+	if first, _, _ := strings.Cut(imported, "/"); strings.Contains(first, ".") {
+		return slices.ContainsFunc(modules, func(m string) bool {
+			path := "github.com/" + m
+			if rest, ok := strings.CutPrefix(m, "x/"); ok {
+				path = "golang.org/x/" + rest
+			}
+			return imported == path || strings.HasPrefix(imported, path+"/")
+		})
+	}
+	// The merged tree is metadata: it can reach no file and no network.
+	return name != "internal/fstree" || !slices.Contains([]string{"os", "net", "net/http", "syscall", "io/ioutil"}, imported)
+}
