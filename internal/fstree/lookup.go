@@ -38,12 +38,12 @@ func split(path string) (dir, base string) {
 	return path[:i+1], path[i+1:]
 }
 
-// walk follows path from dir and returns the directory it ends in. With
+// walk follows path from the root and returns the directory it ends in. With
 // create it makes the directories that are missing; without, it returns 0
 // where one is.
-func (m *Merger) walk(dir ID, path string, create bool) (ID, error) {
+func (m *Merger) walk(path string, create bool) (ID, error) {
 	hops := 0
-	return m.follow(dir, path, create, &hops)
+	return m.follow(Root, path, create, &hops)
 }
 
 func (m *Merger) follow(dir ID, path string, create bool, hops *int) (ID, error) {
@@ -141,7 +141,7 @@ func (m *Merger) lookupTarget(target string) (ID, error) {
 	if base == "" || base == "." || base == ".." {
 		return 0, &targetError{target, ErrLinkDirectory}
 	}
-	dir, err := m.walk(Root, dirPath, false)
+	dir, err := m.walk(dirPath, false)
 	if err != nil {
 		return 0, &targetError{target, err}
 	}

@@ -115,7 +115,7 @@ func (m *Merger) add(e *Entry) error {
 	if base == "" || base == "." || base == ".." {
 		return m.addRoot(path, e)
 	}
-	dir, err := m.walk(Root, dirPath, true)
+	dir, err := m.walk(dirPath, true)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (m *Merger) addRoot(path string, e *Entry) error {
 	if e.Type != Directory {
 		return ErrRootType
 	}
-	dir, err := m.walk(Root, path, true)
+	dir, err := m.walk(path, true)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (m *Merger) addWhiteout(dirPath, hidden string) error {
 	if hidden == "" || hidden == "." || hidden == ".." {
 		return ErrReservedName
 	}
-	dir, err := m.walk(Root, dirPath, false)
+	dir, err := m.walk(dirPath, false)
 	if err != nil || dir == 0 {
 		return err
 	}
@@ -46,29 +46,21 @@ func (m *Merger) addWhiteout(dirPath, hidden string) error {
 	return nil
 }
 
-// hide removes what lower layers put at d and below it, and reports whether
-// something of the current layer stays. A lower layer's directory that stays
-// because the current layer put something into it is as if it were implied.
-func (m *Merger) hide(d uint32) bool {
+// hide removes what lower layers put at d and below it. What the current
+// layer put there stays; a lower layer's directory that stays because of it
+// is as if it were implied.
+func (m *Merger) hide(d uint32) {
 	e := m.t.dentries.at(d)
 	own := e.layer == uint16(m.layer)
-	if m.t.Type(e.inode) != Directory {
-		if !own {
-			m.detach(d)
-		}
-		return own
-	}
-	kept := m.hideChildren(e.inode)
-	if own {
-		return true
-	}
-	if !kept {
+	kept := m.t.Type(e.inode) == Directory && m.hideChildren(e.inode)
+	switch {
+	case own:
+	case kept:
+		m.setImplied(m.t.nodes.at(uint32(e.inode)))
+		e.layer = uint16(m.layer)
+	default:
 		m.detach(d)
-		return false
 	}
-	m.setImplied(m.t.nodes.at(uint32(e.inode)))
-	e.layer = uint16(m.layer)
-	return true
 }
 
 // hideChildren hides what is in dir and reports whether anything stays. It
