@@ -16,10 +16,10 @@ type entry struct {
 }
 
 // stamp is the time of entries that ask for none: with nanoseconds, so that losing them shows.
-var stamp = time.Date(2019, 8, 7, 6, 5, 4, 123456789, time.UTC)
+func stamp() time.Time { return time.Date(2019, 8, 7, 6, 5, 4, 123456789, time.UTC) }
 
 func node(typeflag byte, name string, mode int64) entry {
-	return entry{Header: tar.Header{Typeflag: typeflag, Name: name, Mode: mode, ModTime: stamp, Format: tar.FormatPAX}}
+	return entry{Header: tar.Header{Typeflag: typeflag, Name: name, Mode: mode, ModTime: stamp(), Format: tar.FormatPAX}}
 }
 
 func dir(name string, mode int64) entry { return node(tar.TypeDir, name+"/", mode) }

@@ -24,7 +24,7 @@ import (
 )
 
 // created is the creation time of every image, and so the time of the parents no layer names.
-var created = time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC)
+func created() time.Time { return time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC) }
 
 func main() {
 	if len(os.Args) != 2 {
@@ -97,7 +97,7 @@ func image(arch string, pack func([]byte) (v1.Layer, error), layers ...[]entry) 
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", arch
-	config.Created = v1.Time{Time: created}
+	config.Created = v1.Time{Time: created()}
 	config.Config.Cmd = []string{"/bin/sh"}
 	return mutate.ConfigFile(img, config)
 }
@@ -127,11 +127,11 @@ func gzipLayer(stream []byte) (v1.Layer, error) {
 }
 
 func zstdLayer(stream []byte) (v1.Layer, error) {
+	// EncodeAll alone starts nothing that Close would have to end.
 	encoder, err := zstd.NewWriter(nil)
 	if err != nil {
 		return nil, err
 	}
-	defer encoder.Close()
 	plain := static.NewLayer(stream, types.OCIUncompressedLayer)
 	diffID, err := plain.DiffID()
 	if err != nil {

@@ -1,0 +1,132 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+)
+
+var crashSeed = flag.Uint64("crash.seed", uint64(time.Now().UnixNano()), "seed of the moments at which banger is killed")
+
+// moments is how many random moments of a run are tried.
+const moments = 20
+
+// signalAt runs the command and signals it after the delay, unless it ends first.
+func signalAt(t *testing.T, w world, delay time.Duration, signal os.Signal, args ...string) outcome {
+	t.Helper()
+	return finish(t, w.command(t.Context(), args...), func(p *os.Process) {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		<-timer.C
+		// It may have ended already; then nothing is signalled.
+		_ = p.Signal(signal)
+	})
+}
+
+// randomMoments are spread over the duration of a run, one in each of its equal parts.
+func randomMoments(t *testing.T, run time.Duration) []time.Duration {
+	t.Helper()
+	t.Logf("seed: go test -crash.seed=%d", *crashSeed)
+	random := rand.New(rand.NewPCG(*crashSeed, 1))
+	out := make([]time.Duration, moments)
+	for i := range out {
+		out[i] = time.Duration((float64(i) + random.Float64()) / moments * float64(run))
+	}
+	return out
+}
+
+// TestR1KillDuringPull kills a pull into an empty cache at random moments. The next one must do its work
+// as if nothing had been, and sweep what the dead one left.
+func TestR1KillDuringPull(t *testing.T) {
+	for _, builder := range builders {
+		t.Run(builder, func(t *testing.T) {
+			args := []string{"image", "pull", "--plain-http", "--builder=" + builder, reference("debian:12")}
+			calm := newWorld(t)
+			start := time.Now()
+			calm.must(t, args...)
+			took := time.Since(start)
+			want := calm.inventory(t)
+
+			killed := 0
+			for _, moment := range randomMoments(t, took) {
+				w := newWorld(t)
+				if got := signalAt(t, w, moment, os.Kill, args...); got.code == -1 {
+					killed++
+				}
+				w.expectNoProcess(t)
+				w.expectSoundCache(t)
+				w.must(t, args...)
+				w.expectInventory(t, want)
+				if t.Failed() {
+					t.Fatalf("after a kill at %v of %v", moment, took)
+				}
+			}
+			if killed < moments/2 {
+				t.Errorf("%d of %d runs were killed: the moments miss the run", killed, moments)
+			}
+		})
+	}
+}
+
+// TestB1KillDuringBuild kills a conversion from a full cache at random moments, in one world, so that
+// leftovers would pile up.
+func TestB1KillDuringBuild(t *testing.T) {
+	for _, builder := range builders {
+		t.Run(builder, func(t *testing.T) {
+			w := newWorld(t)
+			disk := w.convert(t, builder, reference("debian:12"))
+			start := time.Now()
+			w.convert(t, builder, reference("debian:12"))
+			took := time.Since(start)
+			want, tree := w.inventory(t), diskTree(t, disk)
+
+			killed := 0
+			for _, moment := range randomMoments(t, took) {
+				got := signalAt(t, w, moment, os.Kill,
+					"convert", "--plain-http", "--force", "--builder="+builder, reference("debian:12"), disk)
+				if got.code == -1 {
+					killed++
+				}
+				w.expectNoProcess(t)
+				w.convert(t, builder, reference("debian:12"))
+				w.expectInventory(t, want)
+				if t.Failed() {
+					t.Fatalf("after a kill at %v of %v", moment, took)
+				}
+			}
+			if killed < moments/2 {
+				t.Errorf("%d of %d runs were killed: the moments miss the run", killed, moments)
+			}
+			expectSound(t, disk)
+			expectSameTree(t, builder, "debian:12", tree, diskTree(t, disk))
+		})
+	}
+}
+
+// TestB1KilledBuildPublishesNothing kills first conversions: the disk is there whole or not at all.
+func TestB1KilledBuildPublishesNothing(t *testing.T) {
+	for _, builder := range builders {
+		t.Run(builder, func(t *testing.T) {
+			w := newWorld(t)
+			disk := w.path("out/disk")
+			args := []string{"convert", "--plain-http", "--builder=" + builder, reference("torture:1"), disk}
+			start := time.Now()
+			w.must(t, args...)
+			took := time.Since(start)
+			for _, moment := range randomMoments(t, took) {
+				if err := os.RemoveAll(disk); err != nil {
+					t.Fatal(err)
+				}
+				signalAt(t, w, moment, os.Kill, args...)
+				w.expectNoProcess(t)
+				if _, err := os.Stat(disk); err == nil {
+					expectSound(t, disk)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,249 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// smallWorld is a world on a file system of its own with size bytes.
+func smallWorld(t *testing.T, size int64) world {
+	t.Helper()
+	needRoot(t)
+	need(t, "mkfs.ext4")
+	device := filepath.Join(t.TempDir(), "small")
+	f, err := os.Create(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "mkfs.ext4", "-q", "-F", "-m", "0", device)
+	dir := mountDisk(t, device, "loop")
+	if err := os.Remove(filepath.Join(dir, "lost+found")); err != nil {
+		t.Fatal(err)
+	}
+	return worldIn(t, dir, uint32(os.Geteuid()))
+}
+
+// TestB1FullDisk runs out of space at each stage: downloading, unpacking, writing the disk.
+func TestB1FullDisk(t *testing.T) {
+	const mega = 1 << 20
+	for _, builder := range builders {
+		args := []string{"image", "pull", "--plain-http", "--builder=" + builder, reference("debian:12")}
+		calm := newWorld(t)
+		calm.must(t, args...)
+		want := calm.inventory(t)
+		for _, size := range []int64{40 * mega, 100 * mega, 200 * mega} {
+			t.Run(fmt.Sprintf("%s/%dM", builder, size/mega), func(t *testing.T) {
+				w := smallWorld(t, size)
+				free := freeBytes(t, w.dir)
+				got := w.run(t, args...)
+				expectComplaint(t, got, "space", "hint:")
+				w.expectNoMore(t, want)
+				w.expectNoProcess(t)
+				w.expectSpaceBack(t, free)
+			})
+		}
+	}
+}
+
+// expectSpaceBack wants no more of the file system in use than the whole blobs that a later run can use.
+func (w world) expectSpaceBack(t *testing.T, before int64) {
+	t.Helper()
+	var kept int64
+	for _, path := range w.inventory(t) {
+		if strings.HasPrefix(filepath.Join(w.dir, path), w.blobs()+"/") {
+			kept += fileSize(t, filepath.Join(w.dir, path))
+		}
+	}
+	const slack = 1 << 20 // folders and small files
+	if lost := before - freeBytes(t, w.dir); lost > kept+slack {
+		t.Errorf("%d bytes are in use, %d of them are blobs", lost, kept)
+	}
+}
+
+// TestB1FullDiskAtTheDestination has space for everything but the disk itself.
+func TestB1FullDiskAtTheDestination(t *testing.T) {
+	for _, builder := range builders {
+		t.Run(builder, func(t *testing.T) {
+			w := newWorld(t)
+			out := smallWorld(t, 40<<20).path("out")
+			got := w.run(t, "convert", "--plain-http", "--builder="+builder, reference("debian:12"), filepath.Join(out, "disk"))
+			expectComplaint(t, got, "space", "hint:")
+			if entries, err := os.ReadDir(out); err != nil || len(entries) > 0 {
+				t.Errorf("left over: %v, %v", entries, err)
+			}
+		})
+	}
+}
+
+// TestP3TwoPullsAtOnce has two bangers fill one cache and one store with the same image.
+func TestP3TwoPullsAtOnce(t *testing.T) {
+	args := []string{"image", "pull", "--plain-http", reference("debian:12")}
+	calm := newWorld(t)
+	calm.must(t, args...)
+	w := newWorld(t)
+	outcomes := make([]outcome, 3)
+	var wg sync.WaitGroup
+	for i := range outcomes {
+		wg.Go(func() { outcomes[i] = finish(t, w.command(t.Context(), args...), nil) })
+	}
+	wg.Wait()
+	for _, got := range outcomes {
+		if got.code != 0 {
+			t.Errorf("exit code %d\n%s", got.code, got.stderr)
+		}
+	}
+	w.expectInventory(t, calm.inventory(t))
+}
+
+// TestP4InterruptDuringDownload presses Ctrl-C while a layer is on its way.
+func TestP4InterruptDuringDownload(t *testing.T) {
+	calm := newWorld(t)
+	calm.must(t, "image", "pull", "--plain-http", reference("debian:12"))
+	want := calm.inventory(t)
+
+	proxy := newProxy(t)
+	proxy.bytesPerSecond = 4 << 20
+	w := newWorld(t)
+	cmd := w.command(t.Context(), "image", "pull", "--plain-http", proxy.reference("debian:12"))
+	var pressed time.Time
+	got := finish(t, cmd, func(p *os.Process) {
+		<-proxy.underway
+		pressed = time.Now()
+		if err := p.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+	})
+	if took := time.Since(pressed); took > time.Second {
+		t.Errorf("it took %v to stop", took)
+	}
+	if got.code == 0 {
+		t.Error("an interrupted pull exits with 0")
+	}
+	w.expectNoMore(t, want)
+	w.expectNoProcess(t)
+}
+
+// TestB1InterruptDuringBuild presses Ctrl-C at moments of a conversion from a full cache.
+func TestB1InterruptDuringBuild(t *testing.T) {
+	for _, builder := range builders {
+		t.Run(builder, func(t *testing.T) {
+			w := newWorld(t)
+			disk := w.convert(t, builder, reference("app:1"))
+			if err := os.Remove(disk); err != nil {
+				t.Fatal(err)
+			}
+			want := w.inventory(t)
+			args := []string{"convert", "--plain-http", "--builder=" + builder, reference("app:1"), disk}
+			for _, delay := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, time.Second} {
+				start := time.Now()
+				got := signalAt(t, w, delay, syscall.SIGINT, args...)
+				if took := time.Since(start) - delay; took > time.Second {
+					t.Errorf("it took %v to stop", took)
+				}
+				if got.code == 0 { // it was faster
+					if err := os.Remove(disk); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.expectNoProcess(t)
+				w.expectNoMore(t, want)
+			}
+		})
+	}
+}
+
+// TestP4BrokenDownloadResumes cuts the connection in the middle of each layer; the pull goes on from
+// there, and does not begin again.
+func TestP4BrokenDownloadResumes(t *testing.T) {
+	proxy := newProxy(t)
+	proxy.cutAfter = 8 << 20
+	w := newWorld(t)
+	w.must(t, "image", "pull", "--plain-http", proxy.reference("debian:12"))
+	w.expectSoundCache(t)
+	if proxy.cuts.Load() == 0 {
+		t.Error("no connection was cut: the layer is too small for this test")
+	}
+	if proxy.resumed.Load() == 0 {
+		t.Error("no request asked for the rest of a layer")
+	}
+}
+
+// TestP3CorruptBlobIsFetchedAgain flips a byte of a cached layer.
+func TestP3CorruptBlobIsFetchedAgain(t *testing.T) {
+	w := newWorld(t)
+	disk := w.convert(t, builders[0], reference("torture:1"))
+	want := diskTree(t, disk)
+	entries, err := os.ReadDir(w.blobs())
+	if err != nil || len(entries) == 0 {
+		t.Fatalf("%d blobs, %v", len(entries), err)
+	}
+	for _, entry := range entries {
+		name := filepath.Join(w.blobs(), entry.Name())
+		body, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body[len(body)/2] ^= 1
+		if err := os.Chmod(name, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.convert(t, builders[0], reference("torture:1"))
+	expectSameTree(t, builders[0], "torture:1", want, diskTree(t, disk))
+	w.expectSoundCache(t)
+}
+
+// TestP4NoRegistry asks a port where nobody listens.
+func TestP4NoRegistry(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	start := time.Now()
+	got := w.run(t, "image", "pull", "--plain-http", address+"/demo/app:1")
+	expectComplaint(t, got, address+"/demo/app:1", "connection refused")
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("it took %v to give up", took)
+	}
+}
+
+// TestP1NoSuchTag names what is missing and gives a hint.
+func TestP1NoSuchTag(t *testing.T) {
+	got := newWorld(t).run(t, "image", "pull", "--plain-http", reference("app:2"))
+	expectComplaint(t, got, "demo/app:2", "hint:")
+}
+
+// TestB1TooSmallASize fails before anything is written and says what is needed.
+func TestB1TooSmallASize(t *testing.T) {
+	for _, builder := range builders {
+		t.Run(builder, func(t *testing.T) {
+			w := newWorld(t)
+			got := w.run(t, "convert", "--plain-http", "--builder="+builder, "--size=100M", reference("app:1"), w.path("out/disk"))
+			expectComplaint(t, got, "size", "need")
+			if entries, err := os.ReadDir(w.path("out")); err != nil || len(entries) > 0 {
+				t.Errorf("left over: %v, %v", entries, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,241 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// nobody is a user without any privilege or home.
+const nobody = 65534
+
+// world is everything that one user's banger may write to: home, data, cache, sockets, temporary files.
+type world struct {
+	dir string
+	uid uint32
+}
+
+// outcome is how a run of banger ended.
+type outcome struct {
+	stdout, stderr string
+	code           int // -1 when a signal ended it
+}
+
+func newWorld(t *testing.T) world {
+	t.Helper()
+	return worldIn(t, t.TempDir(), uint32(os.Geteuid()))
+}
+
+// newPlainWorld is the world of a user without privileges.
+func newPlainWorld(t *testing.T) world {
+	t.Helper()
+	needRoot(t)
+	return worldIn(t, t.TempDir(), nobody)
+}
+
+func worldIn(t *testing.T, dir string, uid uint32) world {
+	t.Helper()
+	w := world{dir: dir, uid: uid}
+	for _, sub := range []string{"", "home", "data", "cache", "config", "run", "tmp", "out"} {
+		path := w.path(sub)
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(path, int(uid), int(uid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+func (w world) path(parts ...string) string {
+	return filepath.Join(append([]string{w.dir}, parts...)...)
+}
+
+// command is banger as the world's user, with nothing of the caller's environment but PATH.
+func (w world) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, suite.banger, args...)
+	cmd.Dir = w.path("home")
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + w.path("home"), "TMPDIR=" + w.path("tmp"),
+		"XDG_DATA_HOME=" + w.path("data"), "XDG_CACHE_HOME=" + w.path("cache"),
+		"XDG_CONFIG_HOME=" + w.path("config"), "XDG_RUNTIME_DIR=" + w.path("run"),
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if int(w.uid) != os.Geteuid() {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: w.uid, Gid: w.uid}
+	}
+	// A child that outlives a killed banger must not hold the test's pipes.
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+func (w world) run(t *testing.T, args ...string) outcome {
+	t.Helper()
+	return finish(t, w.command(t.Context(), args...), nil)
+}
+
+// must is run for what has to succeed.
+func (w world) must(t *testing.T, args ...string) outcome {
+	t.Helper()
+	got := w.run(t, args...)
+	if got.code != 0 {
+		t.Fatalf("banger %s: exit code %d\n%s", strings.Join(args, " "), got.code, got.stderr)
+	}
+	return got
+}
+
+// finish runs the command, with meanwhile beside it, and waits for both.
+func finish(t *testing.T, cmd *exec.Cmd, meanwhile func(*os.Process)) outcome {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if meanwhile != nil {
+		meanwhile(cmd.Process)
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		t.Fatal(err)
+	}
+	return outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// inventory lists every path of the world.
+func (w world) inventory(t *testing.T) []string {
+	t.Helper()
+	var paths []string
+	err := filepath.WalkDir(w.dir, func(path string, _ fs.DirEntry, err error) error {
+		paths = append(paths, strings.TrimPrefix(path, w.dir))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+// expectInventory wants the paths of a world that went through no trouble, neither more nor fewer.
+func (w world) expectInventory(t *testing.T, want []string) {
+	t.Helper()
+	got := w.inventory(t)
+	w.expectNoMore(t, want)
+	for _, path := range want {
+		if !slices.Contains(got, path) {
+			t.Errorf("missing: %s", path)
+		}
+	}
+}
+
+// expectNoMore wants no path but those of a world that went through no trouble.
+func (w world) expectNoMore(t *testing.T, want []string) {
+	t.Helper()
+	for _, path := range w.inventory(t) {
+		if !slices.Contains(want, path) {
+			t.Errorf("left over: %s", path)
+		}
+	}
+	w.expectSoundCache(t)
+}
+
+// blobs is the folder of the cache that the contract names.
+func (w world) blobs() string { return w.path("cache/banger/oci/blobs/sha256") }
+
+// expectSoundCache wants every cached blob to hold what its name says (P3).
+func (w world) expectSoundCache(t *testing.T) {
+	t.Helper()
+	entries, err := os.ReadDir(w.blobs())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if digest := digestOf(t, filepath.Join(w.blobs(), entry.Name())); digest != entry.Name() {
+			t.Errorf("blob %s holds what has the digest %s", entry.Name(), digest)
+		}
+	}
+}
+
+func digestOf(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// expectNoProcess wants every process that works in the world to end soon.
+func (w world) expectNoProcess(t *testing.T) {
+	t.Helper()
+	eventually(t, 5*time.Second, "processes of "+w.dir+" end", func() bool { return len(w.processes(t)) == 0 })
+}
+
+// processes lists those whose command line or folder is inside the world.
+func (w world) processes(t *testing.T) []string {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(lines) == 0 {
+		t.Fatalf("read /proc: %d processes, %v", len(lines), err)
+	}
+	var out []string
+	for _, path := range lines {
+		// A process may end while it is looked at.
+		line, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		cwd, err := os.Readlink(filepath.Join(filepath.Dir(path), "cwd"))
+		if err != nil {
+			continue
+		}
+		if bytes.Contains(line, []byte(w.dir)) || strings.HasPrefix(cwd, w.dir) {
+			out = append(out, strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return out
+}
+
+// expectComplaint wants an error as the contract has it: exit code 1, one line that starts with banger:
+// and holds each of the texts, then hints.
+func expectComplaint(t *testing.T, got outcome, texts ...string) {
+	t.Helper()
+	if got.code != 1 {
+		t.Errorf("exit code %d, want 1", got.code)
+	}
+	var complaints []string
+	for line := range strings.Lines(got.stderr) {
+		if strings.HasPrefix(line, "banger: ") {
+			complaints = append(complaints, line)
+		}
+	}
+	if len(complaints) != 1 {
+		t.Fatalf("%d lines start with banger:, want 1\n%s", len(complaints), got.stderr)
+	}
+	for _, text := range texts {
+		if !strings.Contains(got.stderr, text) {
+			t.Errorf("the error does not say %q\n%s", text, got.stderr)
+		}
+	}
+}
