@@ -1,0 +1,270 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/test/treediff"
+)
+
+// What e2fsck alone does not see, and only root can try: the kernel and e2fsprogs work on a disk that
+// the native writer made.
+
+// nativeDisk makes one of an image in a world of its own.
+func nativeDisk(t *testing.T, image string, flags ...string) string {
+	t.Helper()
+	needRoot(t)
+	return newWorld(t).convert(t, "native", reference(image), flags...)
+}
+
+// TestB1BackupSuperblocks loses the primary superblock: a backup brings all of it back.
+func TestB1BackupSuperblocks(t *testing.T) {
+	for _, image := range []string{"app:1", "torture:1", "torture:names"} {
+		t.Run(image, func(t *testing.T) {
+			disk := nativeDisk(t, image)
+			expectSound(t, disk)
+			want := diskTree(t, disk)
+			f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteAt(make([]byte, 1024), 1024); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.CommandContext(t.Context(), "dumpe2fs", "-h", disk).CombinedOutput(); err == nil {
+				t.Fatalf("the primary superblock is still there\n%s", out)
+			}
+			// A stock disk's bitmaps are not clean either when read by the backup's descriptors; what counts is
+			// that it comes back whole. 1: errors corrected.
+			if out, err := exec.CommandContext(t.Context(), "e2fsck", "-fy", "-b", "32768", disk).CombinedOutput(); exitCode(err) > 1 {
+				t.Fatalf("e2fsck -b 32768: %v\n%s", err, out)
+			}
+			expectSound(t, disk)
+			for _, d := range treediff.Diff(want, diskTree(t, disk)) {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestB1Resize grows a disk offline, 1 to 3 to 20 GiB: the reserved descriptor blocks must be as
+// resize2fs expects them.
+func TestB1Resize(t *testing.T) {
+	need(t, "resize2fs")
+	for _, image := range []string{"torture:1", "app:1"} {
+		t.Run(image, func(t *testing.T) {
+			disk := nativeDisk(t, image, "--size=1G")
+			want := diskTree(t, disk)
+			for _, size := range []string{"3G", "20G"} {
+				tool(t, "e2fsck", "-fp", disk)
+				tool(t, "resize2fs", disk, size)
+				expectSound(t, disk)
+			}
+			if got := fileSize(t, disk); got != 20<<30 {
+				t.Errorf("the disk has %d bytes after growing to 20 GiB", got)
+			}
+			for _, d := range treediff.Diff(want, diskTree(t, disk)) {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestB1Optimise has e2fsck rebuild every directory; what the kernel shows must stay.
+func TestB1Optimise(t *testing.T) {
+	disk := nativeDisk(t, "torture:1")
+	want := diskTree(t, disk)
+	// 1: errors corrected, which a rebuild of directories counts as.
+	if out, err := exec.CommandContext(t.Context(), "e2fsck", "-fyD", disk).CombinedOutput(); exitCode(err) > 1 {
+		t.Fatalf("e2fsck -fyD: %v\n%s", err, out)
+	}
+	expectSound(t, disk)
+	for _, d := range treediff.Diff(want, diskTree(t, disk)) {
+		t.Error(d)
+	}
+}
+
+// exitCode is that of a command that ran, and 255 for one that did not.
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.Exited():
+		return exit.ExitCode()
+	}
+	return 255
+}
+
+// TestB1WriteLoad lets the kernel write to a disk: copies, deletes, preallocation, a crowd in one
+// directory. e2fsck then finds nothing wrong.
+func TestB1WriteLoad(t *testing.T) {
+	disk := nativeDisk(t, "app:1", "--size=+1G")
+	dir := mountDisk(t, disk, "loop")
+	tool(t, "cp", "-a", filepath.Join(dir, "usr"), filepath.Join(dir, "copy"))
+	want, got := scan(t, filepath.Join(dir, "usr")), scan(t, filepath.Join(dir, "copy"))
+	for _, d := range treediff.Diff(want, got) {
+		t.Error(d)
+	}
+	for _, gone := range []string{"usr/share", "usr/lib/gcc", "etc"} {
+		if err := os.RemoveAll(filepath.Join(dir, gone)); err != nil {
+			t.Error(err)
+		}
+	}
+	allocate(t, filepath.Join(dir, "allocated"), 200<<20)
+	crowd := filepath.Join(dir, "usr/bin")
+	for i := range 10_000 {
+		if err := os.WriteFile(filepath.Join(crowd, fmt.Sprintf("one-of-ten-thousand-%05d", i)), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := 0; i < 10_000; i += 2 {
+		if err := os.Remove(filepath.Join(crowd, fmt.Sprintf("one-of-ten-thousand-%05d", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unmount(t, dir)
+	expectSound(t, disk)
+}
+
+// allocate has the kernel reserve blocks, write into the middle and punch a hole.
+func allocate(t *testing.T, name string, size int64) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+		t.Errorf("fallocate: %v", err)
+	}
+	if _, err := f.WriteAt([]byte("middle"), size/2); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, size/4, size/8); err != nil {
+		t.Errorf("punch hole: %v", err)
+	}
+}
+
+// TestB1LookupOfEveryName asks the kernel for every name that the oracle's tree has, from a cold cache,
+// so that each goes through the directory's index.
+func TestB1LookupOfEveryName(t *testing.T) {
+	for _, image := range []string{"torture:1", "torture:names", "app:1"} {
+		t.Run(image, func(t *testing.T) {
+			want := umociTree(t, image)
+			dir := mountDisk(t, nativeDisk(t, image), "loop,ro,noload")
+			for path := range want {
+				var st unix.Stat_t
+				if err := unix.Lstat(filepath.Join(dir, path), &st); err != nil {
+					t.Errorf("lstat %q: %v", path, err)
+				}
+			}
+			var st unix.Stat_t
+			if err := unix.Lstat(filepath.Join(dir, "crowd/nobody-has-this-name"), &st); err == nil {
+				t.Error("a name that is not there is found")
+			}
+		})
+	}
+}
+
+// TestB1ZerosAreHoles wants every whole block of zeros to be a hole and nothing else to be one.
+func TestB1ZerosAreHoles(t *testing.T) {
+	const block = 4096
+	dir := mountDisk(t, nativeDisk(t, "torture:1"), "loop,ro,noload")
+	names, err := filepath.Glob(filepath.Join(dir, "bodies/*"))
+	if err != nil || len(names) < 15 {
+		t.Fatalf("%d files, %v", len(names), err)
+	}
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := int64(0); at < int64(len(body)); at += block {
+			part := body[at:min(at+block, int64(len(body)))]
+			zero := strings.Trim(string(part), "\x00") == ""
+			if hole := isHole(t, f, at); hole != zero {
+				t.Errorf("%s at %d: hole %v, zeros %v", filepath.Base(name), at, hole, zero)
+				break
+			}
+		}
+		f.Close()
+	}
+}
+
+func isHole(t *testing.T, f *os.File, at int64) bool {
+	t.Helper()
+	next, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+	if err == unix.ENXIO {
+		return true
+	}
+	if err != nil {
+		t.Fatalf("seek data: %v", err)
+	}
+	return next != at
+}
+
+// TestB3SameBytes builds again and again: on other numbers of processors, from a cold and a warm cache,
+// on another file system, as another user.
+func TestB3SameBytes(t *testing.T) {
+	for _, image := range []string{"torture:1", "app:1"} {
+		t.Run(image, func(t *testing.T) {
+			w := newWorld(t)
+			want := digestOf(t, w.convert(t, "native", reference(image)))
+			same := func(name string, w world, env ...string) {
+				disk := w.path("out", "again")
+				cmd := w.command(t.Context(), "convert", "--plain-http", "--force", reference(image), disk)
+				cmd.Env = append(cmd.Env, env...)
+				if got := finish(t, cmd, nil); got.code != 0 {
+					t.Fatalf("%s: exit code %d\n%s", name, got.code, got.stderr)
+				}
+				if digestOf(t, disk) != want {
+					t.Errorf("%s: other bytes", name)
+				}
+			}
+			same("again, warm", w)
+			same("one processor, warm", w, "GOMAXPROCS=1")
+			same("one processor, cold", newWorld(t), "GOMAXPROCS=1")
+			same("eight processors, cold", newWorld(t), "GOMAXPROCS=8")
+			same("a plain user", newPlainWorld(t))
+			for _, kind := range []string{"btrfs", "xfs"} {
+				w := worldOn(t, kind, 4<<30)
+				same(kind+", cold", w)
+				same(kind+", warm", w)
+			}
+		})
+	}
+}
+
+// worldOn is a world on a file system of its own, of a kind that shares extents.
+func worldOn(t *testing.T, kind string, size int64) world {
+	t.Helper()
+	needRoot(t)
+	need(t, "mkfs."+kind)
+	device := filepath.Join(t.TempDir(), kind)
+	f, err := os.Create(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "mkfs."+kind, "-q", device)
+	return worldIn(t, mountDisk(t, device, "loop"), uint32(os.Geteuid()))
+}

@@ -1,0 +1,69 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestB2VerifyTakesWhatWasBuilt checks good disks of real images.
+func TestB2VerifyTakesWhatWasBuilt(t *testing.T) {
+	for _, image := range []string{"app:1", "torture:1", "torture:names"} {
+		t.Run(image, func(t *testing.T) {
+			w := newWorld(t)
+			disk := w.convert(t, "native", reference(image))
+			w.must(t, "verify", "--plain-http", reference(image), disk)
+		})
+	}
+}
+
+// TestB2VerifySeesOneChange mounts a disk, changes one thing and asks for the difference.
+func TestB2VerifySeesOneChange(t *testing.T) {
+	needRoot(t)
+	for _, row := range []struct {
+		name, path string
+		change     func(path string) error
+	}{
+		{"content", "kinds/regular", func(p string) error { return overwrite(p, "Regular\n") }},
+		{"mode", "modes/file-4755", func(p string) error { return unix.Chmod(p, 0o755) }},
+		{"owner", "owners/dir-65536", func(p string) error { return os.Lchown(p, 0, 0) }},
+		{"xattr", "xattrs/cap-v2", func(p string) error { return unix.Removexattr(p, "security.capability") }},
+		{"name", "kinds/empty-dir", os.Remove},
+		{"target", "symlinks/dangling", func(p string) error {
+			if err := os.Remove(p); err != nil {
+				return err
+			}
+			return os.Symlink("no/there", p)
+		}},
+		{"an added file", "kinds/added", func(p string) error { return os.WriteFile(p, nil, 0o644) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t)
+			disk := w.convert(t, "native", reference("torture:1"))
+			dir := mountDisk(t, disk, "loop")
+			if err := row.change(dir + "/" + row.path); err != nil {
+				t.Fatal(err)
+			}
+			unmount(t, dir)
+			got := w.run(t, "verify", "--plain-http", reference("torture:1"), disk)
+			if got.code != 1 || !strings.Contains(got.stdout+got.stderr, row.path) {
+				t.Errorf("exit code %d, want 1 and a line on %s\n%s%s", got.code, row.path, got.stdout, got.stderr)
+			}
+		})
+	}
+}
+
+// overwrite writes in place, of the same length.
+func overwrite(path, body string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(body)
+	return err
+}
