@@ -44,7 +44,12 @@ func newWorld(t *testing.T) world {
 func newPlainWorld(t *testing.T) world {
 	t.Helper()
 	needRoot(t)
-	return worldIn(t, t.TempDir(), nobody)
+	dir := t.TempDir()
+	// The test's own folder above it is root's alone.
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return worldIn(t, dir, nobody)
 }
 
 func worldIn(t *testing.T, dir string, uid uint32) world {
