@@ -14,7 +14,7 @@ help: ## this text
 .PHONY: build
 build: ## bin/banger, static
 	@scripts/check-go
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/banger ./cmd/banger
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/banger ./cmd/banger
 
 .PHONY: install
 install: build ## banger into PREFIX/bin
