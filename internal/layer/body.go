@@ -1,0 +1,140 @@
+package layer
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"github.com/banger-vm/banger/internal/fstree"
+)
+
+const (
+	gatherSize = 1 << 20 // bytes that are written at a time
+	maxRuns    = 4 << 20 // pieces of one file
+)
+
+var zeroBlock [fstree.BlockSize]byte //nolint:gochecknoglobals // a constant, which Go has no form for
+
+// bodyWriter packs the data of files into a spool: blocks of zeros are left
+// out, the rest is padded to whole blocks and written in large pieces.
+type bodyWriter struct {
+	w       io.WriterAt
+	offset  int64  // in the spool, of the next block, those in gather included
+	gather  []byte // blocks not written yet; they end at offset
+	size    int64  // of the current file
+	pos     int64  // in the current file
+	start   int64  // spool offset of the current file
+	runs    []fstree.Run
+	partial []byte // begin of a block that is not complete
+}
+
+func (b *bodyWriter) begin(size int64) {
+	b.size, b.pos, b.start = size, 0, b.offset
+	b.runs = b.runs[:0]
+	b.partial = b.partial[:0]
+}
+
+// data takes the next bytes of the file.
+func (b *bodyWriter) data(p []byte) error {
+	for len(p) > 0 {
+		if len(b.partial) == 0 && len(p) >= fstree.BlockSize {
+			if err := b.block(p[:fstree.BlockSize]); err != nil {
+				return err
+			}
+			p = p[fstree.BlockSize:]
+			continue
+		}
+		n := min(len(p), fstree.BlockSize-len(b.partial))
+		b.partial = append(b.partial, p[:n]...)
+		b.pos += int64(n)
+		p = p[n:]
+		if err := b.completed(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// completed passes the partial block on once it is whole.
+func (b *bodyWriter) completed() error {
+	if len(b.partial) < fstree.BlockSize {
+		return nil
+	}
+	b.pos -= fstree.BlockSize // block counts it again
+	p := b.partial
+	b.partial = b.partial[:0]
+	return b.block(p)
+}
+
+// zeros takes the next n bytes of the file, which are a hole in the archive,
+// in constant time.
+func (b *bodyWriter) zeros(n int64) error {
+	if len(b.partial) > 0 {
+		k := min(n, int64(fstree.BlockSize-len(b.partial)))
+		if err := b.data(zeroBlock[:k]); err != nil {
+			return err
+		}
+		n -= k
+	}
+	whole := n / fstree.BlockSize * fstree.BlockSize
+	b.pos += whole
+	return b.data(zeroBlock[:n-whole])
+}
+
+// block takes one whole block.
+func (b *bodyWriter) block(p []byte) error {
+	at := b.pos
+	b.pos += fstree.BlockSize
+	if bytes.Equal(p, zeroBlock[:]) {
+		return nil
+	}
+	if last := len(b.runs) - 1; last >= 0 && b.runs[last].Offset+b.runs[last].Length == at {
+		b.runs[last].Length += fstree.BlockSize
+	} else {
+		if len(b.runs) == maxRuns {
+			return &fstree.LimitError{What: "holes in a file", Limit: maxRuns}
+		}
+		b.runs = append(b.runs, fstree.Run{Offset: at, Length: fstree.BlockSize})
+	}
+	b.gather = append(b.gather, p...)
+	b.offset += fstree.BlockSize
+	if len(b.gather) >= gatherSize {
+		return b.flush()
+	}
+	return nil
+}
+
+// end closes the current file and says where its data lies. The runs are
+// valid until the next begin.
+func (b *bodyWriter) end() (fstree.Body, error) {
+	if len(b.partial) > 0 {
+		fill := int64(fstree.BlockSize - len(b.partial))
+		if err := b.data(zeroBlock[:fill]); err != nil {
+			return fstree.Body{}, err
+		}
+	}
+	body := fstree.Body{Offset: b.start, Runs: b.runs}
+	if body.Runs == nil {
+		body.Runs = []fstree.Run{}
+	}
+	if last := len(b.runs) - 1; last >= 0 {
+		r := &b.runs[last]
+		r.Length = min(r.Length, b.size-r.Offset)
+	}
+	whole := b.size == 0 || len(b.runs) == 1 && b.runs[0] == fstree.Run{Length: b.size}
+	if whole {
+		body.Runs = nil
+	}
+	return body, nil
+}
+
+func (b *bodyWriter) flush() error {
+	if len(b.gather) == 0 {
+		return nil
+	}
+	if _, err := b.w.WriteAt(b.gather, b.offset-int64(len(b.gather))); err != nil {
+		return fmt.Errorf("write file bodies: %w", err)
+	}
+	b.gather = b.gather[:0]
+	return nil
+}

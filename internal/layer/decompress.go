@@ -1,0 +1,122 @@
+package layer
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxWindow is the largest zstd window that is accepted, in bytes: that of
+// the reference tool's default limit (zstd(1), --memory).
+const maxWindow = 128 << 20
+
+const sourceBuffer = 256 << 10 // bytes
+
+// magics are the first bytes of compressed streams: gzip by RFC 1952, zstd
+// frames by RFC 8878 section 3.1.1, and forms that are known but not taken.
+// A tar begins with a name, which none of these can be confused with.
+var magics = []struct { //nolint:gochecknoglobals // a table of constants
+	name  string
+	magic string
+}{
+	{"gzip", "\x1f\x8b"},
+	{"zstd", "\x28\xb5\x2f\xfd"},
+	{"xz", "\xfd7zXZ\x00"},
+	{"bzip2", "BZh"},
+	{"lz4", "\x04\x22\x4d\x18"},
+	{"zip", "PK\x03\x04"},
+}
+
+// decompress returns the plain stream in r and what it was compressed with.
+func decompress(r *sourceReader) (io.ReadCloser, string, error) {
+	r.buf = bufio.NewReaderSize(r.r, sourceBuffer)
+	r.r = r.buf
+	start, err := r.buf.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, "", err
+	}
+	switch name := compression(start); name {
+	case "none":
+		return io.NopCloser(r), name, nil
+	case "gzip":
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, "", fmt.Errorf("gzip: %w", err)
+		}
+		return z, name, nil
+	case "zstd":
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, "", fmt.Errorf("zstd: %w", err)
+		}
+		return z.IOReadCloser(), name, nil
+	default:
+		return nil, "", fmt.Errorf("layer is compressed with %s: want gzip, zstd or plain tar", name)
+	}
+}
+
+func compression(start []byte) string {
+	// A skippable frame of zstd may come first: 0x184D2A50 to 0x184D2A5F.
+	if len(start) >= 4 && start[0]&0xf0 == 0x50 && bytes.Equal(start[1:4], []byte("\x2a\x4d\x18")) {
+		return "zstd"
+	}
+	for _, m := range magics {
+		if bytes.HasPrefix(start, []byte(m.magic)) {
+			return m.name
+		}
+	}
+	return "none"
+}
+
+// sourceReader remembers the error of the stored stream, since decoders turn
+// it into one of their own. It is also the ByteReader that keeps gzip from
+// reading past its end.
+type sourceReader struct {
+	r   io.Reader
+	buf *bufio.Reader
+	err error
+}
+
+func (s *sourceReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.note(err)
+	return n, err
+}
+
+func (s *sourceReader) ReadByte() (byte, error) {
+	b, err := s.buf.ReadByte()
+	s.note(err)
+	return b, err
+}
+
+func (s *sourceReader) note(err error) {
+	if err != nil && !errors.Is(err, io.EOF) && s.err == nil {
+		s.err = err
+	}
+}
+
+// because returns the error of the source where it is the cause of err.
+func (s *sourceReader) because(err error) error {
+	if err != nil && s.err != nil {
+		return s.err
+	}
+	return err
+}
+
+// atEnd checks that the source ends where the compressed stream did, and by
+// that lets a source that verifies itself do so.
+func (s *sourceReader) atEnd() error {
+	_, err := s.ReadByte()
+	switch {
+	case err == nil:
+		return errors.New("trailing data after the compressed layer")
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return err
+}

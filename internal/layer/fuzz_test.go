@@ -1,0 +1,164 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/banger-vm/banger/internal/fstree"
+)
+
+func seeds(t testing.TB) [][]byte {
+	all := makeTar(t, []tar.Header{
+		{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755},
+		{Name: "d/f", Typeflag: tar.TypeReg, Mode: 0o644, PAXRecords: map[string]string{"SCHILY.xattr.user.a": "1"}, Format: tar.FormatPAX},
+		{Name: strings.Repeat("long/", 40), Typeflag: tar.TypeDir, Format: tar.FormatGNU},
+		{Name: "s", Typeflag: tar.TypeSymlink, Linkname: strings.Repeat("t", 120)},
+		{Name: "h", Typeflag: tar.TypeLink, Linkname: "d/f"},
+		{Name: "c", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3},
+	}, map[string]string{"d/f": "content"})
+	out := [][]byte{
+		all, gzipped(t, all), zstdCompressed(t, all),
+		append(sparseHeader(0, 0, 8192), make([]byte, 1024)...),
+		append(pax("f", "GNU.sparse.size=9000", "GNU.sparse.map=0,0", "mtime=-1.5"), make([]byte, 1024)...),
+	}
+	if len(out) == 0 {
+		t.Fatal("no seeds")
+	}
+	return out
+}
+
+// FuzzUnpack: no input may crash, hang, or give a table that does not read.
+func FuzzUnpack(f *testing.F) {
+	for _, s := range seeds(f) {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, stored []byte) {
+		u, err := unpack(t, stored, Options{Limits: Limits{Bytes: NewBudget(1 << 20)}})
+		if err == nil && u.info.Entries != int64(len(u.entries)) {
+			t.Errorf("%d entries, info says %d", len(u.entries), u.info.Entries)
+		}
+	})
+}
+
+// FuzzTarAgainstStandardLibrary: where both readers take an archive whole
+// they must agree on what is in it.
+func FuzzTarAgainstStandardLibrary(f *testing.F) {
+	for _, s := range seeds(f) {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		if compression(plain) != "none" {
+			return
+		}
+		u, err := unpack(t, plain, Options{Limits: Limits{Bytes: NewBudget(1 << 20)}})
+		if err != nil {
+			return
+		}
+		compareWithStandardLibrary(t, plain, u)
+	})
+}
+
+func compareWithStandardLibrary(t *testing.T, plain []byte, u unpacked) {
+	r := tar.NewReader(bytes.NewReader(plain))
+	for i := 0; ; i++ {
+		h, err := r.Next()
+		for err == nil && (h.Typeflag == tar.TypeXGlobalHeader || h.Typeflag == flagVolume) {
+			if h.Typeflag == tar.TypeXGlobalHeader {
+				return // the standard library does not apply them
+			}
+			h, err = r.Next()
+		}
+		if errors.Is(err, io.EOF) {
+			if i != len(u.entries) {
+				t.Errorf("standard library finds %d entries, this package %d", i, len(u.entries))
+			}
+			return
+		}
+		if err != nil {
+			return // stricter in some fields that are not used here
+		}
+		if i >= len(u.entries) {
+			t.Fatalf("entry %d, %q, is missing", i, h.Name)
+		}
+		compareEntry(t, h, r, &u.entries[i], u.spool)
+	}
+}
+
+func compareEntry(t *testing.T, h *tar.Header, r io.Reader, e *fstree.Entry, s *spool) {
+	if h.Name != e.Name || h.Linkname != e.Linkname && e.Linkname != "" || int64(e.Mode) != h.Mode&0o7777 {
+		t.Errorf("standard library has %q -> %q mode %o, this package %q -> %q mode %o", h.Name, h.Linkname, h.Mode, e.Name, e.Linkname, e.Mode)
+	}
+	if h.PAXRecords["mtime"] == "" && (h.ModTime.Unix() != e.Mtime.Sec || h.ModTime.Nanosecond() != int(e.Mtime.Nsec)) {
+		t.Errorf("%q: standard library has time %v, this package %+v", h.Name, h.ModTime, e.Mtime)
+	}
+	if e.Type != fstree.Regular || h.Size > 1<<20 {
+		return
+	}
+	want, err := io.ReadAll(r)
+	if err != nil {
+		return
+	}
+	if e.Size > 1<<20 || !bytes.Equal(s.file(e), want) {
+		t.Errorf("%q: content differs", h.Name)
+	}
+}
+
+// FuzzTable: a damaged table of contents is refused or reads like one.
+func FuzzTable(f *testing.F) {
+	for _, s := range seeds(f) {
+		var table bytes.Buffer
+		if _, err := Unpack(f.Context(), bytes.NewReader(s), &spool{t: f}, &table, Options{}); err == nil {
+			f.Add(table.Bytes())
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		table, err := OpenTable(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		var e fstree.Entry
+		for err == nil {
+			err = table.Next(&e)
+		}
+		if !errors.Is(err, io.EOF) && !errors.Is(err, errTable) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestDamagedTableIsNoticed(t *testing.T) {
+	var table bytes.Buffer
+	if _, err := Unpack(t.Context(), bytes.NewReader(seeds(t)[0]), &spool{t: t}, &table, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for at := range table.Len() {
+		for _, damaged := range [][]byte{table.Bytes()[:at], flipped(table.Bytes(), at)} {
+			tab, err := OpenTable(bytes.NewReader(damaged))
+			var e fstree.Entry
+			for err == nil {
+				err = tab.Next(&e)
+			}
+			if !errors.Is(err, errTable) {
+				t.Fatalf("damage at %d: %v", at, err)
+			}
+		}
+	}
+	tab, err := OpenTable(bytes.NewReader(append(table.Bytes(), 0)))
+	var e fstree.Entry
+	for err == nil {
+		err = tab.Next(&e)
+	}
+	if !errors.Is(err, errTable) {
+		t.Errorf("a byte more: %v", err)
+	}
+}
+
+func flipped(p []byte, at int) []byte {
+	p = bytes.Clone(p)
+	p[at] ^= 1
+	return p
+}

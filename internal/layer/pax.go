@@ -1,0 +1,231 @@
+package layer
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/banger-vm/banger/internal/fstree"
+)
+
+// Limits of extended attributes, from linux/limits.h and linux/xattr.h.
+const (
+	maxXattrName = 255
+	maxXattrs    = 1 << 20 // bytes of all attributes of one entry
+)
+
+// record is one PAX record, "LENGTH KEY=VALUE\n": POSIX.1-2001 pax(1), "pax
+// Extended Header". Their order matters to one of the sparse formats.
+type record struct{ key, value string }
+
+type records []record
+
+func (rs records) size() (n int) {
+	for _, r := range rs {
+		n += len(r.key) + len(r.value)
+	}
+	return n
+}
+
+func parseRecords(text string) (records, error) {
+	var out records
+	for text != "" {
+		digits, _, ok := strings.Cut(text, " ")
+		n, err := strconv.ParseUint(digits, 10, 31)
+		if !ok || err != nil || int(n) > len(text) || int(n) < len(digits)+2 {
+			return nil, errors.New("PAX record: length is not valid")
+		}
+		line := text[len(digits)+1 : n]
+		text = text[n:]
+		key, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		if !ok || key == "" || !strings.HasSuffix(line, "\n") {
+			return nil, errors.New("PAX record: not of the form KEY=VALUE")
+		}
+		out = append(out, record{key, value})
+	}
+	return out, nil
+}
+
+// paxState applies records to an entry.
+type paxState struct {
+	entry    *fstree.Entry
+	size     *int64
+	maxXattr int
+	sparse   sparseRecords
+	xattrs   map[string]string
+	fallback map[string]string // of bsdtar, which writes most attributes twice
+}
+
+// apply takes the records in order; later ones win, and an empty value takes
+// back what an earlier one said.
+func (p *paxState) apply(lists ...records) error {
+	for _, list := range lists {
+		for _, r := range list {
+			if err := p.one(r.key, r.value); err != nil {
+				return fmt.Errorf("PAX record %q: %w", r.key, err)
+			}
+		}
+	}
+	return p.setXattrs()
+}
+
+func (p *paxState) one(key, value string) error {
+	if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
+		return p.xattr(&p.xattrs, name, value)
+	}
+	if name, ok := strings.CutPrefix(key, "LIBARCHIVE.xattr."); ok {
+		return p.libarchive(name, value)
+	}
+	if strings.HasPrefix(key, "GNU.sparse.") {
+		return p.sparse.add(p.entry, key, value)
+	}
+	switch key {
+	case "SCHILY.acl.access", "SCHILY.acl.default":
+		return p.acl(key, value)
+	case "RHT.security.selinux":
+		return p.xattr(&p.fallback, "security.selinux", value)
+	}
+	if value == "" {
+		return nil // back to what the header says
+	}
+	return p.field(key, value)
+}
+
+// field takes the records that stand for header fields. Others are left out,
+// as POSIX demands of keywords that are not known: comments, names of users
+// and groups, access times.
+func (p *paxState) field(key, value string) (err error) {
+	e := p.entry
+	switch key {
+	case "path":
+		e.Name = value
+	case "linkpath":
+		e.Linkname = value
+	case "size":
+		*p.size, err = strconv.ParseInt(value, 10, 64)
+	case "uid":
+		e.UID, err = parseID(value)
+	case "gid":
+		e.GID, err = parseID(value)
+	case "mtime":
+		e.Mtime, err = parseTime(value)
+	case "SCHILY.devmajor":
+		e.Major, err = parseID(value)
+	case "SCHILY.devminor":
+		e.Minor, err = parseID(value)
+	}
+	return err
+}
+
+func parseID(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no number from 0 to 4294967295", s)
+	}
+	return uint32(n), nil
+}
+
+// parseTime reads seconds with an optional decimal fraction, exact to the
+// nanosecond; what is finer is cut off towards the past.
+func parseTime(s string) (fstree.Time, error) {
+	whole, fraction, _ := strings.Cut(s, ".")
+	sec, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil && whole != "-" && whole != "" {
+		return fstree.Time{}, fmt.Errorf("time %q: not valid", s)
+	}
+	const digits = 9
+	if strings.Trim(fraction, "0123456789") != "" {
+		return fstree.Time{}, fmt.Errorf("time %q: not valid", s)
+	}
+	rest := ""
+	if len(fraction) > digits {
+		fraction, rest = fraction[:digits], fraction[digits:]
+	}
+	fraction += strings.Repeat("0", digits-len(fraction))
+	nsec, err := strconv.ParseInt(fraction, 10, 64)
+	if err != nil {
+		return fstree.Time{}, fmt.Errorf("time %q: not valid", s)
+	}
+	if !strings.HasPrefix(s, "-") {
+		return fstree.Time{Sec: sec, Nsec: uint32(nsec)}, nil
+	}
+	// -1.25 is 2 s before the epoch and 0.75 s on.
+	if strings.Trim(rest, "0") != "" {
+		nsec++
+	}
+	if nsec == 0 {
+		return fstree.Time{Sec: sec}, nil
+	}
+	const second = 1_000_000_000
+	return fstree.Time{Sec: sec - 1, Nsec: uint32(second - nsec)}, nil
+}
+
+func (p *paxState) xattr(to *map[string]string, name, value string) error {
+	if name == "" || len(name) > maxXattrName || strings.ContainsRune(name, 0) {
+		return errors.New("name of the extended attribute is not valid")
+	}
+	if len(value) > p.maxXattr {
+		return &fstree.LimitError{What: "bytes in an extended attribute", Limit: int64(p.maxXattr), Option: "limits.xattr"}
+	}
+	if *to == nil {
+		*to = map[string]string{}
+	}
+	(*to)[name] = value
+	return nil
+}
+
+// libarchive takes bsdtar's form: the name URL-encoded, the value in base 64
+// (libarchive, archive_write_set_format_pax.c).
+func (p *paxState) libarchive(encoded, value string) error {
+	name, err := url.PathUnescape(encoded)
+	if err != nil {
+		return fmt.Errorf("name of the extended attribute: %w", err)
+	}
+	data, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(value, "="))
+	if err != nil {
+		return fmt.Errorf("value of the extended attribute: %w", err)
+	}
+	return p.xattr(&p.fallback, name, string(data))
+}
+
+func (p *paxState) acl(key, value string) error {
+	name := "system.posix_acl_access"
+	if key == "SCHILY.acl.default" {
+		name = "system.posix_acl_default"
+	}
+	if strings.TrimSpace(value) == "" {
+		return nil
+	}
+	data, err := parseACL(value)
+	if err != nil {
+		return err
+	}
+	return p.xattr(&p.fallback, name, data)
+}
+
+// setXattrs gives the entry its attributes, sorted. The raw form wins over
+// the derived ones.
+func (p *paxState) setXattrs() error {
+	for name, value := range p.fallback {
+		if _, ok := p.xattrs[name]; !ok {
+			if p.xattrs == nil {
+				p.xattrs = map[string]string{}
+			}
+			p.xattrs[name] = value
+		}
+	}
+	total := 0
+	for name, value := range p.xattrs {
+		total += len(name) + len(value)
+		p.entry.Xattrs = append(p.entry.Xattrs, fstree.Xattr{Name: name, Value: value})
+	}
+	if total > maxXattrs {
+		return &fstree.LimitError{What: "bytes of extended attributes on one entry", Limit: maxXattrs}
+	}
+	slices.SortFunc(p.entry.Xattrs, func(a, b fstree.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return nil
+}
