@@ -34,23 +34,23 @@ var magics = []struct { //nolint:gochecknoglobals // a table of constants
 
 // decompress returns the plain stream in r and what it was compressed with.
 func decompress(r *sourceReader) (io.ReadCloser, string, error) {
-	r.buf = bufio.NewReaderSize(r.r, sourceBuffer)
-	r.r = r.buf
-	start, err := r.buf.Peek(6)
+	start, err := r.Peek(6)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, "", err
 	}
+	// The decoders get the bufio.Reader itself: gzip has a fast path for it,
+	// and does not read past its end.
 	switch name := compression(start); name {
 	case "none":
-		return io.NopCloser(r), name, nil
+		return io.NopCloser(r.Reader), name, nil
 	case "gzip":
-		z, err := gzip.NewReader(r)
+		z, err := gzip.NewReader(r.Reader)
 		if err != nil {
 			return nil, "", fmt.Errorf("gzip: %w", err)
 		}
 		return z, name, nil
 	case "zstd":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := zstd.NewReader(r.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, "", fmt.Errorf("zstd: %w", err)
 		}
@@ -73,37 +73,36 @@ func compression(start []byte) string {
 	return "none"
 }
 
-// sourceReader remembers the error of the stored stream, since decoders turn
-// it into one of their own. It is also the ByteReader that keeps gzip from
-// reading past its end.
+// sourceReader buffers the stored stream.
 type sourceReader struct {
+	*bufio.Reader
+	noted *notingReader
+}
+
+func newSource(r io.Reader) *sourceReader {
+	noted := &notingReader{r: r}
+	return &sourceReader{bufio.NewReaderSize(noted, sourceBuffer), noted}
+}
+
+// notingReader remembers an error that is not the end, since decoders turn it
+// into one of their own.
+type notingReader struct {
 	r   io.Reader
-	buf *bufio.Reader
 	err error
 }
 
-func (s *sourceReader) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.note(err)
-	return n, err
-}
-
-func (s *sourceReader) ReadByte() (byte, error) {
-	b, err := s.buf.ReadByte()
-	s.note(err)
-	return b, err
-}
-
-func (s *sourceReader) note(err error) {
-	if err != nil && !errors.Is(err, io.EOF) && s.err == nil {
-		s.err = err
+func (n *notingReader) Read(p []byte) (int, error) {
+	k, err := n.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && n.err == nil {
+		n.err = err
 	}
+	return k, err
 }
 
 // because returns the error of the source where it is the cause of err.
 func (s *sourceReader) because(err error) error {
-	if err != nil && s.err != nil {
-		return s.err
+	if err != nil && s.noted.err != nil {
+		return s.noted.err
 	}
 	return err
 }

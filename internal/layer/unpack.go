@@ -54,7 +54,7 @@ type Info struct {
 // with an entry is a *fstree.EntryError; a limit is a *fstree.LimitError.
 // Memory stays within about 16 MiB whatever the layer holds.
 func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Writer, o Options) (Info, error) {
-	source := &sourceReader{r: r}
+	source := newSource(r)
 	plain, compression, err := decompress(source)
 	if err != nil {
 		return Info{}, source.because(err)
