@@ -68,7 +68,7 @@ func (s *sparseRecords) number(text string) error {
 // many there are.
 func (t *tarReader) sparse(h *header, pax *sparseRecords, stored int64) (err error) {
 	var numbers []int64
-	size := int64(-1)
+	var size int64
 	switch {
 	case h.flag() == flagSparse:
 		numbers, size, err = t.oldSparse(h)
