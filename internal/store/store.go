@@ -50,6 +50,13 @@ func Open(root string) (*Store, error) {
 // DiskPath returns the host path of an image's disk.
 func (s *Store) DiskPath(img *Image) string { return filepath.Join(s.root, "disks", img.Disk.File) }
 
+// HasDisk reports whether the disk of img is there and has its size. One that
+// a person or another program has deleted can be built again.
+func (s *Store) HasDisk(img *Image) bool {
+	info, err := os.Stat(s.DiskPath(img))
+	return err == nil && info.Size() == img.Disk.Size
+}
+
 func (s *Store) recordPath(id digest.Digest) string {
 	return filepath.Join(s.root, "images", id.Hex()+".json")
 }

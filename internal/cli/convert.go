@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+)
+
+// sourceHelp explains SOURCE to users of convert, import and verify.
+const sourceHelp = `SOURCE is one of
+  REF or docker://REF          an image in a registry
+  oci:DIR[:TAG]                an OCI image layout
+  oci-archive:FILE[:TAG]       the same in a tar file
+  docker-archive:FILE[:TAG]    the output of docker save
+  docker-daemon:REF            an image of the local Docker daemon
+  tar:FILE                     a root file system as a tar file, - for standard input`
+
+func (a *app) convertCommand() *cobra.Command {
+	var b buildFlags
+	cmd := &cobra.Command{
+		Use:   "convert SOURCE DISK",
+		Short: "Write an image as one ext4 file",
+		Long:  "Write any image as one ext4 file. Nothing else is kept but the cache of layers.\n\n" + sourceHelp,
+		Example: `  banger convert debian:12 debian.ext4
+  banger convert --size 4G oci-archive:app.tar app.ext4
+  docker export box | banger convert tar:- box.ext4`,
+		Args: exactly("SOURCE", "DISK"),
+	}
+	b.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		o, err := b.options(a, args[0])
+		if err != nil {
+			return err
+		}
+		p := a.startProgress()
+		o.Report = p.event
+		res, err := rootfs.Convert(cmd.Context(), args[0], args[1], o)
+		p.close()
+		if err != nil {
+			return err
+		}
+		a.noteWarnings(res.Warnings)
+		if a.json {
+			return a.printJSON(res)
+		}
+		a.note("%d inodes on a disk of %s, UUID %s", res.Inodes, units.BytesSize(float64(res.Size)), res.UUID)
+		_, err = fmt.Fprintln(a.out, args[1])
+		return err
+	}
+	return cmd
+}
+
+func (a *app) noteWarnings(warnings []string) {
+	for _, w := range warnings {
+		a.note("warning: %s", oneLine(w))
+	}
+}

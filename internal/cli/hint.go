@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"github.com/banger-vm/banger/internal/e2fs"
+	"github.com/banger-vm/banger/internal/fstree"
+	"github.com/banger-vm/banger/internal/imagepull"
+	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/store"
+)
+
+// hint returns what a user can do about err, or "".
+func hint(err error) string {
+	if limit, ok := errors.AsType[*fstree.LimitError](err); ok {
+		return limitHint(limit)
+	}
+	if tool, ok := errors.AsType[*e2fs.MissingToolError](err); ok {
+		return "install e2fsprogs (apt install e2fsprogs) for " + tool.Name + ", or use --builder=native"
+	}
+	for _, h := range []struct {
+		target error
+		text   string
+	}{
+		{imagepull.ErrNotFound, "check the name and the tag; a private repository may need a login (docker login, podman login)"},
+		{imagepull.ErrUnauthorized, "log in first, with docker login or podman login"},
+		{imagepull.ErrPlainHTTP, "the registry speaks plain http: use --plain-http"},
+		{imagepull.ErrNetwork, "check the network, the registry's name and any proxy settings"},
+		{rootfs.ErrExists, "--force replaces it"},
+		{store.ErrNotFound, "banger image ls shows what there is; banger image pull gets more"},
+		{syscall.ENOSPC, "free some space: banger image prune removes what is not needed"},
+		{syscall.EDQUOT, "free some space: banger image prune removes what is not needed"},
+		{os.ErrPermission, "check who owns the file, and where --data-root and $XDG_CACHE_HOME lie"},
+	} {
+		if errors.Is(err, h.target) {
+			return h.text
+		}
+	}
+	if fstree.IsPathRefusal(err) {
+		return "--paths=scoped resolves such paths inside the image, as a chroot would"
+	}
+	return ""
+}
+
+func limitHint(limit *fstree.LimitError) string {
+	switch {
+	case limit.Option == "":
+		return ""
+	case limit.Option[0] == '-':
+		return "if the image can be trusted with more, raise " + limit.Option
+	}
+	return "if the image can be trusted with more, raise " + limit.Option + " in the configuration file"
+}

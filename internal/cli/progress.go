@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/docker/go-units"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+)
+
+// reporter shows events. event may be called from several goroutines; close
+// ends the display and must be called once, also after an error.
+type reporter interface {
+	event(rootfs.Event)
+	close()
+}
+
+// startProgress returns the reporter that --progress and --quiet ask for.
+func (a *app) startProgress() reporter {
+	mode := a.progress
+	if a.quiet && mode == "auto" {
+		mode = "none"
+	}
+	if mode == "auto" {
+		mode = "plain"
+		if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			mode = "bars"
+		}
+	}
+	switch mode {
+	case "bars":
+		return newBars(a.err)
+	case "json":
+		return &jsonLines{enc: json.NewEncoder(a.err)}
+	case "none":
+		return silence{}
+	}
+	return &plainLines{w: a.err, last: map[int]time.Time{}}
+}
+
+type silence struct{}
+
+func (silence) event(rootfs.Event) {}
+func (silence) close()             {}
+
+// jsonLines writes each event as a line of JSON.
+type jsonLines struct {
+	mu  sync.Mutex
+	enc *json.Encoder
+}
+
+func (j *jsonLines) event(e rootfs.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	_ = j.enc.Encode(e) // a reader of progress that went away must not stop the work
+}
+
+func (j *jsonLines) close() {}
+
+// plainLines writes a line when something is finished, and one now and then
+// while a layer takes long.
+type plainLines struct {
+	mu   sync.Mutex
+	w    io.Writer
+	last map[int]time.Time // when a layer was last told of
+}
+
+const plainEvery = 3 * time.Second
+
+func (p *plainLines) event(e rootfs.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e.Step {
+	case rootfs.StepResolve:
+		fmt.Fprintf(p.w, "resolving %s\n", e.Text)
+	case rootfs.StepLayer:
+		p.layer(e)
+	case rootfs.StepMerge:
+		fmt.Fprintf(p.w, "merged %d inodes\n", e.Done)
+	case rootfs.StepBuild:
+		if e.Done == 0 {
+			fmt.Fprintln(p.w, "building disk")
+		}
+	case rootfs.StepNotice:
+		fmt.Fprintln(p.w, e.Text)
+	}
+}
+
+func (p *plainLines) layer(e rootfs.Event) {
+	now := time.Now()
+	if p.last[e.Layer].IsZero() {
+		p.last[e.Layer] = now
+	}
+	if !e.Finished && now.Sub(p.last[e.Layer]) < plainEvery {
+		return
+	}
+	p.last[e.Layer] = now
+	state := units.BytesSize(float64(e.Done))
+	if e.Finished {
+		state += ", done"
+	} else if e.Total > 0 {
+		state += " of " + units.BytesSize(float64(e.Total))
+	}
+	fmt.Fprintf(p.w, "layer %d/%d %s %s\n", e.Layer, e.Layers, layerName(e), state)
+}
+
+func (p *plainLines) close() {}
+
+func layerName(e rootfs.Event) string {
+	if e.Digest == "" {
+		return "tar"
+	}
+	return e.Digest.Short()
+}
+
+// bars shows a progress bar for each layer and one for the disk.
+type bars struct {
+	mu   sync.Mutex
+	pool *mpb.Progress
+	bar  map[string]*mpb.Bar
+}
+
+func newBars(w io.Writer) *bars {
+	const columns = 30
+	return &bars{pool: mpb.New(mpb.WithOutput(w), mpb.WithWidth(columns)), bar: map[string]*mpb.Bar{}}
+}
+
+func (b *bars) event(e rootfs.Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e.Step {
+	case rootfs.StepLayer:
+		b.update(fmt.Sprintf("layer %d/%d %s", e.Layer, e.Layers, layerName(e)), e)
+	case rootfs.StepBuild:
+		b.update("disk", e)
+	case rootfs.StepNotice:
+		fmt.Fprintln(b.pool, e.Text)
+	case rootfs.StepResolve, rootfs.StepMerge: // too short to show
+	}
+}
+
+func (b *bars) update(name string, e rootfs.Event) {
+	bar := b.bar[name]
+	if bar == nil {
+		bar = b.pool.AddBar(max(e.Total, 0),
+			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.OnComplete(decor.Name(""), " done")))
+		b.bar[name] = bar
+	}
+	bar.SetCurrent(e.Done)
+	if e.Finished {
+		bar.SetTotal(e.Done, true)
+	}
+}
+
+func (b *bars) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, bar := range b.bar {
+		if !bar.Completed() {
+			bar.Abort(false)
+		}
+	}
+	b.pool.Wait()
+}

@@ -1,0 +1,174 @@
+package rootfs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/banger-vm/banger/internal/fstree"
+	"github.com/banger-vm/banger/internal/imagepull"
+	"github.com/banger-vm/banger/internal/layer"
+)
+
+// parallelLayers is how many layers are read at a time: enough to keep the
+// cores and a network connection or two busy, few enough to bound memory.
+const parallelLayers = 4
+
+// unpacked is a layer whose table and bodies lie in the scratch folder.
+type unpacked struct {
+	layer imagepull.Layer
+	info  layer.Info
+	spool *os.File
+	table *os.File
+}
+
+// unpackAll reads every layer into a table and a spool. Large layers begin
+// first, since the longest one decides how long all take.
+func unpackAll(ctx context.Context, layers []imagepull.Layer, scratch string, o Options) ([]*unpacked, error) {
+	out := make([]*unpacked, len(layers))
+	order := make([]int, len(layers))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(layers[b].Size(), layers[a].Size()) })
+	limits := o.limits()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelLayers)
+	for _, i := range order {
+		u := &unpacked{layer: layers[i]}
+		out[i] = u
+		group.Go(func() error {
+			if err := u.create(scratch, strconv.Itoa(i)); err != nil {
+				return err
+			}
+			meter := &meter{report: o.report, last: Event{
+				Step: StepLayer, Layer: i + 1, Layers: len(layers), Digest: u.layer.Digest(), Total: max(u.layer.Size(), 0),
+			}}
+			return u.unpack(ctx, limits, meter)
+		})
+	}
+	return out, group.Wait()
+}
+
+func (u *unpacked) create(scratch, name string) (err error) {
+	if u.spool, err = os.Create(filepath.Join(scratch, "spool-"+name)); err != nil {
+		return err
+	}
+	u.table, err = os.Create(filepath.Join(scratch, "table-"+name))
+	return err
+}
+
+func (u *unpacked) unpack(ctx context.Context, limits layer.Limits, m *meter) error {
+	r, err := u.layer.Open(ctx)
+	if err != nil {
+		return err
+	}
+	m.r = r
+	u.info, err = layer.Unpack(ctx, m, u.spool, u.table, layer.Options{DiffID: u.layer.DiffID(), Limits: limits})
+	if err = errors.Join(err, r.Close()); err != nil {
+		return u.named(err)
+	}
+	m.finish()
+	return nil
+}
+
+// named says which layer err is of, unless it says so itself.
+func (u *unpacked) named(err error) error {
+	if _, ok := errors.AsType[*imagepull.LayerError](err); ok {
+		return err
+	}
+	if u.layer.Digest() == "" {
+		return err
+	}
+	return fmt.Errorf("layer %s: %w", u.layer.Digest(), err)
+}
+
+func closeAll(layers []*unpacked) error {
+	var errs []error
+	for _, u := range layers {
+		for _, f := range []*os.File{u.spool, u.table} {
+			if f != nil {
+				errs = append(errs, f.Close())
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mergeAll applies the tables, oldest layer first.
+func mergeAll(ctx context.Context, layers []*unpacked, created fstree.Time, o Options) (*fstree.Tree, error) {
+	m := fstree.NewMerger(fstree.Options{
+		Scoped: o.Scoped, Created: created, MaxInodes: o.MaxInodes, MaxDepth: o.MaxDepth,
+	})
+	for _, u := range layers {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := m.NextLayer(); err != nil {
+			return nil, err
+		}
+		if err := mergeOne(m, u); err != nil {
+			return nil, u.named(err)
+		}
+	}
+	tree := m.Tree()
+	o.report(Event{Step: StepMerge, Done: int64(tree.NumInodes()), Finished: true})
+	return tree, nil
+}
+
+func mergeOne(m *fstree.Merger, u *unpacked) error {
+	if _, err := u.table.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	table, err := layer.OpenTable(u.table)
+	if err != nil {
+		return err
+	}
+	var e fstree.Entry
+	for {
+		err := table.Next(&e)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := m.Add(&e); err != nil {
+			return err
+		}
+	}
+}
+
+// meter reports how far a reader is, not more often than people can see.
+type meter struct {
+	r      io.Reader
+	report func(Event)
+	last   Event
+	at     time.Time
+}
+
+const meterEvery = 50 * time.Millisecond
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.last.Done += int64(n)
+	if now := time.Now(); now.Sub(m.at) >= meterEvery {
+		m.at = now
+		m.report(m.last)
+	}
+	return n, err
+}
+
+func (m *meter) finish() {
+	m.last.Finished = true
+	m.report(m.last)
+}
