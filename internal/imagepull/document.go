@@ -39,6 +39,7 @@ const maxList = 4096
 // list is a JSON array of at most maxList entries.
 type list[T any] []T
 
+// UnmarshalJSON implements json.Unmarshaler.
 func (l *list[T]) UnmarshalJSON(data []byte) error {
 	if string(data) == "null" {
 		return nil

@@ -122,6 +122,7 @@ func (r *layerReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close implements io.Closer.
 func (r *layerReader) Close() error {
 	if err := r.inner.Close(); err != nil {
 		return r.layer.wrap(err)

@@ -46,18 +46,15 @@ func (c *Cache) initLayout() error {
 // readIndex returns an empty index where there is none or it is damaged: it
 // says nothing that cannot be found out again.
 func (c *Cache) readIndex() (*v1.IndexManifest, error) {
-	var index v1.IndexManifest
 	data, err := readFile(c.indexPath(), maxIndex)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &index, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read cache index: %w", err)
 	}
-	if json.Unmarshal(data, &index) != nil {
-		return &v1.IndexManifest{}, nil
+	var index v1.IndexManifest
+	if json.Unmarshal(data, &index) == nil {
+		return &index, nil
 	}
-	return &index, nil
+	return &v1.IndexManifest{}, nil
 }
 
 func (c *Cache) writeIndex(index *v1.IndexManifest) error {

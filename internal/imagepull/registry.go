@@ -74,7 +74,7 @@ type answer struct {
 // registry itself.
 func (r *registry) ask(ctx context.Context, kind, identifier string, header http.Header, want ...int) (*answer, error) {
 	for i, e := range r.endpoints {
-		resp, err := r.askOne(ctx, e, kind, identifier, header, want)
+		resp, err := r.askOne(ctx, e, kind, identifier, header, want) //nolint:bodyclose // whoever gets the answer closes it
 		if err == nil {
 			return &answer{resp, e}, nil
 		}

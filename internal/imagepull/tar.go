@@ -94,6 +94,7 @@ func withoutPath(err error) error {
 	return err
 }
 
+// Close implements io.Closer.
 func (in *input) Close() error {
 	if !in.own {
 		return nil

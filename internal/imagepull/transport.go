@@ -128,6 +128,7 @@ func hostname(host string) string {
 // agent names the client in each request.
 type agent struct{ inner http.RoundTripper }
 
+// RoundTrip implements http.RoundTripper.
 func (a agent) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Header.Get("User-Agent") == "" {
 		req = req.Clone(req.Context())
@@ -185,6 +186,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close implements io.Closer.
 func (w *watched) Close() error {
 	defer w.release()
 	return w.ReadCloser.Close()

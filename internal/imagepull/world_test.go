@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -46,9 +47,9 @@ func newServer(t *testing.T) *server { return startServer(t, (*httptest.Server).
 
 func startServer(t *testing.T, start func(*httptest.Server)) *server {
 	t.Helper()
-	s := &server{registry: ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))}
+	s := &server{registry: ggcr.New(ggcr.Logger(silent()))}
 	s.Server = httptest.NewUnstartedServer(s)
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ErrorLog = silent()
 	start(s.Server)
 	t.Cleanup(s.Close)
 	return s
@@ -64,6 +65,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.registry.ServeHTTP(w, r)
+}
+
+func silent() *log.Logger {
+	return slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 }
 
 // misbehave makes fault answer from now on, nil the registry itself.
