@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -219,7 +218,7 @@ func askHelper(ctx context.Context, helper, server string) (authn.AuthConfig, er
 	cmd.Stdin = strings.NewReader(server)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &complaint, helperWait
 	if err := cmd.Run(); err != nil {
-		text := clean(out.String() + " " + complaint.String())
+		text := clean(out.text.String() + " " + complaint.text.String())
 		if strings.Contains(text, "credentials not found") {
 			return authn.AuthConfig{}, nil
 		}
@@ -229,7 +228,7 @@ func askHelper(ctx context.Context, helper, server string) (authn.AuthConfig, er
 		return authn.AuthConfig{}, fmt.Errorf("credential helper %s: %w", program, err)
 	}
 	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
+	if err := json.Unmarshal(out.text.Bytes(), &answer); err != nil {
 		return authn.AuthConfig{}, fmt.Errorf("credential helper %s: parse answer: %w", program, err)
 	}
 	if answer.Username == "<token>" {
@@ -238,12 +237,13 @@ func askHelper(ctx context.Context, helper, server string) (authn.AuthConfig, er
 	return authn.AuthConfig{Username: answer.Username, Password: answer.Secret}, nil
 }
 
-// bounded keeps the first maxHelperText bytes and refuses more.
-type bounded struct{ bytes.Buffer }
+// bounded keeps the first maxHelperText bytes and refuses more. The buffer is
+// not embedded: its ReadFrom would pass by the bound.
+type bounded struct{ text bytes.Buffer }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxHelperText {
-		return 0, io.ErrShortWrite
+	if b.text.Len()+len(p) > maxHelperText {
+		return 0, errors.New("more output than a credential has")
 	}
-	return b.Buffer.Write(p)
+	return b.text.Write(p)
 }

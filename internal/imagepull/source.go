@@ -84,7 +84,38 @@ func parseReference(text string) (name.Reference, error) {
 			return nil, err
 		}
 	}
-	return ref, nil
+	return ref, checkRepository(ref.Context())
+}
+
+// checkRepository holds to the grammar of the distribution project's
+// reference package, where name.ParseReference is more generous: both parts
+// become parts of a URL.
+func checkRepository(repo name.Repository) error {
+	hostname, port, hasPort := strings.Cut(repo.RegistryStr(), ":")
+	if strings.HasPrefix(hostname, "[") {
+		hostname, port, hasPort = strings.Cut(repo.RegistryStr(), "]")
+		hostname = "v6" + strings.ReplaceAll(hostname[1:], ":", "") // which url.Parse has checked
+		if hasPort {
+			port, hasPort = strings.CutPrefix(port, ":")
+		}
+	}
+	if !isWords(strings.ToLower(hostname), ".-") || hasPort && (port == "" || strings.Trim(port, "0123456789") != "") {
+		return fmt.Errorf("not an image reference: registry %q", clean(repo.RegistryStr()))
+	}
+	for part := range strings.SplitSeq(repo.RepositoryStr(), "/") {
+		if !isWords(part, "._-") {
+			return fmt.Errorf("not an image reference: repository %q", clean(repo.RepositoryStr()))
+		}
+	}
+	return nil
+}
+
+// isWords reports whether s begins and ends with a lowercase letter or digit
+// and has only those and separators.
+func isWords(s, separators string) bool {
+	const alphanumeric = "abcdefghijklmnopqrstuvwxyz0123456789"
+	return s != "" && strings.Trim(s, alphanumeric+separators) == "" &&
+		strings.Trim(s, separators) == s && !strings.Contains(s, "..")
 }
 
 // checkDaemonReference takes a reference or an image's ID.
