@@ -48,7 +48,7 @@ func (l *list[T]) UnmarshalJSON(data []byte) error {
 	if t, err := d.Token(); err != nil || t != json.Delim('[') {
 		return fmt.Errorf("want a list: %w", errors.Join(err))
 	}
-	*l = (*l)[:0]
+	*l = list[T]{} // an empty list is not an absent one
 	for d.More() {
 		if len(*l) == maxList {
 			return fmt.Errorf("list of more than %d entries", maxList)
