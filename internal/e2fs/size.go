@@ -139,7 +139,7 @@ func layout(size, want int64) geometry {
 	g := geometry{size: size, blocks: size / blockSize}
 	desc := int64(descBlocks)
 	g.resize = maxResize * groupBlocks
-	if groups := g.blocks/groupBlocks + 1; groups >= maxResize {
+	if groups := (g.blocks + groupBlocks - 1) / groupBlocks; groups >= maxResize {
 		const mostReserved = blockSize / 4 // block numbers in the resize inode's double indirect block
 		desc, g.resize = (groups+descPerBlock-1)/descPerBlock+mostReserved, 0
 	}

@@ -113,18 +113,21 @@ func (s *stager) file(ctx context.Context, dir *os.Root, name string, in fstree.
 	if err := f.Chmod(0o600); err != nil {
 		return err
 	}
-	if in.Size == 0 {
-		return nil
-	}
-	if err := f.Truncate(in.Size); err != nil {
+	if err := s.body(ctx, f, in); err != nil {
 		return err
 	}
-	return s.body(ctx, f, in)
+	if runs := bodyRuns(in); in.Size == 0 || len(runs) > 0 && end(runs[len(runs)-1]) == in.Size {
+		return nil
+	}
+	return f.Truncate(in.Size) // it ends in a hole
 }
 
 // body copies the runs of a file to their places; what lies between stays a
 // hole.
 func (s *stager) body(ctx context.Context, f *os.File, in fstree.Inode) error {
+	if in.Size == 0 {
+		return nil
+	}
 	if in.Body.Layer < 0 || in.Body.Layer >= len(s.spools) {
 		return fmt.Errorf("body is in the spool of layer %d of %d", in.Body.Layer, len(s.spools))
 	}
@@ -166,5 +169,7 @@ func bodyRuns(in fstree.Inode) []fstree.Run {
 	}
 	return []fstree.Run{{Length: in.Size}}
 }
+
+func end(r fstree.Run) int64 { return r.Offset + r.Length }
 
 func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }

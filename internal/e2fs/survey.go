@@ -110,12 +110,12 @@ func checkDevice(major, minor uint32) error {
 var errRuns = errors.New("runs of data do not lie within the file in order")
 
 func checkRuns(in fstree.Inode) error {
-	end := int64(0)
+	last := int64(0)
 	for _, r := range bodyRuns(in) {
-		if r.Offset < end || r.Length <= 0 || r.Length > in.Size-r.Offset {
+		if r.Offset < last || r.Length <= 0 || r.Length > in.Size-r.Offset {
 			return errRuns
 		}
-		end = r.Offset + r.Length
+		last = end(r)
 	}
 	return nil
 }
