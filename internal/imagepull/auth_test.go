@@ -243,8 +243,10 @@ func TestP1RegistriesThatAskForCredentials(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer img.Close()
 			expectLayers(t, img, want)
+			if err := img.Close(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -276,7 +277,7 @@ func TestPruneSparesRunningDownloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	rest, err := io.ReadAll(r)
-	if err != nil || !bytes.Equal(append(head, rest...), stored(t, want, 0)) {
+	if err != nil || !bytes.Equal(slices.Concat(head, rest), stored(t, want, 0)) {
 		t.Errorf("other bytes, %v", err)
 	}
 	if n := len(readLayoutIndex(t, OpenCache(o.CacheDir).layoutDir())); n != 0 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -24,6 +25,7 @@ type endpoint struct {
 	notice  func(string)
 
 	timeout time.Duration
+	down    atomic.Bool // a mirror that is not worth asking again
 
 	turn       chan struct{} // held while connecting; guards what follows
 	client     *http.Client  // nil before the first connection

@@ -340,6 +340,30 @@ func TestP4SilentServerIsGivenUp(t *testing.T) {
 	}
 }
 
+// TestP4SlowReaderIsNotTheServersFault reads with pauses that are longer than
+// a server may be silent.
+func TestP4SlowReaderIsNotTheServersFault(t *testing.T) {
+	s, o := newServer(t), quick(t)
+	o.Timeout = 300 * time.Millisecond
+	want := makeImage(t, 8<<20)
+	img := mustResolve(t, s.push(t, "app:1", want), o)
+	r, err := img.Layers[0].Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, make([]byte, 300_000)); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(2 * o.Timeout)
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Error(err)
+	}
+	if n := s.count("/blobs/" + string(img.Layers[0].Digest())); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+}
+
 func TestResolveErrorsAreClassified(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -110,8 +110,11 @@ func zstded(t *testing.T, data []byte) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close()
-	return w.EncodeAll(data, nil)
+	out := w.EncodeAll(data, nil)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // TestLocalSources reads one image from every kind of place.
@@ -286,7 +289,9 @@ func daemon(t *testing.T, images map[string][]byte) {
 		}
 		_, _ = w.Write(data)
 	}))
-	s.Listener.Close()
+	if err := s.Listener.Close(); err != nil {
+		t.Fatal(err)
+	}
 	s.Listener = listener
 	s.Start()
 	t.Cleanup(s.Close)

@@ -74,6 +74,9 @@ type answer struct {
 // registry itself.
 func (r *registry) ask(ctx context.Context, kind, identifier string, header http.Header, want ...int) (*answer, error) {
 	for i, e := range r.endpoints {
+		if e.down.Load() {
+			continue
+		}
 		resp, err := r.askOne(ctx, e, kind, identifier, header, want) //nolint:bodyclose // whoever gets the answer closes it
 		if err == nil {
 			return &answer{resp, e}, nil
@@ -84,7 +87,9 @@ func (r *registry) ask(ctx context.Context, kind, identifier string, header http
 		if i == len(r.endpoints)-1 {
 			return nil, err
 		}
-		r.notice(fmt.Sprintf("mirror %s: %v", e.host, classify(err)))
+		err = classify(err)
+		e.down.Store(errors.Is(err, ErrNetwork) || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrPlainHTTP))
+		r.notice(fmt.Sprintf("mirror %s: %v", e.host, err))
 	}
 	return nil, errors.New("no registry to ask")
 }

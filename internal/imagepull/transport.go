@@ -171,6 +171,7 @@ func watch(client *http.Client, req *http.Request, timeout time.Duration, releas
 		end()
 		return nil, err
 	}
+	timer.Stop()
 	resp.Body = &watched{resp.Body, timer, timeout, cause, end}
 	return resp, nil
 }
@@ -178,6 +179,7 @@ func watch(client *http.Client, req *http.Request, timeout time.Duration, releas
 func (w *watched) Read(p []byte) (int, error) {
 	w.timer.Reset(w.timeout)
 	n, err := w.ReadCloser.Read(p)
+	w.timer.Stop() // it is not the server who is slow between reads
 	if err != nil && !errors.Is(err, io.EOF) {
 		if c := w.cause(); c != nil {
 			err = c

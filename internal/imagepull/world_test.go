@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -47,9 +47,10 @@ func newServer(t *testing.T) *server { return startServer(t, (*httptest.Server).
 
 func startServer(t *testing.T, start func(*httptest.Server)) *server {
 	t.Helper()
-	s := &server{registry: ggcr.New(ggcr.Logger(silent()))}
+	silent := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s := &server{registry: ggcr.New(ggcr.Logger(silent))}
 	s.Server = httptest.NewUnstartedServer(s)
-	s.Config.ErrorLog = silent()
+	s.Config.ErrorLog = silent
 	start(s.Server)
 	t.Cleanup(s.Close)
 	return s
@@ -65,10 +66,6 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.registry.ServeHTTP(w, r)
-}
-
-func silent() *log.Logger {
-	return slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 }
 
 // misbehave makes fault answer from now on, nil the registry itself.
@@ -328,4 +325,9 @@ func expectError(t *testing.T, err error, texts ...string) {
 	if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
 		t.Errorf("error %q has control characters", err)
 	}
+}
+
+// dialTo connects to address, whatever is asked for.
+func dialTo(dial func(context.Context, string, string) (net.Conn, error), address string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, address) }
 }
