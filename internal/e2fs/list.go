@@ -87,7 +87,7 @@ func (l *listing) end() error {
 		}
 		switch l.tree.Type(id) {
 		case fstree.CharDevice, fstree.BlockDevice, fstree.Fifo:
-			l.special = append(l.special, name{dir: l.inodes[dir], name: child, id: id})
+			l.special = append(l.special, entry{dir: l.inodes[dir], name: child, id: id})
 		default:
 			return fmt.Errorf("%s %q is missing on the disk", l.tree.Type(id), child)
 		}
@@ -135,7 +135,7 @@ func (l *listing) entry(child string, inode uint32) error {
 		l.below = append(l.below, id)
 	}
 	if l.tree.Type(id) != fstree.Regular {
-		l.place(name{dir: l.inodes[dir], name: child, id: id}, inode)
+		l.place(entry{dir: l.inodes[dir], name: child, id: id}, inode)
 		return nil
 	}
 	if known := l.inodes[id]; known != 0 && known != inode {

@@ -48,11 +48,11 @@ func (b *builder) makeFS(ctx context.Context) error {
 	var said head
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("run mkfs.ext4: %w: %w", err, toolError(said.String()))
+		return fmt.Errorf("run mkfs.ext4: %w: %w", err, toolError(string(said.kept)))
 	}
 	// With -q it has nothing to say but what went wrong.
-	if said.Len() > 0 {
-		return fmt.Errorf("run mkfs.ext4: %w", toolError(said.String()))
+	if len(said.kept) > 0 {
+		return fmt.Errorf("run mkfs.ext4: %w", toolError(string(said.kept)))
 	}
 	return nil
 }

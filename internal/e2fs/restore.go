@@ -22,15 +22,21 @@ type restorer struct {
 	debugfs string // path of the program
 
 	inodes  []uint32 // inode on the disk by fstree.ID, 0: not known yet
-	special []name   // of devices and fifos, which are not on the disk yet
-	spare   []name   // further names of an inode that got inodes of their own
+	special []entry  // of devices and fifos, which are not on the disk yet
+	spare   []spare  // further names of an inode that got inodes of their own
 }
 
-// name is an entry of a directory.
-type name struct {
+// entry is a name in a directory of the disk.
+type entry struct {
 	dir  uint32 // inode on the disk
 	name string
 	id   fstree.ID
+}
+
+// spare is an entry whose own inode has to go.
+type spare struct {
+	entry
+	inode uint32
 }
 
 func (r *restorer) run(ctx context.Context) error {
@@ -101,12 +107,12 @@ func (r *restorer) makeSpecial(ctx context.Context) error {
 }
 
 // place notes that inode is what name n stands for.
-func (r *restorer) place(n name, inode uint32) {
+func (r *restorer) place(n entry, inode uint32) {
 	if r.inodes[n.id] == 0 {
 		r.inodes[n.id] = inode
 		return
 	}
-	r.spare = append(r.spare, n)
+	r.spare = append(r.spare, spare{n, inode})
 }
 
 // setAll runs the one script that sets every field of every inode, in the
@@ -200,7 +206,8 @@ func typeBits(t fstree.Type) uint16 {
 
 // unite makes the names in r.spare, which have inodes of their own so far,
 // names of the one inode they stand for. Their entries are taken away first,
-// so that there is room in the directory for the new ones.
+// so that there is room in the directory for the new ones; their inodes are
+// wiped, since a symlink's still tells who staged it and when.
 func (r *restorer) unite(s *script) error {
 	for _, n := range r.spare {
 		here, err := quote("./" + n.name) // debugfs would take "<12>" for a number
@@ -213,6 +220,7 @@ func (r *restorer) unite(s *script) error {
 		}
 		s.add("cd <%d>", n.dir)
 		s.add("rm %s", here)
+		s.add("clri <%d>", n.inode)
 		s.add("ln <%d> %s", r.inodes[n.id], plain)
 	}
 	done := fstree.ID(0)
@@ -225,8 +233,8 @@ func (r *restorer) unite(s *script) error {
 	return nil
 }
 
-func sortedByID(names []name) []name {
-	return slices.SortedStableFunc(slices.Values(names), func(a, b name) int { return cmp.Compare(a.id, b.id) })
+func sortedByID(names []spare) []spare {
+	return slices.SortedStableFunc(slices.Values(names), func(a, b spare) int { return cmp.Compare(a.id, b.id) })
 }
 
 // setXattrs stores the attributes that debugfs can store. Their values are

@@ -1,7 +1,6 @@
 package e2fs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,10 +77,10 @@ func toolError(said string) error {
 }
 
 // head keeps the first bytes that are written to it.
-type head struct{ bytes.Buffer }
+type head struct{ kept []byte }
 
 func (h *head) Write(p []byte) (int, error) {
-	const limit = 4096
-	h.Buffer.Write(p[:min(len(p), max(0, limit-h.Len()))])
+	const limit = 1000
+	h.kept = append(h.kept, p[:min(len(p), limit-len(h.kept))]...)
 	return len(p), nil
 }
