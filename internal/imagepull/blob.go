@@ -232,8 +232,8 @@ func (d *download) receive() ([]byte, error) {
 		return nil, nil
 	}
 	d.hash.Write(chunk)
-	if _, err := d.mine.file.Write(chunk); err != nil {
-		return nil, fmt.Errorf("cache blob: %w", err)
+	if _, err := d.mine.Write(chunk); err != nil {
+		return nil, d.mine.cache.fault(err)
 	}
 	d.offset += int64(len(chunk))
 	d.retry.progress(len(chunk))

@@ -175,9 +175,15 @@ func (c *Cache) document(d digest.Digest, limit int64) []byte {
 func (c *Cache) putDocument(ctx context.Context, d digest.Digest, data []byte) error {
 	err := c.locked(ctx, func() error { return c.write(c.blobPath(d), data) })
 	if err != nil {
-		return fmt.Errorf("cache %s: %w", d, err)
+		return c.fault(err)
 	}
 	return nil
+}
+
+// fault is an error of the disk below the cache, without the name of the
+// blob's file, which the layer's error says.
+func (c *Cache) fault(err error) error {
+	return fmt.Errorf("write to cache %s: %w", c.dir, withoutPath(err))
 }
 
 // has reports whether a blob is there with the right size, without reading.

@@ -3,11 +3,12 @@ package imagepull
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/atomicfile"
 )
@@ -19,6 +20,24 @@ type claim struct {
 	file  *os.File
 	path  string
 	old   int64 // bytes of an earlier download in it
+
+	written, flushed int64 // bytes since old; of them on their way to the disk
+}
+
+// flushEvery is how many bytes are handed to the disk at a time, so that the
+// fsync at the end finds little left to do.
+const flushEvery = 8 << 20
+
+// Write appends to the file.
+func (cl *claim) Write(p []byte) (int, error) {
+	n, err := cl.file.Write(p)
+	cl.written += int64(n)
+	if behind := cl.written - cl.flushed; behind >= flushEvery {
+		// Only a hint: whether all is on disk is what fsync says.
+		_ = unix.SyncFileRange(int(cl.file.Fd()), cl.old+cl.flushed, behind, unix.SYNC_FILE_RANGE_WRITE)
+		cl.flushed = cl.written
+	}
+	return n, err
 }
 
 // claim takes the partial file of b. While another download has it, claim
@@ -87,14 +106,14 @@ func (c *Cache) privateClaim(ctx context.Context, b blob) (*claim, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cache %s: %w", b.digest, err)
+		return nil, c.fault(err)
 	}
 	return cl, nil
 }
 
 // reset empties the file.
 func (cl *claim) reset() error {
-	cl.old = 0
+	cl.old, cl.written, cl.flushed = 0, 0, 0
 	if err := cl.file.Truncate(0); err != nil {
 		return err
 	}
@@ -115,7 +134,7 @@ func (cl *claim) publish() error {
 		err = atomicfile.SyncDir(cl.cache.partialDir())
 	}
 	if err != nil {
-		return fmt.Errorf("cache blob: %w", err)
+		return cl.cache.fault(err)
 	}
 	return nil
 }

@@ -271,6 +271,9 @@ func isDial(err error) bool {
 }
 
 func shortNetwork(err error) error {
+	if e, ok := errors.AsType[*net.DNSError](err); ok {
+		return fmt.Errorf("look up %s: %s", e.Name, e.Err)
+	}
 	if e, ok := errors.AsType[*net.OpError](err); ok {
 		return e.Err
 	}
