@@ -1,0 +1,178 @@
+package ext4
+
+// index is the hash tree of a directory, struct dx_root of
+// linux/fs/ext4/namei.c.
+type index struct {
+	*dirFile
+	version byte
+	levels  int // of inner nodes below the root
+	root    []byte
+}
+
+// frame is a place in a node: the entries, and which one was taken.
+type frame struct {
+	entries []byte
+	at      int
+}
+
+func (f *frame) count() int { return len(f.entries) / dxEntry }
+
+func (f *frame) block() uint32 { return le.Uint32(f.entries[f.at*dxEntry+4:]) & 0x0fffffff }
+
+// key is the lowest hash below entry i. The lowest bit says that names of the
+// same hash lie below the entry before, too.
+func (f *frame) key(i int) uint32 {
+	if i == 0 {
+		return 0 // its place is taken by the counts
+	}
+	return le.Uint32(f.entries[i*dxEntry:])
+}
+
+func (d *dirFile) openIndex() (*index, error) {
+	b, err := d.read(0)
+	if err != nil {
+		return nil, err
+	}
+	info := b.data[24:dxRootHead]
+	most := 2
+	if d.fs.sb.incompat&incompatLargeDir != 0 {
+		most = 3
+	}
+	if le.Uint32(info) != 0 || info[5] != 8 || int(info[6]) >= most || info[7] != 0 {
+		return nil, d.errorf(0, "root of the hash tree is not valid")
+	}
+	t := &index{dirFile: d, version: info[4], levels: int(info[6])}
+	t.root, err = d.indexEntries(b, dxRootHead)
+	return t, err
+}
+
+// indexEntries returns the entries of a node that begin at head, and checks
+// their number, their order and the checksum, which covers those in use.
+func (d *dirFile) indexEntries(b dirBlock, head int) ([]byte, error) {
+	limit, count := int(le.Uint16(b.data[head:])), int(le.Uint16(b.data[head+2:]))
+	room := len(b.data) - head
+	if d.fs.sb.metadataCsum() {
+		room -= dxTail
+	}
+	if limit != room/dxEntry || count == 0 || count > limit {
+		return nil, d.errorf(b.number, "hash tree: %d entries of %d", count, limit)
+	}
+	if d.fs.sb.metadataCsum() {
+		tail := b.data[head+limit*dxEntry:]
+		sum := crc(d.in.seed, b.data[:head+count*dxEntry])
+		sum = crc(sum, tail[:4])
+		if crc(sum, []byte{0, 0, 0, 0}) != le.Uint32(tail[4:]) {
+			return nil, d.errorf(b.number, "hash tree: checksum does not fit")
+		}
+	}
+	f := frame{entries: b.data[head : head+count*dxEntry]}
+	for i := range count {
+		f.at = i
+		if i > 1 && f.key(i) < f.key(i-1) {
+			return nil, d.errorf(b.number, "hash tree: entry %d is out of order", i)
+		}
+		if n := int(f.block()); n == 0 || n >= d.blocks() {
+			return nil, d.errorf(b.number, "hash tree: entry %d leads to block %d", i, n)
+		}
+	}
+	return f.entries, nil
+}
+
+// find gives the way to the first leaf that may hold a hash.
+func (t *index) find(hash uint32) ([]frame, error) {
+	path := []frame{{entries: t.root}}
+	for {
+		f := &path[len(path)-1]
+		for f.at+1 < f.count() && f.key(f.at+1) <= hash {
+			f.at++
+		}
+		if len(path) > t.levels {
+			return path, nil
+		}
+		entries, err := t.node(f.block())
+		if err != nil {
+			return nil, err
+		}
+		path = append(path, frame{entries: entries})
+	}
+}
+
+func (t *index) node(n uint32) ([]byte, error) {
+	b, err := t.read(int(n))
+	if err != nil {
+		return nil, err
+	}
+	if b.entries != nil {
+		return nil, t.errorf(b.number, "hash tree: not a node")
+	}
+	return t.indexEntries(b, dxNodeHead)
+}
+
+// next moves path to the leaf after, and reports whether that one can hold
+// names of the hash: only if its key says that it goes on.
+func (t *index) next(path []frame, hash uint32) (bool, error) {
+	level := len(path) - 1
+	for path[level].at+1 == path[level].count() {
+		if level--; level < 0 {
+			return false, nil
+		}
+	}
+	path[level].at++
+	if path[level].key(path[level].at)&^1 != hash {
+		return false, nil
+	}
+	return true, t.descend(path, level)
+}
+
+// descend goes from the entry taken at level to the first leaf below it.
+func (t *index) descend(path []frame, level int) error {
+	for ; level < len(path)-1; level++ {
+		entries, err := t.node(path[level].block())
+		if err != nil {
+			return err
+		}
+		path[level+1] = frame{entries: entries}
+	}
+	return nil
+}
+
+// leaves calls visit for every leaf with the lowest and the highest hash that
+// its names may have. A leaf or node that comes up twice would come up more
+// often than the directory has blocks, which is an error.
+func (t *index) leaves(visit func(block int, low, high uint32) error) error {
+	path, err := t.find(0)
+	if err != nil {
+		return err
+	}
+	for i := range path {
+		path[i].at = 0
+	}
+	low := uint32(0)
+	for visited := 0; ; visited++ {
+		if visited == t.blocks() {
+			return t.errorf(0, "hash tree: leads to a block twice")
+		}
+		leaf := int(path[len(path)-1].block())
+		level := len(path) - 1
+		for level >= 0 && path[level].at+1 == path[level].count() {
+			level--
+		}
+		if level < 0 {
+			return visit(leaf, low, ^uint32(0))
+		}
+		path[level].at++
+		key := path[level].key(path[level].at)
+		// A key with the lowest bit set shares its hash with the leaf before.
+		high := key - 2 + key&1*2
+		if key == 0 || key < low {
+			return t.errorf(0, "hash tree: key %#x is out of order", key)
+		}
+		if err := visit(leaf, low, high); err != nil {
+			return err
+		}
+		low = key &^ 1
+		if err := t.descend(path, level); err != nil {
+			return err
+		}
+	}
+}
