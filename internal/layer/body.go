@@ -10,13 +10,14 @@ import (
 
 const (
 	gatherSize = 1 << 20 // bytes that are written at a time
-	maxRuns    = 4 << 20 // pieces of one file
+	maxRuns    = 1 << 20 // pieces of one file
 )
 
 var zeroBlock [fstree.BlockSize]byte //nolint:gochecknoglobals // a constant, which Go has no form for
 
 // bodyWriter packs the data of files into a spool: blocks of zeros are left
-// out, the rest is padded to whole blocks and written in large pieces.
+// out, the rest is padded to whole blocks and written in large pieces. Once a
+// file has maxRuns pieces, its last one takes in the zeros that follow.
 type bodyWriter struct {
 	w       io.WriterAt
 	offset  int64  // in the spool, of the next block, those in gather included
@@ -77,6 +78,9 @@ func (b *bodyWriter) zeros(n int64) error {
 		n -= k
 	}
 	whole := n / fstree.BlockSize * fstree.BlockSize
+	if whole > 0 && len(b.runs) == maxRuns {
+		return &fstree.LimitError{What: "holes in a file", Limit: maxRuns}
+	}
 	b.pos += whole
 	return b.data(zeroBlock[:n-whole])
 }
@@ -85,15 +89,12 @@ func (b *bodyWriter) zeros(n int64) error {
 func (b *bodyWriter) block(p []byte) error {
 	at := b.pos
 	b.pos += fstree.BlockSize
-	if bytes.Equal(p, zeroBlock[:]) {
+	if len(b.runs) < maxRuns && bytes.Equal(p, zeroBlock[:]) {
 		return nil
 	}
 	if last := len(b.runs) - 1; last >= 0 && b.runs[last].Offset+b.runs[last].Length == at {
 		b.runs[last].Length += fstree.BlockSize
 	} else {
-		if len(b.runs) == maxRuns {
-			return &fstree.LimitError{What: "holes in a file", Limit: maxRuns}
-		}
 		b.runs = append(b.runs, fstree.Run{Offset: at, Length: fstree.BlockSize})
 	}
 	b.gather = append(b.gather, p...)

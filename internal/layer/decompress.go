@@ -35,7 +35,7 @@ var magics = []struct { //nolint:gochecknoglobals // a table of constants
 // decompress returns the plain stream in r and what it was compressed with.
 func decompress(r *sourceReader) (io.ReadCloser, string, error) {
 	start, err := r.Peek(6)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !isEOF(err) {
 		return nil, "", err
 	}
 	// The decoders get the bufio.Reader itself: gzip has a fast path for it,
@@ -46,15 +46,16 @@ func decompress(r *sourceReader) (io.ReadCloser, string, error) {
 	case "gzip":
 		z, err := gzip.NewReader(r.Reader)
 		if err != nil {
-			return nil, "", fmt.Errorf("gzip: %w", err)
+			return nil, "", fmt.Errorf("read gzip header: %w", err)
 		}
-		return z, name, nil
+		z.Multistream(false)
+		return &gzipMembers{z, r}, name, nil
 	case "zstd":
 		z, err := zstd.NewReader(r.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
-			return nil, "", fmt.Errorf("zstd: %w", err)
+			return nil, "", fmt.Errorf("read zstd header: %w", err)
 		}
-		return z.IOReadCloser(), name, nil
+		return &zstdFrames{z}, name, nil
 	default:
 		return nil, "", fmt.Errorf("layer is compressed with %s: want gzip, zstd or plain tar", name)
 	}
@@ -71,6 +72,54 @@ func compression(start []byte) string {
 		}
 	}
 	return "none"
+}
+
+var errTrailing = errors.New("trailing data after the compressed layer")
+
+// gzipMembers reads one member after the other (RFC 1952, section 2.2). The
+// decoder could do so itself, but takes what follows for a broken header.
+type gzipMembers struct {
+	*gzip.Reader
+	source *sourceReader
+}
+
+func (g *gzipMembers) Read(p []byte) (int, error) {
+	n, err := g.Reader.Read(p)
+	if !isEOF(err) {
+		return n, err
+	}
+	return n, g.nextMember()
+}
+
+func (g *gzipMembers) nextMember() error {
+	start, err := g.source.Peek(2)
+	if err != nil && (len(start) == 0 || !isEOF(err)) {
+		return err
+	}
+	if compression(start) != "gzip" {
+		return errTrailing
+	}
+	if err := g.Reset(g.source.Reader); err != nil {
+		return fmt.Errorf("read gzip header: %w", err)
+	}
+	g.Multistream(false)
+	return nil
+}
+
+// zstdFrames reads the frames of a zstd stream.
+type zstdFrames struct{ d *zstd.Decoder }
+
+func (z *zstdFrames) Read(p []byte) (int, error) {
+	n, err := z.d.Read(p)
+	if errors.Is(err, zstd.ErrMagicMismatch) { // the first frame's is known to fit
+		err = errTrailing
+	}
+	return n, err
+}
+
+func (z *zstdFrames) Close() error {
+	z.d.Close()
+	return nil
 }
 
 // sourceReader buffers the stored stream.
@@ -93,7 +142,7 @@ type notingReader struct {
 
 func (n *notingReader) Read(p []byte) (int, error) {
 	k, err := n.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && n.err == nil {
+	if err != nil && !isEOF(err) && n.err == nil {
 		n.err = err
 	}
 	return k, err
@@ -113,8 +162,8 @@ func (s *sourceReader) atEnd() error {
 	_, err := s.ReadByte()
 	switch {
 	case err == nil:
-		return errors.New("trailing data after the compressed layer")
-	case errors.Is(err, io.EOF):
+		return errTrailing
+	case isEOF(err):
 		return nil
 	}
 	return err

@@ -23,6 +23,9 @@ func seeds(t testing.TB) [][]byte {
 	out := [][]byte{
 		all, gzipped(t, all), zstdCompressed(t, all),
 		append(sparseHeader(0, 0, 8192), make([]byte, 1024)...),
+		append(sparseFile(0, 512, 4096, 512, 9000), make([]byte, 1024)...),
+		append(withBody(rawHeader("dir/", flagOldRegular, 0, nil), ""), make([]byte, 1024)...),
+		append(rawHeader("link", flagHardLink, 700, nil), make([]byte, 1024)...),
 		append(pax("f", "GNU.sparse.size=9000", "GNU.sparse.map=0,0", "mtime=-1.5"), make([]byte, 1024)...),
 	}
 	if len(out) == 0 {
@@ -37,6 +40,7 @@ func FuzzUnpack(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, stored []byte) {
+		mendChecksums(stored)
 		u, err := unpack(t, stored, Options{Limits: Limits{Bytes: NewBudget(1 << 20)}})
 		if err == nil && u.info.Entries != int64(len(u.entries)) {
 			t.Errorf("%d entries, info says %d", len(u.entries), u.info.Entries)
@@ -51,15 +55,26 @@ func FuzzTarAgainstStandardLibrary(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, plain []byte) {
+		mendChecksums(plain)
 		if compression(plain) != "none" {
 			return
 		}
-		u, err := unpack(t, plain, Options{Limits: Limits{Bytes: NewBudget(1 << 20)}})
+		// With the diffID known, what has no end marker gets further.
+		u, err := unpack(t, plain, Options{DiffID: diffIDOf(plain), Limits: Limits{Bytes: NewBudget(1 << 20)}})
 		if err != nil {
 			return
 		}
 		compareWithStandardLibrary(t, plain, u)
 	})
+}
+
+// mendChecksums lets mutations of headers through to the parser.
+func mendChecksums(plain []byte) {
+	for ; len(plain) >= blockSize; plain = plain[blockSize:] {
+		if string(plain[257:262]) == "ustar" {
+			setChecksum(plain[:blockSize])
+		}
+	}
 }
 
 func compareWithStandardLibrary(t *testing.T, plain []byte, u unpacked) {
@@ -105,60 +120,4 @@ func compareEntry(t *testing.T, h *tar.Header, r io.Reader, e *fstree.Entry, s *
 	if e.Size > 1<<20 || !bytes.Equal(s.file(e), want) {
 		t.Errorf("%q: content differs", h.Name)
 	}
-}
-
-// FuzzTable: a damaged table of contents is refused or reads like one.
-func FuzzTable(f *testing.F) {
-	for _, s := range seeds(f) {
-		var table bytes.Buffer
-		if _, err := Unpack(f.Context(), bytes.NewReader(s), &spool{t: f}, &table, Options{}); err == nil {
-			f.Add(table.Bytes())
-		}
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		table, err := OpenTable(bytes.NewReader(data))
-		if err != nil {
-			return
-		}
-		var e fstree.Entry
-		for err == nil {
-			err = table.Next(&e)
-		}
-		if !errors.Is(err, io.EOF) && !errors.Is(err, errTable) {
-			t.Errorf("got %v", err)
-		}
-	})
-}
-
-func TestDamagedTableIsNoticed(t *testing.T) {
-	var table bytes.Buffer
-	if _, err := Unpack(t.Context(), bytes.NewReader(seeds(t)[0]), &spool{t: t}, &table, Options{}); err != nil {
-		t.Fatal(err)
-	}
-	for at := range table.Len() {
-		for _, damaged := range [][]byte{table.Bytes()[:at], flipped(table.Bytes(), at)} {
-			tab, err := OpenTable(bytes.NewReader(damaged))
-			var e fstree.Entry
-			for err == nil {
-				err = tab.Next(&e)
-			}
-			if !errors.Is(err, errTable) {
-				t.Fatalf("damage at %d: %v", at, err)
-			}
-		}
-	}
-	tab, err := OpenTable(bytes.NewReader(append(table.Bytes(), 0)))
-	var e fstree.Entry
-	for err == nil {
-		err = tab.Next(&e)
-	}
-	if !errors.Is(err, errTable) {
-		t.Errorf("a byte more: %v", err)
-	}
-}
-
-func flipped(p []byte, at int) []byte {
-	p = bytes.Clone(p)
-	p[at] ^= 1
-	return p
 }

@@ -57,6 +57,8 @@ func (h *header) name() string {
 	name := text(h[0:100])
 	prefix := ""
 	switch {
+	case h.isGNU() && h.prefixInGNU():
+		prefix = text(h[345:500])
 	case h.isStar():
 		prefix = text(h[345:476])
 	case h.isUSTAR():
@@ -66,6 +68,22 @@ func (h *header) name() string {
 		return prefix + "/" + name
 	}
 	return name
+}
+
+// prefixInGNU tells of headers that archive/tar wrote before Go 1.8, and so
+// the docker of those days, where a number needed GNU's base 256 and a name
+// needed more than its field: they have a prefix in the place of GNU's access
+// and change times.
+func (h *header) prefixInGNU() bool {
+	for _, field := range [][]byte{h[345:357], h[357:369]} {
+		if field[0] == 0 {
+			continue
+		}
+		if _, err := number(field); err != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *header) linkname() string { return text(h[157:257]) }
@@ -83,7 +101,7 @@ func (h *header) size() (int64, error) {
 
 // metadata reads the numeric fields into e and returns the stored size.
 func (h *header) metadata(e *fstree.Entry) (size int64, err error) {
-	var mode, uid, gid, major, minor int64
+	var mode, uid, gid int64
 	for _, f := range []struct {
 		name     string
 		from, to int
@@ -99,14 +117,6 @@ func (h *header) metadata(e *fstree.Entry) (size int64, err error) {
 			return 0, fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	if h.isUSTAR() || h.isGNU() {
-		if major, err = number(h[329:337]); err == nil {
-			minor, err = number(h[337:345])
-		}
-		if err != nil {
-			return 0, fmt.Errorf("device number: %w", err)
-		}
-	}
 	e.Mode = uint16(mode & 0o7777) // the file type may stand in the bits above
 	if e.UID, err = narrow("uid", uid); err != nil {
 		return 0, err
@@ -114,11 +124,29 @@ func (h *header) metadata(e *fstree.Entry) (size int64, err error) {
 	if e.GID, err = narrow("gid", gid); err != nil {
 		return 0, err
 	}
+	if h.flag() == flagChar || h.flag() == flagBlock {
+		err = h.device(e)
+	}
+	return size, err
+}
+
+func (h *header) device(e *fstree.Entry) error {
+	if !h.isUSTAR() && !h.isGNU() {
+		return nil // the space was not in use before POSIX
+	}
+	major, err := number(h[329:337])
+	if err != nil {
+		return fmt.Errorf("device number: %w", err)
+	}
+	minor, err := number(h[337:345])
+	if err != nil {
+		return fmt.Errorf("device number: %w", err)
+	}
 	if e.Major, err = narrow("device number", major); err != nil {
-		return 0, err
+		return err
 	}
 	e.Minor, err = narrow("device number", minor)
-	return size, err
+	return err
 }
 
 func narrow(what string, n int64) (uint32, error) {
@@ -128,16 +156,16 @@ func narrow(what string, n int64) (uint32, error) {
 	return uint32(n), nil
 }
 
-// fileType maps the type flag. Before POSIX a directory was a regular file
-// whose name ends with a slash.
+// fileType maps the type flag. Before POSIX, which brought the flag '0', a
+// directory was a regular file whose name ends with a slash.
 func (h *header) fileType(name string) (fstree.Type, error) {
 	switch h.flag() {
-	case flagRegular, flagOldRegular, flagContiguous:
+	case flagOldRegular:
 		if strings.HasSuffix(name, "/") {
 			return fstree.Directory, nil
 		}
 		return fstree.Regular, nil
-	case flagSparse:
+	case flagRegular, flagContiguous, flagSparse:
 		return fstree.Regular, nil
 	case flagHardLink:
 		return fstree.HardLink, nil

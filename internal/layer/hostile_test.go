@@ -32,18 +32,22 @@ func rawHeader(name string, flag byte, size int64, set func(h []byte)) []byte {
 	if set != nil {
 		set(h)
 	}
+	setChecksum(h)
+	return h
+}
+
+func setChecksum(h []byte) {
 	copy(h[148:], "        ")
 	sum := 0
-	for _, b := range h {
+	for _, b := range h[:blockSize] {
 		sum += int(b)
 	}
 	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
-	return h
 }
 
 func withBody(header []byte, body string) []byte {
 	out := append(bytes.Clone(header), body...)
-	return append(out, make([]byte, padded(int64(len(body)))-int64(len(body)))...)
+	return append(out, make([]byte, padding(int64(len(body))))...)
 }
 
 func pax(name string, lines ...string) []byte {
@@ -70,6 +74,18 @@ func sparseHeader(entries ...int64) []byte {
 			h[at] = 0x80
 		}
 	})
+}
+
+// sparseFile is a sparse entry whose pieces are stored, of the letter s.
+func sparseFile(entries ...int64) []byte {
+	stored := int64(0)
+	for i := 1; i < len(entries); i += 2 {
+		stored += entries[i]
+	}
+	h := sparseHeader(entries...)
+	copy(h[124:], fmt.Sprintf("%011o\x00", stored))
+	setChecksum(h)
+	return withBody(h, strings.Repeat("s", int(stored)))
 }
 
 func TestHostileStreams(t *testing.T) {

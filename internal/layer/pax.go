@@ -24,11 +24,29 @@ type record struct{ key, value string }
 
 type records []record
 
-func (rs records) size() (n int) {
-	for _, r := range rs {
-		n += len(r.key) + len(r.value)
+// global returns rs with the records of a global header put in, which hold
+// for all entries that follow. Only what can sensibly be shared is taken: a
+// name, a size or attributes for every entry would let a small layer ask for
+// terabytes. Keywords without meaning here, as git's "comment", are dropped.
+func (rs records) global(list records) (records, error) {
+	for _, r := range list {
+		switch r.key {
+		case "uid", "gid", "mtime":
+			rs = append(rs.without(r.key), r)
+		case "path", "linkpath", "size", "SCHILY.devmajor", "SCHILY.devminor":
+			return nil, fmt.Errorf("global PAX record %q: makes no sense for more than one entry", r.key)
+		}
+		for _, prefix := range []string{"SCHILY.xattr.", "LIBARCHIVE.xattr.", "SCHILY.acl.", "RHT.", "GNU.sparse."} {
+			if strings.HasPrefix(r.key, prefix) {
+				return nil, fmt.Errorf("global PAX record %q: makes no sense for more than one entry", r.key)
+			}
+		}
 	}
-	return n
+	return rs, nil
+}
+
+func (rs records) without(key string) records {
+	return slices.DeleteFunc(slices.Clone(rs), func(r record) bool { return r.key == key })
 }
 
 func parseRecords(text string) (records, error) {
@@ -60,15 +78,24 @@ type paxState struct {
 	fallback map[string]string // of bsdtar, which writes most attributes twice
 }
 
-// apply takes the records in order; later ones win, and an empty value takes
-// back what an earlier one said.
-func (p *paxState) apply(lists ...records) error {
-	for _, list := range lists {
+// apply takes the records of an entry in order, so that later ones win. An
+// empty value is as good as none, but for an attribute, and takes a global
+// record back.
+func (p *paxState) apply(globals, own records) error {
+	for _, r := range own {
+		if len(globals) > 0 {
+			globals = globals.without(r.key)
+		}
+	}
+	for _, list := range []records{globals, own} {
 		for _, r := range list {
 			if err := p.one(r.key, r.value); err != nil {
 				return fmt.Errorf("PAX record %q: %w", r.key, err)
 			}
 		}
+	}
+	if p.sparse.name != "" { // the path beside it is made up for old readers
+		p.entry.Name = p.sparse.name
 	}
 	return p.setXattrs()
 }
@@ -81,13 +108,14 @@ func (p *paxState) one(key, value string) error {
 		return p.libarchive(name, value)
 	}
 	if strings.HasPrefix(key, "GNU.sparse.") {
-		return p.sparse.add(p.entry, key, value)
+		return p.sparse.add(key, value)
 	}
 	switch key {
 	case "SCHILY.acl.access", "SCHILY.acl.default":
 		return p.acl(key, value)
 	case "RHT.security.selinux":
-		return p.xattr(&p.fallback, "security.selinux", value)
+		// The text, where the attribute has a NUL at its end: setfilecon(3).
+		return p.xattr(&p.fallback, "security.selinux", value+"\x00")
 	}
 	if value == "" {
 		return nil // back to what the header says

@@ -14,11 +14,12 @@ import (
 type sparseRecords struct {
 	any      bool
 	version1 bool
+	name     string
 	size     int64 // of the file, holes included; -1: not said
 	numbers  []int64
 }
 
-func (s *sparseRecords) add(e *fstree.Entry, key, value string) (err error) {
+func (s *sparseRecords) add(key, value string) (err error) {
 	if !s.any {
 		s.any, s.size = true, -1
 	}
@@ -33,7 +34,7 @@ func (s *sparseRecords) add(e *fstree.Entry, key, value string) (err error) {
 			err = fmt.Errorf("sparse format with minor version %s is not known", value)
 		}
 	case "name":
-		e.Name = value
+		s.name = value
 	case "size", "realsize":
 		s.size, err = strconv.ParseInt(value, 10, 64)
 	case "offset", "numbytes": // 0.0: one record for each number, alternating
@@ -131,7 +132,7 @@ func (t *tarReader) oldSparse(h *header) (numbers []int64, size int64, err error
 	numbers, err = sparseFields(nil, h[386:482])
 	for extended := h[482] != 0; extended && err == nil; {
 		var b []byte
-		if b, err = t.s.block(); err != nil {
+		if b, err = t.s.innerBlock(); err != nil {
 			break
 		}
 		if len(numbers) > 2*maxRuns {
@@ -170,7 +171,7 @@ func (t *tarReader) mapBeforeData(stored int64) (numbers []int64, used int64, er
 		if used += blockSize; used > stored {
 			return nil, 0, errors.New("sparse map: longer than the entry")
 		}
-		b, err := t.s.block()
+		b, err := t.s.innerBlock()
 		if err != nil {
 			return nil, 0, err
 		}

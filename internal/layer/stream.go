@@ -80,7 +80,7 @@ func (s *stream) read(r io.Reader, budget *Budget) error {
 			s.hash <- c // never blocks: a channel holds all the chunks there are
 			s.parse <- c
 		}
-		if errors.Is(err, io.EOF) {
+		if isEOF(err) {
 			return nil
 		}
 		if err != nil {
@@ -88,6 +88,10 @@ func (s *stream) read(r io.Reader, budget *Budget) error {
 		}
 	}
 }
+
+// isEOF tells a clean end. It takes only the bare value that io.Reader
+// speaks of: an error that wraps io.EOF is one of a network.
+func isEOF(err error) bool { return err == io.EOF } //nolint:errorlint // see above
 
 // fill reads until p is full or r ends. Unlike io.ReadFull it keeps a clean
 // end apart from the io.ErrUnexpectedEOF of a decoder.
@@ -168,12 +172,24 @@ func (s *stream) block() ([]byte, error) {
 	return s.copied[:], err
 }
 
+// innerBlock returns the next 512 bytes where the archive cannot end.
+func (s *stream) innerBlock() ([]byte, error) {
+	b, err := s.block()
+	if isEOF(err) {
+		err = errTruncated
+	}
+	return b, err
+}
+
+// errTruncated says that the stream ends where an entry does not.
+var errTruncated = fmt.Errorf("tar ends within an entry: %w", io.ErrUnexpectedEOF)
+
 // each hands the next n bytes to do, piece by piece.
 func (s *stream) each(n int64, do func([]byte) error) error {
 	for n > 0 {
 		if err := s.more(); err != nil {
-			if errors.Is(err, io.EOF) {
-				return fmt.Errorf("tar ends within an entry: %w", io.ErrUnexpectedEOF)
+			if isEOF(err) {
+				return errTruncated
 			}
 			return err
 		}
@@ -192,12 +208,21 @@ func (s *stream) discard(n int64) error {
 	return s.each(n, func([]byte) error { return nil })
 }
 
+// padding skips the n bytes that fill up the last block of an entry. Writers
+// that do not close their archive leave them out at the very end.
+func (s *stream) padding(n int64) error {
+	if err := s.discard(n); !errors.Is(err, errTruncated) {
+		return err
+	}
+	return nil
+}
+
 // onlyZeros reads to the end and refuses anything but zeros, which archivers
 // write to fill up a record.
 func (s *stream) onlyZeros() error {
 	for {
 		err := s.more()
-		if errors.Is(err, io.EOF) {
+		if isEOF(err) {
 			return nil
 		}
 		if err != nil {

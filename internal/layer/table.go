@@ -135,6 +135,7 @@ type Table struct {
 	buf     []byte
 	d       decoder
 	entries int64
+	spool   int64 // where the next body must lie
 	info    Info
 	done    bool
 }
@@ -169,12 +170,34 @@ func (t *Table) Next(e *fstree.Entry) error {
 	}
 	*e = fstree.Entry{Type: kind}
 	t.d.entry(e)
-	if t.d.bad {
+	if t.d.bad || !t.packed(e) {
 		return errTable
 	}
 	t.entries++
 	return nil
 }
+
+// packed checks that e's body lies right behind the one before it.
+func (t *Table) packed(e *fstree.Entry) bool {
+	if e.Type != fstree.Regular {
+		return true
+	}
+	if e.Body.Offset != t.spool {
+		return false
+	}
+	length := blocks(e.Size)
+	if e.Body.Runs != nil {
+		length = 0
+		for _, r := range e.Body.Runs {
+			length += blocks(r.Length)
+		}
+	}
+	t.spool += length
+	return true
+}
+
+// blocks rounds n up to whole blocks of a spool.
+func blocks(n int64) int64 { return (n + fstree.BlockSize - 1) &^ (fstree.BlockSize - 1) }
 
 func (t *Table) nextFrame() error {
 	var head [8]byte
@@ -221,10 +244,10 @@ func (t *Table) trailer() error {
 	for n := t.d.count(); n > 0; n-- {
 		t.info.Warnings = append(t.info.Warnings, t.d.string())
 	}
-	if err != nil || t.d.bad || len(t.d.b) != 0 || t.info.Entries != t.entries {
+	if err != nil || t.d.bad || len(t.d.b) != 0 || t.info.Entries != t.entries || t.info.SpoolBytes != t.spool {
 		return errTable
 	}
-	if n, err := t.r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+	if _, err := io.ReadFull(t.r, make([]byte, 1)); !isEOF(err) {
 		return errTable
 	}
 	t.done = true
@@ -313,16 +336,20 @@ func (d *decoder) entry(e *fstree.Entry) {
 }
 
 func (d *decoder) body(e *fstree.Entry) {
-	e.Size, e.Body.Offset = d.int64(), d.int64()
+	e.Size, e.Body.Offset = int64(d.uint(maxFileSize)), d.int64()
 	n := d.count()
 	if n == 0 {
+		return
+	}
+	if n > len(d.b)/2+1 || n > maxRuns+1 { // a run takes two bytes at least
+		d.fail()
 		return
 	}
 	e.Body.Runs = make([]fstree.Run, 0, n-1)
 	end := int64(0)
 	for range n - 1 {
 		r := fstree.Run{Offset: d.int64(), Length: d.int64()}
-		if d.bad || r.Offset < end || r.Length <= 0 || r.Length > e.Size-r.Offset || r.Offset%fstree.BlockSize != 0 {
+		if d.bad || r.Offset < end || end%fstree.BlockSize != 0 || r.Length <= 0 || r.Length > e.Size-r.Offset || r.Offset%fstree.BlockSize != 0 {
 			d.fail()
 			return
 		}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
-	"slices"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/fstree"
@@ -41,7 +39,8 @@ const (
 // item is an entry as it stands in the stream.
 type item struct {
 	entry  fstree.Entry
-	left   int64        // bytes of data and padding that follow in the stream
+	left    int64        // bytes of data that follow in the stream
+	padding int64        // bytes after them
 	sparse bool         // only map is stored
 	runs   []fstree.Run // the stored pieces of a sparse file
 }
@@ -61,7 +60,9 @@ type tarReader struct {
 	maxXattr int
 	ended    bool // the end-of-archive marker was there
 	globals  records
-	volumes  []string
+	volumes  int      // volume labels
+	labels   []string // the first of them
+	head     header
 	it       item
 }
 
@@ -71,7 +72,7 @@ func (t *tarReader) next() (*item, error) {
 	for {
 		h, err := t.header()
 		if err != nil {
-			if errors.Is(err, io.EOF) && x.any {
+			if isEOF(err) && x.any {
 				return nil, fmt.Errorf("tar ends after an extended header: %w", io.ErrUnexpectedEOF)
 			}
 			return nil, err
@@ -103,16 +104,15 @@ func (t *tarReader) header() (*header, error) {
 	if isZero(b) {
 		return nil, t.marker()
 	}
-	h := new(header)
-	copy(h[:], b)
-	return h, h.check()
+	copy(t.head[:], b)
+	return &t.head, t.head.check()
 }
 
 // marker reads the second of the two zero blocks that end an archive. Some
 // writers leave it out at the very end.
 func (t *tarReader) marker() error {
 	b, err := t.s.block()
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !isEOF(err) {
 		return err
 	}
 	if err == nil && !isZero(b) {
@@ -154,23 +154,27 @@ func (t *tarReader) extended(h *header, x *extras) (bool, error) {
 			return false, err
 		}
 		if h.flag() == flagPaxGlobal {
-			t.globals = append(t.globals, list...)
-			if t.globals.size() > maxLongName {
-				return false, &fstree.LimitError{What: "bytes of global PAX records", Limit: maxLongName}
-			}
-			return true, nil
+			t.globals, err = t.globals.global(list)
+			return true, err
 		}
 		x.any, x.pax = true, list
 		return true, nil
-	case flagVolume: // a label of the archive, not of a file
-		t.volumes = append(t.volumes, h.name())
-		size, err := h.size()
-		if err != nil {
-			return false, err
-		}
-		return true, t.s.discard(padded(size))
+	case flagVolume:
+		return true, t.volume(h)
 	}
 	return false, nil
+}
+
+// volume skips the label of an archive, which says nothing of a file.
+func (t *tarReader) volume(h *header) error {
+	if t.volumes++; t.volumes <= maxNameList {
+		t.labels = append(t.labels, h.name())
+	}
+	size, err := h.size()
+	if err != nil {
+		return err
+	}
+	return t.s.discard(size + padding(size))
 }
 
 // text reads the body of an extended header.
@@ -191,7 +195,7 @@ func (t *tarReader) text(h *header) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return b.String(), t.s.discard(padded(size) - size)
+	return b.String(), t.s.discard(padding(size))
 }
 
 // longText reads a GNU long name, which a NUL ends.
@@ -216,20 +220,22 @@ func (t *tarReader) fill(h *header, name string, x *extras) error {
 	if err := p.apply(t.globals, x.pax); err != nil {
 		return err
 	}
+	if x.longName != nil && e.Name != *x.longName || x.longLink != nil && e.Linkname != *x.longLink {
+		return errors.New("GNU and PAX headers give the entry different names")
+	}
 	if size < 0 || size > maxFileSize {
 		return fmt.Errorf("size %d is out of range", size)
 	}
 	if err := checkNames(e); err != nil {
 		return err
 	}
-	t.it.left = padded(size)
 	if e.Type, err = h.fileType(e.Name); err != nil {
 		return err
 	}
 	if e.Type != fstree.Regular {
-		return nil
+		return nil // without a body, whatever size says: many writers give that of a link's target
 	}
-	e.Size = size
+	e.Size, t.it.left, t.it.padding = size, size, padding(size)
 	return t.sparse(h, &p.sparse, size)
 }
 
@@ -241,6 +247,9 @@ func checkNames(e *fstree.Entry) error {
 	if len(e.Linkname) > fstree.MaxPath {
 		return &fstree.LimitError{What: "bytes in a link target", Limit: fstree.MaxPath}
 	}
+	if e.Name == "" {
+		return errors.New("name is empty")
+	}
 	if strings.ContainsRune(e.Name, 0) || strings.ContainsRune(e.Linkname, 0) {
 		return errors.New("NUL in a name")
 	}
@@ -249,17 +258,11 @@ func checkNames(e *fstree.Entry) error {
 
 // warnings tells of what was left out.
 func (t *tarReader) warnings() []string {
-	if len(t.volumes) == 0 {
+	if t.volumes == 0 {
 		return nil
 	}
-	names := slices.Clone(t.volumes[:min(len(t.volumes), maxNameList)])
-	return []string{fmt.Sprintf("%d volume labels left out: %q", len(t.volumes), names)}
+	return []string{fmt.Sprintf("%d volume labels left out: %q", t.volumes, t.labels)}
 }
 
-// padded rounds n up to whole blocks of the tar.
-func padded(n int64) int64 {
-	if n > math.MaxInt64-blockSize {
-		return n
-	}
-	return (n + blockSize - 1) / blockSize * blockSize
-}
+// padding is what n bytes lack to whole blocks of the tar.
+func padding(n int64) int64 { return -n & (blockSize - 1) }
