@@ -138,10 +138,12 @@ func TestReadStockDisk(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			disk := stockDisk(t, folder, row.size, row.flags...)
 			compareFolder(t, openDisk(t, disk), folder)
+			expectSound(t, openDisk(t, disk))
 			e2tool(t, 1, "e2fsck", "-fyD", disk) // gives directories a hash tree
 			fs := openDisk(t, disk)
 			compareFolder(t, fs, folder)
 			lookupAll(t, fs)
+			expectSound(t, fs)
 		})
 	}
 }
@@ -246,6 +248,18 @@ func compareXattrs(t *testing.T, fs *ext4.FS, in *ext4.Inode, path string) {
 	}
 	if n, err := unix.Llistxattr(path, nil); err == nil && n > 0 && len(got) == 0 {
 		t.Errorf("%s: no extended attributes", path)
+	}
+}
+
+// expectSound wants nothing wrong with a disk.
+func expectSound(t *testing.T, fs *ext4.FS) {
+	t.Helper()
+	problems, err := fs.Check(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Error(p)
 	}
 }
 
