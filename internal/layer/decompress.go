@@ -117,6 +117,7 @@ func (z *zstdFrames) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close ends the decoder's work.
 func (z *zstdFrames) Close() error {
 	z.d.Close()
 	return nil

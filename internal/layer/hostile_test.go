@@ -206,7 +206,7 @@ func (z *zeroReader) Read(p []byte) (int, error) {
 }
 
 func TestDecompressionBombStopsAtTheLimit(t *testing.T) {
-	bomb := zstdBomb(t, 1<<30)
+	bomb := zstdBomb(t, 256<<20)
 	_, err := unpack(t, bomb, Options{Limits: Limits{Bytes: NewBudget(20 << 20)}})
 	limit, ok := errors.AsType[*fstree.LimitError](err)
 	if !ok || limit.Option != "--max-size" {

@@ -161,35 +161,36 @@ func parseID(s string) (uint32, error) {
 // nanosecond; what is finer is cut off towards the past.
 func parseTime(s string) (fstree.Time, error) {
 	whole, fraction, _ := strings.Cut(s, ".")
-	sec, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil && whole != "-" && whole != "" {
+	digits := strings.TrimPrefix(whole, "-")
+	if digits == "" && fraction != "" {
+		digits = "0"
+	}
+	sec, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || strings.Trim(digits+fraction, "0123456789") != "" {
 		return fstree.Time{}, fmt.Errorf("time %q: not valid", s)
 	}
-	const digits = 9
-	if strings.Trim(fraction, "0123456789") != "" {
-		return fstree.Time{}, fmt.Errorf("time %q: not valid", s)
+	nsec, finer := int64(0), false
+	for i, c := range []byte(fraction) {
+		finer = finer || i >= 9 && c != '0'
+		if i < 9 {
+			nsec = 10*nsec + int64(c-'0')
+		}
 	}
-	rest := ""
-	if len(fraction) > digits {
-		fraction, rest = fraction[:digits], fraction[digits:]
+	for range 9 - min(len(fraction), 9) {
+		nsec *= 10
 	}
-	fraction += strings.Repeat("0", digits-len(fraction))
-	nsec, err := strconv.ParseInt(fraction, 10, 64)
-	if err != nil {
-		return fstree.Time{}, fmt.Errorf("time %q: not valid", s)
-	}
-	if !strings.HasPrefix(s, "-") {
+	if !strings.HasPrefix(whole, "-") {
 		return fstree.Time{Sec: sec, Nsec: uint32(nsec)}, nil
 	}
 	// -1.25 is 2 s before the epoch and 0.75 s on.
-	if strings.Trim(rest, "0") != "" {
+	if finer {
 		nsec++
 	}
 	if nsec == 0 {
-		return fstree.Time{Sec: sec}, nil
+		return fstree.Time{Sec: -sec}, nil
 	}
 	const second = 1_000_000_000
-	return fstree.Time{Sec: sec - 1, Nsec: uint32(second - nsec)}, nil
+	return fstree.Time{Sec: -sec - 1, Nsec: uint32(second - nsec)}, nil
 }
 
 func (p *paxState) xattr(to *map[string]string, name, value string) error {

@@ -38,11 +38,11 @@ const (
 
 // item is an entry as it stands in the stream.
 type item struct {
-	entry  fstree.Entry
+	entry   fstree.Entry
 	left    int64        // bytes of data that follow in the stream
 	padding int64        // bytes after them
-	sparse bool         // only map is stored
-	runs   []fstree.Run // the stored pieces of a sparse file
+	sparse  bool         // only map is stored
+	runs    []fstree.Run // the stored pieces of a sparse file
 }
 
 // parts returns the pieces of the file that the stream holds.

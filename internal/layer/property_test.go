@@ -1,0 +1,151 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/banger-vm/banger/internal/fstree"
+)
+
+// aFile is an entry as it goes in, and as it must come out.
+type aFile struct {
+	header tar.Header
+	body   []byte
+	want   fstree.Entry
+}
+
+func drawFile(t *rapid.T, i int) aFile {
+	name := fmt.Sprintf("%d-%s", i, rapid.StringMatching(`[^\x00/]{0,60}(/[^\x00/]{1,60}){0,3}`).Draw(t, "name"))
+	mtime := time.Unix(rapid.Int64Range(-1<<33, 1<<33).Draw(t, "sec"), rapid.Int64Range(0, 999_999_999).Draw(t, "nsec"))
+	f := aFile{
+		header: tar.Header{
+			Name: name, Format: tar.FormatPAX, ModTime: mtime, Mode: rapid.Int64Range(0, 0o7777).Draw(t, "mode"),
+			Uid: int(rapid.Uint32().Draw(t, "uid")), Gid: int(rapid.Uint32().Draw(t, "gid")), PAXRecords: map[string]string{},
+		},
+	}
+	f.want = fstree.Entry{
+		Name: name, Mode: uint16(f.header.Mode), UID: uint32(f.header.Uid), GID: uint32(f.header.Gid),
+		Mtime: fstree.Time{Sec: mtime.Unix(), Nsec: uint32(mtime.Nanosecond())},
+	}
+	attribute := rapid.StringMatching(`(user|trusted|security)\.[a-zA-Z0-9_.-]{1,40}`)
+	for _, name := range rapid.SliceOfNDistinct(attribute, 0, 3, rapid.ID).Draw(t, "attributes") {
+		value := string(rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "value"))
+		f.header.PAXRecords["SCHILY.xattr."+name] = value
+		f.want.Xattrs = append(f.want.Xattrs, fstree.Xattr{Name: name, Value: value})
+	}
+	slices.SortFunc(f.want.Xattrs, func(a, b fstree.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	f.drawType(t)
+	return f
+}
+
+func (f *aFile) drawType(t *rapid.T) {
+	f.want.Type = rapid.SampledFrom([]fstree.Type{
+		fstree.Regular, fstree.Regular, fstree.Regular, fstree.Directory, fstree.Symlink,
+		fstree.HardLink, fstree.CharDevice, fstree.BlockDevice, fstree.Fifo,
+	}).Draw(t, "type")
+	switch f.want.Type {
+	case fstree.Regular:
+		f.header.Typeflag = tar.TypeReg
+		f.body = drawBody(t)
+		f.header.Size, f.want.Size = int64(len(f.body)), int64(len(f.body))
+	case fstree.Directory:
+		f.header.Typeflag = tar.TypeDir
+	case fstree.Symlink, fstree.HardLink:
+		f.header.Typeflag = map[fstree.Type]byte{fstree.Symlink: tar.TypeSymlink, fstree.HardLink: tar.TypeLink}[f.want.Type]
+		f.header.Linkname = rapid.StringMatching(`[^\x00]{1,200}`).Draw(t, "target")
+		f.want.Linkname = f.header.Linkname
+	case fstree.CharDevice, fstree.BlockDevice:
+		f.header.Typeflag = map[fstree.Type]byte{fstree.CharDevice: tar.TypeChar, fstree.BlockDevice: tar.TypeBlock}[f.want.Type]
+		f.want.Major, f.want.Minor = rapid.Uint32Range(0, 0o7777777).Draw(t, "major"), rapid.Uint32Range(0, 0o7777777).Draw(t, "minor")
+		f.header.Devmajor, f.header.Devminor = int64(f.want.Major), int64(f.want.Minor)
+	case fstree.Fifo:
+		f.header.Typeflag = tar.TypeFifo
+	}
+}
+
+// drawBody makes pieces of data and zeros whose ends lie about blocks.
+func drawBody(t *rapid.T) []byte {
+	var body []byte
+	for range rapid.IntRange(0, 6).Draw(t, "pieces") {
+		n := rapid.IntRange(0, 5).Draw(t, "blocks")*fstree.BlockSize + rapid.IntRange(-2, 2).Draw(t, "more")
+		fill := rapid.SampledFrom([]byte{0, 0, 1, 'x'}).Draw(t, "fill")
+		body = append(body, bytes.Repeat([]byte{fill}, max(n, 0))...)
+	}
+	return body
+}
+
+// wantBody says by a plain look at a file how it must lie in the spool.
+func wantBody(body []byte, offset int64) (b fstree.Body, length int64) {
+	b = fstree.Body{Offset: offset, Runs: []fstree.Run{}}
+	holes := false
+	for at := 0; at < len(body); at += fstree.BlockSize {
+		block := body[at:min(at+fstree.BlockSize, len(body))]
+		if len(bytes.Trim(block, "\x00")) == 0 {
+			holes = true
+			continue
+		}
+		length += fstree.BlockSize
+		if last := len(b.Runs) - 1; last >= 0 && b.Runs[last].Offset+b.Runs[last].Length == int64(at) {
+			b.Runs[last].Length += int64(len(block))
+		} else {
+			b.Runs = append(b.Runs, fstree.Run{Offset: int64(at), Length: int64(len(block))})
+		}
+	}
+	if !holes {
+		b.Runs = nil
+	}
+	return b, length
+}
+
+func TestF8WhatGoesInComesOut(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var files []aFile
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		offset := int64(0)
+		for i := range rapid.IntRange(0, 8).Draw(rt, "files") {
+			f := drawFile(rt, i)
+			if f.want.Type == fstree.Regular {
+				var length int64
+				f.want.Body, length = wantBody(f.body, offset)
+				offset += length
+			}
+			if err := w.WriteHeader(&f.header); err != nil {
+				rt.Fatal(err)
+			}
+			if _, err := w.Write(f.body); err != nil {
+				rt.Fatal(err)
+			}
+			files = append(files, f)
+		}
+		if err := w.Close(); err != nil {
+			rt.Fatal(err)
+		}
+		stored := rapid.SampledFrom([]func(testing.TB, []byte) []byte{
+			gzipped, zstdCompressed, func(_ testing.TB, p []byte) []byte { return p },
+		}).Draw(rt, "compression")(t, b.Bytes())
+		u, err := unpack(t, stored, Options{DiffID: diffIDOf(b.Bytes())})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if len(u.entries) != len(files) || u.info.SpoolBytes != offset {
+			rt.Fatalf("%d entries and %d bytes, want %d and %d", len(u.entries), u.info.SpoolBytes, len(files), offset)
+		}
+		for i, f := range files {
+			got := u.entries[i]
+			if fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", f.want) {
+				rt.Errorf("got  %#v\nwant %#v", got, f.want)
+			}
+			if f.want.Type == fstree.Regular && !bytes.Equal(u.spool.file(&got), f.body) {
+				rt.Errorf("%q: content differs", got.Name)
+			}
+		}
+	})
+}
