@@ -22,11 +22,11 @@ type Digest string
 // DiffID identifies the uncompressed tar of a layer, in the same form.
 type DiffID string
 
-// ParseDigest checks s.
-func ParseDigest(s string) (Digest, error) { return Digest(s), check(s) }
+// ParseDigest checks s. It returns "" with an error.
+func ParseDigest(s string) (Digest, error) { return parse[Digest](s) }
 
-// ParseDiffID checks s.
-func ParseDiffID(s string) (DiffID, error) { return DiffID(s), check(s) }
+// ParseDiffID checks s. It returns "" with an error.
+func ParseDiffID(s string) (DiffID, error) { return parse[DiffID](s) }
 
 // Hex returns the hexadecimal digits.
 func (d Digest) Hex() string { return strings.TrimPrefix(string(d), prefix) }
@@ -42,13 +42,22 @@ func (d DiffID) Short() string { return short(d.Hex()) }
 
 func short(hex string) string { return hex[:min(len(hex), shortLen)] }
 
-func check(s string) error {
+func parse[T ~string](s string) (T, error) {
 	hex, ok := strings.CutPrefix(s, prefix)
 	if !ok {
-		return fmt.Errorf("digest %q: not sha256", s)
+		return "", fmt.Errorf("digest %q: not sha256", shown(s))
 	}
 	if len(hex) != hexLen || strings.Trim(hex, "0123456789abcdef") != "" {
-		return fmt.Errorf("digest %q: want 64 lowercase hexadecimal digits", s)
+		return "", fmt.Errorf("digest %q: want 64 lowercase hexadecimal digits", shown(s))
 	}
-	return nil
+	return T(s), nil
+}
+
+// shown keeps foreign text that is no digest from filling a message.
+func shown(s string) string {
+	const limit = 2 * hexLen
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit] + "…"
 }

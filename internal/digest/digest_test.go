@@ -23,3 +23,23 @@ func TestParse(t *testing.T) {
 		t.Error("the empty digest has a short form")
 	}
 }
+
+func FuzzParse(f *testing.F) {
+	seeds := []string{"", "sha256:", "sha512:" + strings.Repeat("0", 128), "sha256:" + strings.Repeat("af", 32), "sha256:../../x"}
+	if len(seeds) == 0 {
+		f.Fatal("no seeds")
+	}
+	for _, s := range seeds {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDigest(s)
+		id, idErr := ParseDiffID(s)
+		if (err == nil) != (idErr == nil) || string(d) != string(id) {
+			t.Errorf("%q: digest %q, %v; diffID %q, %v", s, d, err, id, idErr)
+		}
+		if err != nil && d != "" || err == nil && (string(d) != s || strings.ContainsAny(d.Hex(), "/.") || len(d.Hex()) != 64) {
+			t.Errorf("%q became %q, %v", s, d, err)
+		}
+	})
+}

@@ -66,7 +66,7 @@ func TestP4LayerRecovers(t *testing.T) {
 	data := stored(t, want, 0)
 	for name, fault := range map[string]func(n int) handler{
 		"connection dropped in the middle": func(n int) handler {
-			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) { serveRange(w, r, data, len(data)/4) }
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) { serveRange(w, r, data, len(data)/3) }
 		},
 		"connection dropped before the first byte": func(n int) handler {
 			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
@@ -78,7 +78,7 @@ func TestP4LayerRecovers(t *testing.T) {
 		},
 		"ranges ignored": func(n int) handler {
 			return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
-				send(w, http.StatusOK, data, (n+1)*len(data)/4)
+				send(w, http.StatusOK, data, (n+1)*len(data)/3)
 			}
 		},
 		"ranges refused": func(n int) handler {
@@ -87,7 +87,7 @@ func TestP4LayerRecovers(t *testing.T) {
 					w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 					return
 				}
-				send(w, http.StatusOK, data, (n+1)*len(data)/4)
+				send(w, http.StatusOK, data, (n+1)*len(data)/3)
 			}
 		},
 		"503 with Retry-After": func(n int) handler {
@@ -137,6 +137,33 @@ func TestP4LayerRecovers(t *testing.T) {
 				t.Errorf("left over: %v", left)
 			}
 		})
+	}
+}
+
+// TestP4ProgressForgivesFailures has more failures in all than are allowed in
+// a row, with enough of the layer between them.
+func TestP4ProgressForgivesFailures(t *testing.T) {
+	s, o := newServer(t), quick(t)
+	o.Retries = 1
+	want := makeImage(t, 6<<20)
+	data := stored(t, want, 0)
+	img := mustResolve(t, s.push(t, "app:1", want), o)
+	s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		serveRange(w, r, data, 2<<20)
+	}))
+	expectLayers(t, img, want)
+	if n := s.count("/blobs/"); n < 3 {
+		t.Errorf("%d requests: nothing was dropped", n)
+	}
+	retry := &retrier{retries: 2, delay: time.Nanosecond, notice: func(string) {}}
+	for i, row := range []struct {
+		gained int
+		fails  bool
+	}{{0, false}, {enoughProgress - 1, false}, {enoughProgress - 1, true}, {enoughProgress, false}, {0, false}, {0, true}} {
+		retry.progress(row.gained)
+		if err := retry.wait(t.Context(), "test", io.ErrUnexpectedEOF); (err != nil) != row.fails {
+			t.Errorf("failure %d: %v", i, err)
+		}
 	}
 }
 
@@ -315,6 +342,30 @@ func TestP4CancelReturnsAtOnce(t *testing.T) {
 			}
 			if after := tree(t, o.CacheDir); fmt.Sprint(after) != fmt.Sprint(before) {
 				t.Errorf("left over: %v", after)
+			}
+		})
+	}
+}
+
+// TestResolveEndsWithItsContext has a registry that never answers.
+func TestResolveEndsWithItsContext(t *testing.T) {
+	for _, part := range []string{"/v2/", "/manifests/", "/blobs/"} {
+		t.Run(part, func(t *testing.T) {
+			s, o := newServer(t), quick(t)
+			ref := s.push(t, "app:1", makeImage(t, 10))
+			ctx, cancel := context.WithCancel(t.Context())
+			s.misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path != part && !strings.Contains(r.URL.Path[3:], part) {
+					next.ServeHTTP(w, r)
+					return
+				}
+				cancel()
+				<-r.Context().Done()
+			})
+			start := time.Now()
+			_, err := Resolve(ctx, ref, o)
+			if !errors.Is(err, context.Canceled) || time.Since(start) > time.Second {
+				t.Errorf("%v after %v", err, time.Since(start))
 			}
 		})
 	}

@@ -72,6 +72,26 @@ func TestDockerArchiveLinks(t *testing.T) {
 	}
 }
 
+// TestDockerArchiveThatIsALayoutToo is what docker save writes since version
+// 25: names promise digests.
+func TestDockerArchiveThatIsALayoutToo(t *testing.T) {
+	name := func(text string) string { return "blobs/sha256/" + digestOf([]byte(text)).Hex() }
+	for body, want := range map[string]string{tarOfBytes: "", "oth": "digest mismatch"} {
+		data := archiveOf(t,
+			member{name: "manifest.json", body: fmt.Sprintf(`[{"Config":%q,"Layers":[%q]}]`, name(configOf1), name(tarOfBytes))},
+			member{name: name(configOf1), body: configOf1}, member{name: name(tarOfBytes), body: body})
+		img := mustResolve(t, "docker-archive:"+file(t, data), quick(t))
+		l := img.Layers[0]
+		_, err := readLayer(t.Context(), l)
+		if l.Digest() != digestOf([]byte(tarOfBytes)) || img.Digest != digestOf([]byte(configOf1)) || (err != nil) != (want != "") {
+			t.Errorf("%q: got %s, %v", body, l.Digest(), err)
+		}
+		if want != "" {
+			expectError(t, err, "layer "+string(l.Digest()), want)
+		}
+	}
+}
+
 func TestHostileArchives(t *testing.T) {
 	layer := member{name: "l", body: tarOfBytes}
 	many := make([]member, maxArchiveEntries+1)

@@ -127,10 +127,9 @@ func layerTar(t *testing.T, seed uint64, size int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	random := rand.New(rand.NewPCG(seed, 1))
 	body := make([]byte, size)
-	for i := range body {
-		body[i] = byte(random.Uint32())
+	if _, err := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(body); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := w.Write(body); err != nil {
 		t.Fatal(err)
