@@ -10,7 +10,7 @@ import (
 
 var (
 	errAbsolute  = errors.New("name is absolute")
-	errDotDot    = errors.New("name contains ..")
+	errDotDot    = errors.New("name contains a parent directory")
 	errSymlink   = errors.New("path passes through a symlink")
 	errLoop      = errors.New("path passes through too many symlinks")
 	errNotFolder = errors.New("path passes through something that is not a directory")
@@ -59,6 +59,9 @@ func (r *replay) descend(parts []string, create bool) (*node, error) {
 		if part == ".." {
 			trail = trail[:max(1, len(trail)-1)]
 			continue
+		}
+		if strings.HasPrefix(part, whiteout) {
+			return nil, errReserved
 		}
 		dir := trail[len(trail)-1]
 		n := dir.names[part]
