@@ -32,8 +32,9 @@ var arrows = []struct{ pkg, internal, modules string }{
 	{"fstree", "", ""},
 	{"ext4", "fstree", "x/sys"},
 	{"e2fs", "fstree", "x/sys"},
-	// verify judges what layer, fstree and ext4's writer made: it may share ext4's reader alone.
-	{"verify", "imagepull ext4", "klauspost/compress x/sys"},
+	// verify judges what layer, fstree's merge and ext4's writer made: it may share ext4's reader and
+	// fstree's records alone.
+	{"verify", "fstree ext4", "klauspost/compress x/sync"},
 	{"kernelcat", "store layer fstree", "google/go-containerregistry klauspost/compress"},
 	{"store", "", "x/sys"},
 	{"guest", "", "x/sys x/crypto pkg/sftp hashicorp/yamux"},
