@@ -16,7 +16,7 @@ func (c *checker) directories(ctx context.Context) error {
 	queue := []uint32{RootInode}
 	root := c.state(RootInode)
 	if root.typ != fstree.Directory {
-		c.problem("inode %d: the root is not a directory", RootInode)
+		c.problem("inode %d: the root is not a directory that can be read", RootInode)
 		return nil
 	}
 	root.reached = true
