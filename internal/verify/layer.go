@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
@@ -138,14 +139,16 @@ func readTar(r io.Reader) ([]entry, error) {
 	}
 }
 
-// addGlobal notes records that stand for all entries to come. Records that
-// only make sense for one entry are refused, since the standard library
-// has decoded those by the time they could be applied.
+// addGlobal notes records that stand for all entries to come, and refuses
+// those that only make sense for one.
 func addGlobal(global, records map[string]string) error {
 	for key, value := range records {
-		switch key {
-		case "path", "linkpath", "size":
-			return fmt.Errorf("global PAX header: record %q for all entries", key)
+		for _, prefix := range []string{
+			"path", "linkpath", "size", "SCHILY.xattr.", "SCHILY.acl.", "LIBARCHIVE.xattr.", "RHT.", "GNU.sparse.",
+		} {
+			if key == prefix || strings.HasSuffix(prefix, ".") && strings.HasPrefix(key, prefix) {
+				return fmt.Errorf("global PAX header: record %q for all entries", key)
+			}
 		}
 		global[key] = value
 	}
@@ -185,7 +188,7 @@ func newEntry(h *tar.Header, global map[string]string) (entry, error) {
 	if e.typ == fstree.Symlink {
 		e.target = h.Linkname
 	}
-	e.xattrs, err = xattrs(global, h.PAXRecords)
+	e.xattrs, err = xattrs(h.PAXRecords)
 	return e, err
 }
 

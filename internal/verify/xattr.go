@@ -16,21 +16,19 @@ import (
 
 // xattrs gives the extended attributes that PAX records hold, sorted by name.
 // The raw form of star(1) wins over forms that are made from it.
-func xattrs(lists ...map[string]string) ([]fstree.Xattr, error) {
+func xattrs(records map[string]string) ([]fstree.Xattr, error) {
 	raw, derived := map[string]string{}, map[string]string{}
-	for _, records := range lists {
-		for key, value := range records {
-			if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
-				raw[name] = value
-				continue
-			}
-			name, value, err := deriveXattr(key, value)
-			if err != nil {
-				return nil, fmt.Errorf("PAX record %q: %w", key, err)
-			}
-			if name != "" {
-				derived[name] = value
-			}
+	for key, value := range records {
+		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
+			raw[name] = value
+			continue
+		}
+		name, value, err := deriveXattr(key, value)
+		if err != nil {
+			return nil, fmt.Errorf("PAX record %q: %w", key, err)
+		}
+		if name != "" {
+			derived[name] = value
 		}
 	}
 	for name, value := range derived {
@@ -51,7 +49,7 @@ func xattrs(lists ...map[string]string) ([]fstree.Xattr, error) {
 func deriveXattr(key, value string) (name, data string, err error) {
 	switch key {
 	case "RHT.security.selinux":
-		return "security.selinux", value, nil
+		return "security.selinux", value + "\x00", nil // the kernel keeps the NUL, tar does not
 	case "SCHILY.acl.access":
 		data, err = parseACL(value)
 		name = "system.posix_acl_access"
