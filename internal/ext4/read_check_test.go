@@ -14,7 +14,7 @@ import (
 // TestCheckSeesMistakes has debugfs break what checksums do not guard: it
 // writes valid ones.
 func TestCheckSeesMistakes(t *testing.T) {
-	good := stockDisk(t, sourceFolder(t, 300), "64M", "-b", "4096")
+	good := stockDisk(t, sourceFolder(t, 300), "32M", "-b", "4096")
 	e2tool(t, 1, "e2fsck", "-fyD", good)
 	for _, row := range []struct {
 		name     string
@@ -30,7 +30,7 @@ func TestCheckSeesMistakes(t *testing.T) {
 		{"a name for a reserved inode", []string{"ln <8> /journal"}, "which can have no name"},
 		{"a name of another type", []string{"sif /fifo mode 0100644"}, "is a fifo, but inode"},
 		{"a free block in use", []string{"freeb 300"}, "block bitmap is wrong about 1 blocks, the first is block 300"},
-		{"a used block of nobody", []string{"setb 16000"}, "block bitmap is wrong about 1 blocks, the first is block 16000"},
+		{"a used block of nobody", []string{"setb 8000"}, "block bitmap is wrong about 1 blocks, the first is block 8000"},
 		{"a block of two files", []string{
 			"sif /empty block[0] 0x0001f30a", "sif /empty block[1] 4", "sif /empty block[4] 1", "sif /empty block[5] 300",
 			"sif /empty size 4096", "sif /empty blocks 8",
@@ -49,7 +49,7 @@ func TestCheckSeesMistakes(t *testing.T) {
 		{"free blocks in a group", []string{"set_bg 0 free_blocks_count 5", "set_bg 0 checksum calc"}, "group 0: 5 free blocks"},
 		{"free inodes in a group", []string{"set_bg 0 free_inodes_count 5", "set_bg 0 checksum calc"}, "group 0: 5 free inodes"},
 		{"directories in a group", []string{"set_bg 0 used_dirs_count 50", "set_bg 0 checksum calc"}, "group 0: 50 directories"},
-		{"unused inodes in use", []string{"set_bg 0 itable_unused 16380", "set_bg 0 checksum calc"}, "unused part"},
+		{"unused inodes in use", []string{"set_bg 0 itable_unused 8190", "set_bg 0 checksum calc"}, "unused part"},
 		{"a bitmap beyond the disk", []string{"set_bg 0 block_bitmap 99999999", "set_bg 0 checksum calc"}, "is not on the disk"},
 		{"a bitmap on the superblock", []string{"set_bg 0 block_bitmap 0", "set_bg 0 checksum calc"}, "is not on the disk"},
 		{"a short journal", []string{"sif <8> size 4096"}, "journal: length"},
@@ -88,7 +88,7 @@ func TestCheckSeesMistakes(t *testing.T) {
 
 // TestLookupGoesByHash loses names by another hash seed, as the kernel does.
 func TestLookupGoesByHash(t *testing.T) {
-	disk := stockDisk(t, sourceFolder(t, 300), "64M", "-b", "4096")
+	disk := stockDisk(t, sourceFolder(t, 300), "32M", "-b", "4096")
 	e2tool(t, 1, "e2fsck", "-fyD", disk)
 	e2tool(t, 0, "debugfs", "-w", "-R", "ssv hash_seed 01234567-89ab-cdef-0123-456789abcdef", disk)
 	fs := openDisk(t, disk)

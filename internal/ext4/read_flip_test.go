@@ -79,7 +79,7 @@ func TestCheckSeesEveryBit(t *testing.T) {
 	folder := sourceFolder(t, 600)
 	for _, size := range []string{"1024", "4096"} {
 		t.Run("blocks of "+size, func(t *testing.T) {
-			file := stockDisk(t, folder, "48M", "-b", size, "-O", "ea_inode")
+			file := stockDisk(t, folder, "24M", "-b", size, "-O", "ea_inode")
 			e2tool(t, 1, "e2fsck", "-fyD", file)
 			disk, err := os.ReadFile(file)
 			if err != nil {
@@ -89,7 +89,7 @@ func TestCheckSeesEveryBit(t *testing.T) {
 			bytes := metadata(t, disk)
 			random := rand.New(rand.NewPCG(1, 2))
 			tried := 0
-			for range 600 {
+			for range 350 {
 				at := bytes[random.IntN(len(bytes))]
 				if slices.ContainsFunc(meaningless, func(s [2]int64) bool { return at >= s[0] && at < s[1] }) {
 					continue
@@ -100,7 +100,7 @@ func TestCheckSeesEveryBit(t *testing.T) {
 					t.Errorf("byte %#x ^ %#x is not seen", at, o.flip)
 				}
 			}
-			if tried < 400 {
+			if tried < 250 {
 				t.Errorf("only %d bits flipped", tried)
 			}
 		})
