@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/banger-vm/banger/internal/gunzip"
 )
 
 // maxWindow is the largest zstd window that is accepted, in bytes: that of
@@ -38,18 +39,11 @@ func decompress(r *sourceReader) (io.ReadCloser, string, error) {
 	if err != nil && !isEOF(err) {
 		return nil, "", err
 	}
-	// The decoders get the bufio.Reader itself: gzip has a fast path for it,
-	// and does not read past its end.
 	switch name := compression(start); name {
 	case "none":
 		return io.NopCloser(r.Reader), name, nil
 	case "gzip":
-		z, err := gzip.NewReader(r.Reader)
-		if err != nil {
-			return nil, "", fmt.Errorf("read gzip header: %w", err)
-		}
-		z.Multistream(false)
-		return &gzipMembers{z, r}, name, nil
+		return io.NopCloser(gunzip.NewReader(r)), name, nil
 	case "zstd":
 		z, err := zstd.NewReader(r.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
@@ -75,36 +69,6 @@ func compression(start []byte) string {
 }
 
 var errTrailing = errors.New("trailing data after the compressed layer")
-
-// gzipMembers reads one member after the other (RFC 1952, section 2.2). The
-// decoder could do so itself, but takes what follows for a broken header.
-type gzipMembers struct {
-	*gzip.Reader
-	source *sourceReader
-}
-
-func (g *gzipMembers) Read(p []byte) (int, error) {
-	n, err := g.Reader.Read(p)
-	if !isEOF(err) {
-		return n, err
-	}
-	return n, g.nextMember()
-}
-
-func (g *gzipMembers) nextMember() error {
-	start, err := g.source.Peek(2)
-	if err != nil && (len(start) == 0 || !isEOF(err)) {
-		return err
-	}
-	if compression(start) != "gzip" {
-		return errTrailing
-	}
-	if err := g.Reset(g.source.Reader); err != nil {
-		return fmt.Errorf("read gzip header: %w", err)
-	}
-	g.Multistream(false)
-	return nil
-}
 
 // zstdFrames reads the frames of a zstd stream.
 type zstdFrames struct{ d *zstd.Decoder }
