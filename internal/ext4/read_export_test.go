@@ -11,3 +11,12 @@ func (fs *FS) Blocks(in *Inode) ([]int64, error) {
 	}
 	return out, err
 }
+
+// NameHash is the hash of a name under a seed.
+func NameHash(version byte, seed [4]uint32, name string) (uint32, error) {
+	fs := FS{sb: super{hashSeed: seed}}
+	return fs.nameHash(version, name)
+}
+
+// DecodeACL is that of the reader.
+func DecodeACL(data []byte) ([]byte, error) { return decodeACL(data) }

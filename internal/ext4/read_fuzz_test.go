@@ -94,7 +94,7 @@ func readAll(fs *ext4.FS) {
 		}
 		_, _ = fs.Xattrs(in)
 		_, _ = fs.Readlink(in)
-		_, _ = fs.Lookup(in, "one of a crowd \xff 000007")
+		_, _ = fs.Lookup(in, crowdName(7))
 		if in.Type != fstree.Regular {
 			return nil
 		}

@@ -71,6 +71,12 @@ func openDisk(t testing.TB, disk string) *ext4.FS {
 	return fs
 }
 
+// crowdName is long, so that a few hundred of them make a hash tree of two
+// levels in blocks of 1 KiB.
+func crowdName(i int) string {
+	return fmt.Sprintf("one of a crowd \xff %06d%s", i, strings.Repeat(" and so on", 18))
+}
+
 // sourceFolder has one of everything that a plain user can make.
 func sourceFolder(t testing.TB, crowd int) string {
 	t.Helper()
@@ -85,7 +91,7 @@ func sourceFolder(t testing.TB, crowd int) string {
 	try(os.MkdirAll(at("deep/er/still"), 0o700))
 	try(os.MkdirAll(at("crowd"), 0o755))
 	for i := range crowd {
-		try(os.WriteFile(at(fmt.Sprintf("crowd/one of a crowd \xff %06d", i)), nil, 0o600))
+		try(os.WriteFile(at("crowd/"+crowdName(i)), nil, 0o600))
 	}
 	try(os.WriteFile(at("empty"), nil, 0o4755))
 	try(os.WriteFile(at("small"), []byte("content\n"), 0o644))
