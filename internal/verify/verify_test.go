@@ -16,17 +16,21 @@ import (
 )
 
 func TestVerifyTakesWhatWasBuilt(t *testing.T) {
-	layers := archives(t, baseline())
-	report := verifyDisk(t, layers, build(t, layers, false), verify.Options{})
-	for _, d := range report.Differences {
-		t.Error(d)
-	}
-	for _, p := range report.Problems {
-		t.Error(p)
-	}
-	const inodes = 23 // the root among them; three names for one, two for another
-	if report.Inodes != inodes || report.Bytes != 100_074 {
-		t.Errorf("%d inodes and %d bytes", report.Inodes, report.Bytes)
+	for builder := range builders {
+		t.Run(builder, func(t *testing.T) {
+			layers := archives(t, baseline())
+			report := verifyDisk(t, layers, build(t, builder, layers, false), verify.Options{})
+			for _, d := range report.Differences {
+				t.Error(d)
+			}
+			for _, p := range report.Problems {
+				t.Error(p)
+			}
+			const inodes = 23 // the root among them; three names for one, two for another
+			if report.Inodes != inodes || report.Bytes != 100_074 {
+				t.Errorf("%d inodes and %d bytes", report.Inodes, report.Bytes)
+			}
+		})
 	}
 }
 
@@ -36,7 +40,7 @@ func TestVerifyScoped(t *testing.T) {
 		{other(tar.TypeDir, "usr/bin/", ""), other(tar.TypeSymlink, "bin", "../../usr/bin")},
 		{file("/bin/../bin/tool", "tool"), other(tar.TypeLink, "/tool", "/bin/tool")},
 	})
-	disk := build(t, layers, true)
+	disk := build(t, "native", layers, true)
 	if report := verifyDisk(t, layers, disk, verify.Options{Scoped: true}); !report.OK() {
 		t.Errorf("%+v", report)
 	}
@@ -49,7 +53,7 @@ func TestVerifyScoped(t *testing.T) {
 // TestVerifySeesEachField holds a disk against an image that differs in one
 // fact.
 func TestVerifySeesEachField(t *testing.T) {
-	disk := build(t, archives(t, baseline()), false)
+	disk := build(t, "native", archives(t, baseline()), false)
 	for _, row := range []struct {
 		path, field string
 		change      func(layers [][]member) [][]member
@@ -118,8 +122,14 @@ func record(name, key, value string) func([][]member) [][]member {
 
 // TestVerifySeesOneBit flips one bit of a disk in places of every kind.
 func TestVerifySeesOneBit(t *testing.T) {
+	for builder := range builders {
+		t.Run(builder, func(t *testing.T) { flipOneBit(t, builder) })
+	}
+}
+
+func flipOneBit(t *testing.T, builder string) {
 	layers := archives(t, baseline())
-	disk := build(t, layers, false)
+	disk := build(t, builder, layers, false)
 	find := func(text string) int64 { return int64(bytes.Index(disk, []byte(text))) }
 	group := disk[4096:]
 	block := func(at int) int64 { return int64(binary.LittleEndian.Uint32(group[at:])) * 4096 }
@@ -138,7 +148,7 @@ func TestVerifySeesOneBit(t *testing.T) {
 		{"descriptor", 4096 + 0x0c, "descriptor"},
 		{"block bitmap", block(0) + 100, "block bitmap"},
 		{"inode bitmap", block(4) + 100, "inode bitmap"},
-		{"a free inode", block(8) + 20*256, ""},
+		{"another inode", block(8) + 20*256, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			if row.at <= 0 {
@@ -227,7 +237,7 @@ func TestVerifyOfNoDisk(t *testing.T) {
 
 func TestVerifyEndsWithItsContext(t *testing.T) {
 	layers := archives(t, baseline())
-	disk := build(t, layers, false)
+	disk := build(t, "native", layers, false)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := verify.Verify(ctx, stored(layers), bytes.NewReader(disk), int64(len(disk)), verify.Options{})

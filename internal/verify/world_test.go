@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/banger-vm/banger/internal/e2fs"
+	"github.com/banger-vm/banger/internal/ext4"
 	"github.com/banger-vm/banger/internal/fstree"
 	"github.com/banger-vm/banger/internal/layer"
 	"github.com/banger-vm/banger/internal/verify"
@@ -92,8 +93,30 @@ func stored(layers [][]byte) (out []verify.Layer) {
 	return out
 }
 
-// build makes a disk by the code that verify must not share.
-func build(t testing.TB, layers [][]byte, scoped bool) []byte {
+// builders make disks by the code that verify must not share.
+var builders = map[string]func(t testing.TB, m *fstree.Merger, spools []io.ReaderAt, dir string) string{
+	"native": native, "e2fsprogs": e2fsprogs,
+}
+
+func native(t testing.TB, m *fstree.Merger, spools []io.ReaderAt, dir string) string {
+	t.Helper()
+	disk := filepath.Join(dir, "disk")
+	f, err := os.Create(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	plan, err := ext4.Plan(m.Tree(), ext4.Options{Created: created, UUID: [16]byte{1}, HashSeed: [16]byte{2}})
+	if err == nil {
+		err = plan.Write(t.Context(), f, spools, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+func e2fsprogs(t testing.TB, m *fstree.Merger, spools []io.ReaderAt, dir string) string {
 	t.Helper()
 	for _, name := range []string{"mkfs.ext4", "debugfs"} {
 		if _, err := exec.LookPath(name); err != nil {
@@ -106,6 +129,19 @@ func build(t testing.TB, layers [][]byte, scoped bool) []byte {
 			t.Skip(err)
 		}
 	}
+	disk, scratch := filepath.Join(dir, "disk"), filepath.Join(dir, "scratch")
+	if err := os.Mkdir(scratch, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := e2fs.Options{ScratchDir: scratch, Created: created, UUID: [16]byte{1}, HashSeed: [16]byte{2}}
+	if _, err := e2fs.Build(t.Context(), m.Tree(), spools, disk, o, nil); err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+func build(t testing.TB, builder string, layers [][]byte, scoped bool) []byte {
+	t.Helper()
 	dir := t.TempDir()
 	m := fstree.NewMerger(fstree.Options{Created: created, Scoped: scoped})
 	var spools []io.ReaderAt
@@ -122,15 +158,7 @@ func build(t testing.TB, layers [][]byte, scoped bool) []byte {
 		merge(t, m, &toc)
 		spools = append(spools, spool)
 	}
-	disk, scratch := filepath.Join(dir, "disk"), filepath.Join(dir, "scratch")
-	if err := os.Mkdir(scratch, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	o := e2fs.Options{ScratchDir: scratch, Created: created, UUID: [16]byte{1}, HashSeed: [16]byte{2}}
-	if _, err := e2fs.Build(t.Context(), m.Tree(), spools, disk, o, nil); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(disk)
+	data, err := os.ReadFile(builders[builder](t, m, spools, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
