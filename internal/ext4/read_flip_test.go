@@ -76,34 +76,50 @@ func metadata(t *testing.T, disk []byte) []int64 {
 // superblock or the last descriptor in their blocks, the unused entries of a
 // hash tree, and the targets of long symlinks, which have no checksum.
 func TestCheckSeesEveryBit(t *testing.T) {
-	folder := sourceFolder(t, 600)
-	for _, size := range []string{"1024", "4096"} {
-		t.Run("blocks of "+size, func(t *testing.T) {
-			file := stockDisk(t, folder, "24M", "-b", size, "-O", "ea_inode")
-			e2tool(t, 1, "e2fsck", "-fyD", file)
-			disk, err := os.ReadFile(file)
+	stock := func(size string) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			disk := stockDisk(t, sourceFolder(t, 600), "24M", "-b", size, "-O", "ea_inode")
+			e2tool(t, 1, "e2fsck", "-fyD", disk)
+			return disk
+		}
+	}
+	for _, row := range []struct {
+		name string
+		make func(t *testing.T) string
+	}{
+		{"stock, blocks of 1 KiB", stock("1024")},
+		{"stock, blocks of 4 KiB", stock("4096")},
+		{"native", func(t *testing.T) string { return wide(t).write(options()) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			disk, err := os.ReadFile(row.make(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			meaningless := spans(t, disk)
-			bytes := metadata(t, disk)
-			random := rand.New(rand.NewPCG(1, 2))
-			tried := 0
-			for range 350 {
-				at := bytes[random.IntN(len(bytes))]
-				if slices.ContainsFunc(meaningless, func(s [2]int64) bool { return at >= s[0] && at < s[1] }) {
-					continue
-				}
-				tried++
-				o := overlay{disk: disk, at: at, flip: 1 << random.IntN(8)}
-				if len(o.problems(t)) == 0 {
-					t.Errorf("byte %#x ^ %#x is not seen", at, o.flip)
-				}
-			}
-			if tried < 250 {
-				t.Errorf("only %d bits flipped", tried)
-			}
+			flipBits(t, disk)
 		})
+	}
+}
+
+func flipBits(t *testing.T, disk []byte) {
+	t.Helper()
+	meaningless := spans(t, disk)
+	bytes := metadata(t, disk)
+	random := rand.New(rand.NewPCG(1, 2))
+	tried := 0
+	for range 350 {
+		at := bytes[random.IntN(len(bytes))]
+		if slices.ContainsFunc(meaningless, func(s [2]int64) bool { return at >= s[0] && at < s[1] }) {
+			continue
+		}
+		tried++
+		o := overlay{disk: disk, at: at, flip: 1 << random.IntN(8)}
+		if len(o.problems(t)) == 0 {
+			t.Errorf("byte %#x ^ %#x is not seen", at, o.flip)
+		}
+	}
+	if tried < 250 {
+		t.Errorf("only %d bits flipped", tried)
 	}
 }
 

@@ -28,6 +28,16 @@ func FuzzOpen(f *testing.F) {
 		}
 		disks = append(disks, disk)
 	}
+	w := newWorld(f)
+	for i := range 200 {
+		w.file("crowd/"+crowdName(i), "c")
+	}
+	w.sparse("sparse", 1<<33, 0, 2, 4, 6, 8)
+	native, err := os.ReadFile(w.write(options()))
+	if err != nil {
+		f.Fatal(err)
+	}
+	disks = append(disks, native)
 	seeds := 0
 	for i, disk := range disks {
 		for _, at := range append(metadataStarts(f, disk), 1024, 1024+0x18, 1024+0x60) {
