@@ -257,7 +257,8 @@ func (w *writer) xattrs(d *diskInode, list []fstree.Xattr) error {
 	at := w.blocksOut.next()
 	set.encodeBlock(b, at, w.seed)
 	d.acl = uint64(at)
-	d.sectors += blockSectors
+	// Blocks of values count for the inode that has them, too.
+	d.sectors += uint64(set.blocks()) * blockSectors
 	if _, err := w.blocksOut.put(b); err != nil {
 		return err
 	}

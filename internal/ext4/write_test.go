@@ -20,12 +20,20 @@ type world struct {
 	t      testing.TB
 	m      *fstree.Merger
 	spools []*bytes.Buffer
+	made   *fstree.Tree
 }
 
 func newWorld(t testing.TB) *world {
 	w := &world{t: t, m: fstree.NewMerger(fstree.Options{MaxInodes: 5_000_000})}
 	w.layer()
 	return w
+}
+
+func (w *world) tree() *fstree.Tree {
+	if w.made == nil {
+		w.made = w.m.Tree()
+	}
+	return w.made
 }
 
 func (w *world) layer() {
@@ -91,7 +99,7 @@ func options() ext4.Options {
 func (w *world) write(o ext4.Options) string {
 	w.t.Helper()
 	disk := filepath.Join(w.t.TempDir(), "disk.ext4")
-	l, err := ext4.Plan(w.m.Tree(), o)
+	l, err := ext4.Plan(w.tree(), o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
