@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/fstree"
@@ -32,18 +31,29 @@ func (h *header) check() error {
 	if err != nil {
 		return fmt.Errorf("tar header: checksum: %w", err)
 	}
-	var unsigned, signed int64
+	const spaces = 8 * ' '
+	sum := int64(spaces)
+	for i := range 148 {
+		sum += int64(h[i])
+	}
+	for i := 156; i < len(h); i++ {
+		sum += int64(h[i])
+	}
+	if want != sum && want != h.signedSum() {
+		return errors.New("tar header: checksum does not fit: not a tar, or damaged")
+	}
+	return nil
+}
+
+func (h *header) signedSum() int64 {
+	sum := int64(0)
 	for i, b := range h {
 		if i >= 148 && i < 156 {
 			b = ' '
 		}
-		unsigned += int64(b)
-		signed += int64(int8(b))
+		sum += int64(int8(b))
 	}
-	if want != unsigned && want != signed {
-		return errors.New("tar header: checksum does not fit: not a tar, or damaged")
-	}
-	return nil
+	return sum
 }
 
 func text(field []byte) string {
@@ -207,17 +217,16 @@ func number(field []byte) (int64, error) {
 }
 
 func octal(field []byte) (int64, error) {
-	s := strings.Trim(string(field), " \x00")
-	// What follows a terminator is not part of the number.
-	if i := strings.IndexAny(s, " \x00"); i >= 0 {
-		s = s[:i]
+	digits := bytes.Trim(field, " \x00")
+	n := int64(0)
+	for _, c := range digits {
+		if c == ' ' || c == 0 {
+			break // what follows a terminator is not part of the number
+		}
+		if c < '0' || c > '7' || n > math.MaxInt64>>3 {
+			return 0, fmt.Errorf("octal number %q: not valid", digits)
+		}
+		n = n<<3 | int64(c-'0')
 	}
-	if s == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseUint(s, 8, 63)
-	if err != nil {
-		return 0, fmt.Errorf("octal number %q: not valid", s)
-	}
-	return int64(n), nil
+	return n, nil
 }

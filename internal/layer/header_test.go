@@ -267,3 +267,23 @@ func (c *countingSpool) WriteAt(p []byte, _ int64) (int, error) {
 	*c = append(*c, len(p))
 	return len(p), nil
 }
+
+// Some writers of old took the bytes of a header as signed.
+func TestSignedChecksum(t *testing.T) {
+	plain := rawHeader("na\xefve", flagRegular, 0, nil)
+	sum := int64(0)
+	for i, b := range plain {
+		if i >= 148 && i < 156 {
+			b = ' '
+		}
+		sum += int64(int8(b))
+	}
+	copy(plain[148:], fmt.Sprintf("%06o\x00 ", sum))
+	if e, _ := only(t, plain); e.Name != "na\xefve" {
+		t.Errorf("got %q", e.Name)
+	}
+	copy(plain[148:], fmt.Sprintf("%06o\x00 ", sum+1))
+	if _, err := unpack(t, plain, Options{}); err == nil {
+		t.Error("a sum that does not fit was taken")
+	}
+}
