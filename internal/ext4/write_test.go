@@ -2,8 +2,6 @@ package ext4_test
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,6 +10,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/ext4"
 	"github.com/banger-vm/banger/internal/fstree"
+	"github.com/banger-vm/banger/internal/sparse"
 )
 
 // world is an image in the making: entries with their bodies in spools, as
@@ -162,11 +161,11 @@ func digestOf(t testing.TB, disk string) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	sum, err := sparse.Digest(t.Context(), f)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%x", h.Sum(nil))
+	return string(sum)
 }
 
 func TestWriteEmptyTree(t *testing.T) {
