@@ -12,7 +12,6 @@ import (
 // writer is what Write keeps while a disk is made.
 type writer struct {
 	*Layout
-	ctx      context.Context //nolint:containedctx // a writer lives as long as one call
 	disk     *os.File
 	seed     uint32 // of checksums
 	created  diskTime
@@ -41,7 +40,7 @@ type numbered struct {
 // when ctx is done, it is worth nothing.
 func (l *Layout) Write(ctx context.Context, disk *os.File, spools []io.ReaderAt, progress func(done, total int64)) error {
 	w := &writer{
-		Layout: l, ctx: ctx, disk: disk, progress: progress,
+		Layout: l, disk: disk, progress: progress,
 		seed:      crc(^uint32(0), l.o.UUID[:]),
 		blocksOut: metaWriter{f: disk, row: l.meta},
 		dirs:      dirBuilder{hash: newDirHash(l.o.HashSeed)},
@@ -58,9 +57,9 @@ func (l *Layout) Write(ctx context.Context, disk *os.File, spools []io.ReaderAt,
 		what string
 		do   func() error
 	}{
-		{"write file data", func() error { return w.copyBodies(spools) }},
+		{"write file data", func() error { return w.copyBodies(ctx, spools) }},
 		{"write reserved inodes", w.reserved},
-		{"write inodes", w.inodes},
+		{"write inodes", func() error { return w.inodes(ctx) }},
 		{"write block groups", w.writeGroups},
 	} {
 		if err := step.do(); err != nil {
@@ -80,10 +79,10 @@ func (w *writer) report(bytes int64) {
 
 // inodes writes all inodes of the tree with the blocks of metadata that they
 // have, in the order of their numbers.
-func (w *writer) inodes() error {
+func (w *writer) inodes(ctx context.Context) error {
 	for i, id := range w.order {
 		if i%1024 == 0 {
-			if err := w.ctx.Err(); err != nil {
+			if err := ctx.Err(); err != nil {
 				return err
 			}
 		}

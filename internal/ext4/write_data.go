@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,7 @@ const copyChunk = 1 << 20 // bytes of a copy that is made by hand
 
 // copyBodies brings the data of all files to its place and leaves all else of
 // the disk zero.
-func (w *writer) copyBodies(spools []io.ReaderAt) error {
+func (w *writer) copyBodies(ctx context.Context, spools []io.ReaderAt) error {
 	direct := w.o.Direct >= 0 && w.o.Direct < len(spools) && spools[w.o.Direct] == nil
 	if !direct {
 		if err := w.disk.Truncate(0); err != nil {
@@ -28,7 +29,7 @@ func (w *writer) copyBodies(spools []io.ReaderAt) error {
 		split++
 	}
 	if direct {
-		if err := w.settle(w.bodies[:split]); err != nil {
+		if err := w.settle(ctx, w.bodies[:split]); err != nil {
 			return err
 		}
 	} else {
@@ -38,7 +39,7 @@ func (w *writer) copyBodies(spools []io.ReaderAt) error {
 		if layer >= len(spools) || spools[layer] == nil {
 			return fmt.Errorf("layer %d has no spool", layer)
 		}
-		return w.copyRow(spools[layer], from, to, n)
+		return w.copyRow(ctx, spools[layer], from, to, n)
 	})
 }
 
@@ -46,10 +47,10 @@ func (w *writer) copyBodies(spools []io.ReaderAt) error {
 // file has any more become holes. Where data has no gaps, they move down over
 // each other first: none goes up, as the row of a disk has all blocks of the
 // row of any size.
-func (w *writer) settle(bodies []body) error {
+func (w *writer) settle(ctx context.Context, bodies []body) error {
 	if w.compact {
 		from := NewDataFile(w.disk)
-		err := w.eachCopy(bodies, func(_ int, src, dst, n int64) error { return w.copyRow(from, src, dst, n) })
+		err := w.eachCopy(bodies, func(_ int, src, dst, n int64) error { return w.copyRow(ctx, from, src, dst, n) })
 		if err != nil {
 			return err
 		}
@@ -129,10 +130,10 @@ func (w *writer) eachCopy(bodies []body, do func(layer int, from, to, n int64) e
 }
 
 // copyRow copies blocks of a spool to a position in the row of data.
-func (w *writer) copyRow(spool io.ReaderAt, from, to, n int64) (err error) {
+func (w *writer) copyRow(ctx context.Context, spool io.ReaderAt, from, to, n int64) (err error) {
 	w.data.each(to, n, func(block, count int64) {
 		if err == nil {
-			err = w.copyBlocks(spool, from, block, count)
+			err = w.copyBlocks(ctx, spool, from, block, count)
 		}
 		from += count
 	})
@@ -140,11 +141,11 @@ func (w *writer) copyRow(spool io.ReaderAt, from, to, n int64) (err error) {
 }
 
 // copyBlocks copies blocks in pieces, so that a long copy can be ended.
-func (w *writer) copyBlocks(spool io.ReaderAt, from, to, count int64) error {
+func (w *writer) copyBlocks(ctx context.Context, spool io.ReaderAt, from, to, count int64) error {
 	const piece = 64 << 20
 	src, dst, left := from*blockSize, to*blockSize, count*blockSize
 	for left > 0 {
-		if err := w.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n := min(left, piece)

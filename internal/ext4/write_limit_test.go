@@ -311,7 +311,9 @@ func TestGeometries(t *testing.T) {
 		if err := unix.Stat(disk, &st); err != nil || st.Blocks*512 > 64*mib {
 			t.Errorf("disk of %d bytes takes %d", size, st.Blocks*512)
 		}
-		os.Remove(disk)
+		if err := os.Remove(disk); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -183,7 +183,9 @@ func TestWritePropertyReadsBack(t *testing.T) {
 		w.writeTo(l, disk, w.readers(nil))
 		checkDisk(t, disk)
 		compareTree(t, w, disk)
-		os.Remove(disk)
+		if err := os.Remove(disk); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
 			r.Fatal("the disk differs")
 		}
@@ -214,6 +216,7 @@ func BenchmarkWriteMillionFiles(b *testing.B) {
 		b.ReportMetric(float64(int64(after.HeapAlloc)-int64(before.HeapAlloc))/1e6, "heapB/inode")
 		b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/1e6, "allocB/inode")
 		runtime.KeepAlive(l)
+		runtime.KeepAlive(w)
 		b.StartTimer()
 	}
 }

@@ -36,7 +36,9 @@ func (w *world) tree() *fstree.Tree {
 }
 
 func (w *world) layer() {
-	w.m.NextLayer()
+	if err := w.m.NextLayer(); err != nil {
+		w.t.Fatal(err)
+	}
 	w.spools = append(w.spools, &bytes.Buffer{})
 }
 
