@@ -1,0 +1,61 @@
+package ext4_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/banger-vm/banger/internal/ext4"
+)
+
+// TestKernelWrites mounts the disk for writing, loads it, and has e2fsck say
+// that it is still sound.
+func TestKernelWrites(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting takes root")
+	}
+	o := options()
+	o.Size = 512 * mib
+	disk := wide(t).write(o)
+	mnt := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "mount", "-o", "loop", disk, mnt).CombinedOutput(); err != nil {
+		t.Skipf("mount: %v: %s", err, out)
+	}
+	load := exec.CommandContext(t.Context(), "sh", "-euc", `
+		mkdir copy && cp -a bin crowd implied order sparse5 copy/
+		rm -r crowd sparse340 xattr65536
+		fallocate -l 100M space
+		mkdir many && cd many && seq 10000 | xargs touch
+		cd ../copy/crowd && seq 10000 | xargs touch
+		rm -r ../../implied`)
+	load.Dir = mnt
+	out, err := load.CombinedOutput()
+	if err != nil {
+		t.Errorf("load: %v: %s", err, out)
+	}
+	if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
+		t.Fatalf("umount: %v: %s", err, out)
+	}
+	e2tool(t, 0, "e2fsck", "-fn", disk)
+}
+
+func TestWriteEndsWithItsContext(t *testing.T) {
+	w := wide(t)
+	l, err := ext4.Plan(w.tree(), options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Write(ctx, f, w.readers(nil), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
