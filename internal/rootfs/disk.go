@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/digest"
 	"github.com/banger-vm/banger/internal/e2fs"
+	"github.com/banger-vm/banger/internal/ext4"
 	"github.com/banger-vm/banger/internal/fstree"
 	"github.com/banger-vm/banger/internal/store"
 )
@@ -22,9 +24,10 @@ type Builder string
 
 // The builders. They agree on every inode.
 const (
+	Native    Builder = "native"    // package ext4
 	E2fsprogs Builder = "e2fsprogs" // mkfs.ext4 -d and debugfs
 
-	DefaultBuilder = E2fsprogs
+	DefaultBuilder = Native
 )
 
 // layoutVersion changes when disks of the same image and options come out
@@ -84,19 +87,62 @@ func formatUUID(b [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// writeDisk builds the file system of tree in the folder scratch.
-func writeDisk(
-	ctx context.Context, tree *fstree.Tree, layers []*unpacked, created fstree.Time, scratch string, o Options,
-) (*Result, error) {
+// disk is the disk of one build, a file in the scratch folder.
+type disk struct {
+	o       Options
+	scratch string
+	path    string
+	file    *os.File       // of the native builder
+	guess   *ext4.DataFile // where the largest layer as stored unpacks to
+	old     *os.File       // see startOver
+}
+
+func newDisk(scratch string, o Options) (*disk, error) {
+	d := &disk{o: o, scratch: scratch, path: filepath.Join(scratch, "disk")}
+	if o.builder() != Native {
+		return d, nil
+	}
+	if err := d.open(); err != nil {
+		return nil, err
+	}
+	d.guess = ext4.NewDataFile(d.file)
+	return d, nil
+}
+
+func (d *disk) open() (err error) {
+	d.file, err = os.OpenFile(d.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	return err
+}
+
+func (d *disk) close() error {
+	var errs []error
+	for _, f := range []*os.File{d.file, d.old} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// spool is where the largest layer unpacks into the disk, so that its bodies
+// need not be copied; nil where the builder cannot do that.
+func (d *disk) spool() spool {
+	if d.guess == nil {
+		return nil
+	}
+	return d.guess
+}
+
+// write builds the file system of tree.
+func (d *disk) write(ctx context.Context, tree *fstree.Tree, layers []*unpacked, created fstree.Time) (*Result, error) {
+	o := d.o
 	id := identity{
 		Layout: layoutVersion, Created: created, Builder: o.builder(), Scoped: o.Scoped,
 		Size: o.Size, Headroom: o.Headroom, Label: o.Label, UUID: o.UUID,
 	}
-	res := &Result{Inodes: tree.NumInodes(), disk: filepath.Join(scratch, "disk")}
-	var spools []io.ReaderAt
+	res := &Result{Inodes: tree.NumInodes()}
 	for _, u := range layers {
 		id.Layers = append(id.Layers, u.info.DiffID)
-		spools = append(spools, u.spool)
 		res.Layers = append(res.Layers, store.Layer{Digest: u.layer.Digest(), DiffID: u.info.DiffID, Size: u.layer.Size()})
 		res.Warnings = append(res.Warnings, u.info.Warnings...)
 	}
@@ -106,16 +152,73 @@ func writeDisk(
 	}
 	res.UUID, res.key = formatUUID(s.uuid), s.key
 	o.report(Event{Step: StepBuild})
-	built, err := e2fs.Build(ctx, tree, spools, res.disk, e2fs.Options{
-		Size: o.Size, Headroom: o.Headroom, Label: o.Label, UUID: s.uuid, HashSeed: s.hashSeed,
-		Created: created, ScratchDir: scratch,
-	}, o.reportBuild)
+	if d.guess != nil {
+		err = d.native(ctx, tree, layers, created, s, res)
+	} else {
+		err = d.e2fsprogs(ctx, tree, layers, created, s, res)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("build disk: %w", err)
 	}
+	res.disk = d.path
+	return res, syncFile(d.path)
+}
+
+// native places the bodies by what the tables say alone: the layer with the
+// most of them lies in front. It is most likely the one that was unpacked
+// into the disk already; where it is not, the disk so far is but a spool.
+func (d *disk) native(
+	ctx context.Context, tree *fstree.Tree, layers []*unpacked, created fstree.Time, s seeds, res *Result,
+) error {
+	spools := make([]io.ReaderAt, len(layers))
+	direct := -1
+	for i, u := range layers {
+		spools[i] = u.bodies
+		if direct < 0 || u.info.SpoolBytes > layers[direct].info.SpoolBytes {
+			direct = i
+		}
+	}
+	if direct >= 0 && layers[direct].file == nil {
+		spools[direct] = nil
+	} else if err := d.startOver(); err != nil {
+		return err
+	}
+	layout, err := ext4.Plan(tree, ext4.Options{
+		Size: d.o.Size, Headroom: d.o.Headroom, Label: d.o.Label, UUID: s.uuid, HashSeed: s.hashSeed,
+		Created: created, Direct: direct,
+	})
+	if err != nil {
+		return err
+	}
+	res.Size = layout.Size()
+	res.Warnings = append(res.Warnings, layout.Warnings()...)
+	return layout.Write(ctx, d.file, spools, d.o.reportBuild)
+}
+
+// startOver begins a new disk file. The old one stays open as the spool of
+// the layer in it, without a name.
+func (d *disk) startOver() error {
+	if err := os.Remove(d.path); err != nil {
+		return err
+	}
+	d.old = d.file
+	return d.open()
+}
+
+func (d *disk) e2fsprogs(
+	ctx context.Context, tree *fstree.Tree, layers []*unpacked, created fstree.Time, s seeds, res *Result,
+) error {
+	spools := make([]io.ReaderAt, len(layers))
+	for i, u := range layers {
+		spools[i] = u.bodies
+	}
+	built, err := e2fs.Build(ctx, tree, spools, d.path, e2fs.Options{
+		Size: d.o.Size, Headroom: d.o.Headroom, Label: d.o.Label, UUID: s.uuid, HashSeed: s.hashSeed,
+		Created: created, ScratchDir: d.scratch,
+	}, d.o.reportBuild)
 	res.Size = built.Size
 	res.Warnings = append(res.Warnings, built.Warnings...)
-	return res, syncFile(res.disk)
+	return err
 }
 
 func (o *Options) reportBuild(done, total int64) {

@@ -25,26 +25,42 @@ const parallelLayers = 4
 
 // unpacked is a layer whose table and bodies lie in the scratch folder.
 type unpacked struct {
-	layer imagepull.Layer
-	info  layer.Info
-	spool *os.File
-	table *os.File
+	layer  imagepull.Layer
+	info   layer.Info
+	bodies spool
+	table  *os.File
+	file   *os.File // of the bodies, nil where they lie in the disk
 }
 
-// unpackAll reads every layer into a table and a spool. Large layers begin
-// first, since the longest one decides how long all take.
-func unpackAll(ctx context.Context, layers []imagepull.Layer, scratch string, o Options) ([]*unpacked, error) {
-	out := make([]*unpacked, len(layers))
+// spool holds the bodies of a layer.
+type spool interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
+// bySize returns the indexes of layers, the largest as stored first.
+func bySize(layers []imagepull.Layer) []int {
 	order := make([]int, len(layers))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(layers[b].Size(), layers[a].Size()) })
+	return order
+}
+
+// unpackAll reads every layer into a table and a spool. Large layers begin
+// first, since the longest one decides how long all take. Where inDisk is not
+// nil, the largest layer as stored has its bodies there.
+func unpackAll(ctx context.Context, layers []imagepull.Layer, inDisk spool, scratch string, o Options) ([]*unpacked, error) {
+	out := make([]*unpacked, len(layers))
 	limits := o.limits()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelLayers)
-	for _, i := range order {
+	for n, i := range bySize(layers) {
 		u := &unpacked{layer: layers[i]}
+		if n == 0 {
+			u.bodies = inDisk
+		}
 		out[i] = u
 		group.Go(func() error {
 			if err := u.create(scratch, strconv.Itoa(i)); err != nil {
@@ -60,8 +76,11 @@ func unpackAll(ctx context.Context, layers []imagepull.Layer, scratch string, o 
 }
 
 func (u *unpacked) create(scratch, name string) (err error) {
-	if u.spool, err = os.Create(filepath.Join(scratch, "spool-"+name)); err != nil {
-		return err
+	if u.bodies == nil {
+		if u.file, err = os.Create(filepath.Join(scratch, "spool-"+name)); err != nil {
+			return err
+		}
+		u.bodies = u.file
 	}
 	u.table, err = os.Create(filepath.Join(scratch, "table-"+name))
 	return err
@@ -73,7 +92,7 @@ func (u *unpacked) unpack(ctx context.Context, limits layer.Limits, m *meter) er
 		return err
 	}
 	m.r = r
-	u.info, err = layer.Unpack(ctx, m, u.spool, u.table, layer.Options{DiffID: u.layer.DiffID(), Limits: limits})
+	u.info, err = layer.Unpack(ctx, m, u.bodies, u.table, layer.Options{DiffID: u.layer.DiffID(), Limits: limits})
 	if err = errors.Join(err, r.Close()); err != nil {
 		return u.named(err)
 	}
@@ -95,7 +114,7 @@ func (u *unpacked) named(err error) error {
 func closeAll(layers []*unpacked) error {
 	var errs []error
 	for _, u := range layers {
-		for _, f := range []*os.File{u.spool, u.table} {
+		for _, f := range []*os.File{u.file, u.table} {
 			if f != nil {
 				errs = append(errs, f.Close())
 			}

@@ -111,10 +111,10 @@ func (o *Options) limits() layer.Limits {
 
 // ParseBuilder returns the builder that name stands for.
 func ParseBuilder(name string) (Builder, error) {
-	for _, b := range []Builder{E2fsprogs} {
+	for _, b := range []Builder{Native, E2fsprogs} {
 		if string(b) == name {
 			return b, nil
 		}
 	}
-	return "", fmt.Errorf("builder %q: want %s", name, E2fsprogs)
+	return "", fmt.Errorf("builder %q: want %s or %s", name, Native, E2fsprogs)
 }

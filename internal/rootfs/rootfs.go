@@ -163,7 +163,12 @@ func resolve(ctx context.Context, source string, o Options) (*imagepull.Image, e
 
 // build makes the disk of img in the folder scratch.
 func build(ctx context.Context, img *imagepull.Image, scratch string, o Options) (res *Result, err error) {
-	layers, err := unpackAll(ctx, img.Layers, scratch, o)
+	d, err := newDisk(scratch, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	layers, err := unpackAll(ctx, img.Layers, d.spool(), scratch, o)
 	defer func() { err = errors.Join(err, closeAll(layers)) }()
 	if err != nil {
 		return nil, err
@@ -173,7 +178,7 @@ func build(ctx context.Context, img *imagepull.Image, scratch string, o Options)
 	if err != nil {
 		return nil, err
 	}
-	res, err = writeDisk(ctx, tree, layers, created, scratch, o)
+	res, err = d.write(ctx, tree, layers, created)
 	if err != nil {
 		return nil, err
 	}
