@@ -19,7 +19,7 @@ import (
 )
 
 // builders are those that every image is built with. What only native promises is asked of it alone.
-var builders = []string{"e2fsprogs"}
+var builders = []string{"native", "e2fsprogs"}
 
 // suite is what all tests share; TestMain fills it.
 var suite struct {
