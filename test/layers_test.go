@@ -26,7 +26,7 @@ var arrows = []struct{ pkg, internal, modules string }{
 		"spf13/cobra spf13/pflag vbauerster/mpb x/term pelletier/go-toml docker/go-units"},
 	{"api", "", ""},
 	{"daemon", "api vm rootfs store", ""},
-	{"rootfs", "imagepull layer fstree ext4 e2fs store", "x/sys x/sync docker/go-units google/go-containerregistry"},
+	{"rootfs", "imagepull layer fstree ext4 e2fs verify store", "x/sys x/sync docker/go-units google/go-containerregistry"},
 	{"imagepull", "", "google/go-containerregistry klauspost/compress x/sys x/sync"},
 	{"layer", "fstree gunzip", "klauspost/compress"},
 	{"gunzip", "", ""},

@@ -54,7 +54,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only the result")
 	f.StringVar(&a.progress, "progress", "auto", "show progress as auto, plain, json or none")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more about what is done")
-	root.AddCommand(a.convertCommand(), a.imageCommand(), a.versionCommand())
+	root.AddCommand(a.convertCommand(), a.imageCommand(), a.verifyCommand(), a.versionCommand())
 	return root
 }
 

@@ -24,18 +24,24 @@ type buildFlags struct {
 }
 
 func (b *buildFlags) register(cmd *cobra.Command) {
+	b.registerRead(cmd)
 	f := cmd.Flags()
-	f.StringVar(&b.platform, "platform", "", "os/arch[/variant] of the image (default linux on this host's architecture)")
 	f.StringVar(&b.size, "size", "", "size of the disk as 4G, or free space over the content as +2G")
 	f.StringVar(&b.builder, "builder", "", "what writes the disk: native or e2fsprogs (default "+string(rootfs.DefaultBuilder)+")")
-	f.StringVar(&b.pathsMode, "paths", "", "strict refuses careless paths in layers, scoped resolves them inside the image (default strict)")
 	f.StringVar(&b.label, "label", "", "label of the file system, at most 16 bytes")
 	f.StringVar(&b.uuid, "uuid", "", "UUID of the file system (default derived from the layers)")
+	f.BoolVar(&b.force, "force", false, "replace what is there")
+}
+
+// registerRead adds the flags that say how layers are got and read.
+func (b *buildFlags) registerRead(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&b.platform, "platform", "", "os/arch[/variant] of the image (default linux on this host's architecture)")
+	f.StringVar(&b.pathsMode, "paths", "", "strict refuses careless paths in layers, scoped resolves them inside the image (default strict)")
 	f.StringVar(&b.maxSize, "max-size", "", "refuse an image that unpacks to more bytes, as 20G")
 	f.IntVar(&b.maxInodes, "max-inodes", 0, "refuse an image that makes more inodes")
 	f.BoolVar(&b.plainHTTP, "plain-http", false, "speak http to the registry instead of https")
 	f.StringVar(&b.caCert, "cacert", "", "PEM file of a certificate authority to trust besides the system's")
-	f.BoolVar(&b.force, "force", false, "replace what is there")
 }
 
 // options joins flags and configuration for a build of source.

@@ -151,6 +151,16 @@ func host(repo name.Repository) string {
 	return dockerHub
 }
 
+// AtDigest returns the source of the same image whatever its tag comes to
+// mean. Sources that are not registries have no such form and stay as they are.
+func AtDigest(text string, d digest.Digest) string {
+	s, err := parseSource(text)
+	if err != nil || s.kind != kindRegistry {
+		return text
+	}
+	return canonical(s.ref.Context().Digest(string(d)))
+}
+
 // CanonicalName returns the full form of an image name, with its registry
 // and tag, or "" when text is not one: debian becomes
 // docker.io/library/debian:latest.
