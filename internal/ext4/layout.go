@@ -63,7 +63,8 @@ type Layout struct {
 	dataEnd int64 // blocks of data's row that bodies take, gaps included
 	compact bool  // data has no gaps, and Direct is not where a DataFile puts it
 	meta    *space
-	metaMax int64 // blocks of meta's row that are set aside
+	metaMax int64 // blocks of metadata, as far as they do not depend on where they lie
+	metaEnd int64 // blocks of meta's row that are set aside
 	journal span
 }
 

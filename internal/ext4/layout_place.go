@@ -59,9 +59,11 @@ func (l *Layout) place(blocks int64) int64 {
 		metaMax += l.fileTrees()
 	}
 	free := subtract(usable, taken)
-	if l.meta = newSpace(free); l.meta.total < metaMax {
+	l.meta = newSpace(free)
+	if metaMax += l.metaTrees(metaMax); l.meta.total < metaMax {
 		return -1
 	}
+	l.metaEnd = metaMax
 	want := journalBlocks(blocks)
 	rest := int64(-1)
 	for _, s := range subtract(free, l.meta.taken(metaMax)) {
@@ -88,6 +90,16 @@ func (l *Layout) spread(compact bool) {
 		l.starts[b.inode] = uint32(l.dataEnd)
 		l.dataEnd += int64(b.blocks)
 	}
+}
+
+// metaTrees is how many blocks the extent trees of directories and of other
+// inodes whose blocks are in the first n of meta's row take at most. Such an
+// inode is in one piece but where a span ends or an extent does, and needs a
+// tree only when it has passed four of those ends; a tree has less than a block
+// for each of them. The trees are in the row themselves, hence the spare span.
+func (l *Layout) metaTrees(n int64) int64 {
+	n = min(n, l.meta.total)
+	return int64(len(l.meta.taken(n))) + n/maxInitialized + 1
 }
 
 // fileTrees counts the blocks of the extent trees of all files.
@@ -144,7 +156,6 @@ func (l *Layout) fit(size int64) error {
 		l.metaMax = surveyed
 		l.spread(true)
 		if l.place(usableBlocks(size)) >= 0 {
-			l.metaMax += l.fileTrees()
 			return nil
 		}
 	}

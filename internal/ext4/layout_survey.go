@@ -16,7 +16,7 @@ const maxClamped = 5 // paths that a warning names
 const lostFoundBlocks = 4
 
 // survey checks every inode and counts the blocks of metadata that do not
-// depend on where data lies.
+// depend on where anything lies: all but extent trees.
 func (l *Layout) survey() error {
 	l.metaMax = 1 // the resize inode's
 	if l.ownLostFound() {
@@ -64,7 +64,7 @@ func (l *Layout) inodeBlocks(i int, in fstree.Inode, dirs *dirBuilder) (int64, e
 		if l.numberAt(i) == LostFoundInode {
 			n = max(n, lostFoundBlocks)
 		}
-		return blocks + int64(n) + dirTree(int64(n)), nil
+		return blocks + int64(n), nil
 	case fstree.Symlink:
 		if len(in.Target) == 0 || len(in.Target) >= blockSize {
 			return 0, fmt.Errorf("symlink target of %d bytes: 1 to %d are possible", len(in.Target), blockSize-1)
@@ -81,17 +81,6 @@ func (l *Layout) inodeBlocks(i int, in fstree.Inode, dirs *dirBuilder) (int64, e
 		return 0, fmt.Errorf("%v as an inode", in.Type)
 	}
 	return blocks, nil
-}
-
-// dirTree is how many blocks the extent tree of a directory of n blocks takes
-// at most: its blocks follow each other but for the reserved ranges.
-func dirTree(n int64) int64 {
-	const perGroup = 3
-	pieces := 2 + n/groupBlocks*perGroup + n/maxInitialized
-	if n <= 2 { // then in two pieces at most
-		pieces = n
-	}
-	return int64(treeBlocks(int(pieces)))
 }
 
 // blocks returns how many blocks the attributes take outside of the inode.

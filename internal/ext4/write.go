@@ -42,7 +42,7 @@ func (l *Layout) Write(ctx context.Context, disk *os.File, spools []io.ReaderAt,
 	w := &writer{
 		Layout: l, disk: disk, progress: progress,
 		seed:      crc(^uint32(0), l.o.UUID[:]),
-		blocksOut: metaWriter{f: disk, row: l.meta},
+		blocksOut: metaWriter{f: disk, row: l.meta, end: l.metaEnd},
 		dirs:      dirBuilder{hash: newDirHash(l.o.HashSeed)},
 		value:     l.lastInode() - l.values + 1,
 		groups:    make([]groupState, (l.blocks+groupBlocks-1)/groupBlocks),
@@ -52,7 +52,7 @@ func (l *Layout) Write(ctx context.Context, disk *os.File, spools []io.ReaderAt,
 	for i := range l.bodies {
 		w.total += int64(l.bodies[i].blocks) * blockSize
 	}
-	w.total += l.metaMax * blockSize
+	w.total += l.metaEnd * blockSize
 	for _, step := range []struct {
 		what string
 		do   func() error

@@ -14,16 +14,10 @@ import (
 // TestKernelWrites mounts the disk for writing, loads it, and has e2fsck say
 // that it is still sound.
 func TestKernelWrites(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("mounting takes root")
-	}
 	o := options()
 	o.Size = 512 * mib
 	disk := wide(t).write(o)
-	mnt := t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), "mount", "-o", "loop", disk, mnt).CombinedOutput(); err != nil {
-		t.Skipf("mount: %v: %s", err, out)
-	}
+	mnt := mount(t, disk, "rw")
 	load := exec.CommandContext(t.Context(), "sh", "-euc", `
 		mkdir copy && cp -a bin crowd implied order sparse5 copy/
 		rm -r crowd sparse340 xattr65536

@@ -1,6 +1,9 @@
 package ext4
 
-import "os"
+import (
+	"fmt"
+	"os"
+)
 
 // bufferSize is how much metadata is written at a time.
 const bufferSize = 1 << 20
@@ -11,6 +14,7 @@ type metaWriter struct {
 	f     *os.File
 	row   *space
 	pos   int64 // in the row, of the next block
+	end   int64 // of the row: what lies behind is not for metadata
 	buf   []byte
 	start int64 // block of the disk where buf goes
 }
@@ -23,6 +27,9 @@ func (m *metaWriter) next() int64 {
 
 // put writes a block and returns where it is.
 func (m *metaWriter) put(b []byte) (int64, error) {
+	if m.pos >= m.end {
+		return 0, fmt.Errorf("metadata takes more than the %d blocks set aside for it", m.end)
+	}
 	at := m.next()
 	if len(m.buf) > 0 && (at != m.start+int64(len(m.buf)/blockSize) || len(m.buf) >= bufferSize) {
 		if err := m.flush(); err != nil {
