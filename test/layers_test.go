@@ -22,7 +22,7 @@ var leaves = strings.Fields("digest atomicfile paths sparse")
 // which modules of others. A package without a row, and an import without an entry, fails the test.
 var arrows = []struct{ pkg, internal, modules string }{
 	// cli knows fstree, e2fs and imagepull by their errors alone, which its hints explain.
-	{"cli", "api rootfs verify store imagepull fstree e2fs",
+	{"cli", "api rootfs verify unpack store imagepull fstree ext4 e2fs",
 		"spf13/cobra spf13/pflag vbauerster/mpb x/term pelletier/go-toml docker/go-units"},
 	{"api", "", ""},
 	{"daemon", "api vm rootfs store", ""},
@@ -37,6 +37,7 @@ var arrows = []struct{ pkg, internal, modules string }{
 	// fstree's records alone.
 	{"verify", "fstree ext4", "klauspost/compress x/sync"},
 	{"kernelcat", "store layer fstree", "google/go-containerregistry klauspost/compress"},
+	{"unpack", "ext4 fstree", "x/sys"},
 	{"store", "", "x/sys"},
 	{"guest", "", "x/sys x/crypto pkg/sftp hashicorp/yamux"},
 	{"vmm", "", "x/sys"},

@@ -23,7 +23,8 @@ func (a *app) imageCommand() *cobra.Command {
 	}
 	cmd.AddCommand(
 		a.imagePullCommand(), a.imageImportCommand(), a.imageListCommand(), a.imageInspectCommand(),
-		a.imageRemoveCommand(), a.imageExportCommand(), a.imageVerifyCommand(), a.imagePruneCommand(),
+		a.imageRemoveCommand(), a.imageExportCommand(), a.imageUnpackCommand(), a.imageVerifyCommand(),
+		a.imagePruneCommand(),
 	)
 	return cmd
 }

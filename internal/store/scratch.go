@@ -71,9 +71,25 @@ func stillThere(path string, f *os.File) bool {
 
 // Remove deletes the folder with all that is in it.
 func (s *Scratch) Remove() error {
-	err := os.RemoveAll(s.Path)
+	err := removeTree(s.Path)
 	s.lock.Close()
 	return err
+}
+
+// removeTree is os.RemoveAll that also gets into directories whose modes keep
+// their owner out: the tree of an image may have some.
+func removeTree(path string) error {
+	if err := os.RemoveAll(path); !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	// Each folder is opened up before the walk reads it.
+	err := filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Chmod(name, 0o700)
+		}
+		return err
+	})
+	return errors.Join(err, os.RemoveAll(path))
 }
 
 // SweepScratch removes the scratch folders in parent whose owner is gone.
@@ -100,7 +116,7 @@ func sweepOne(path string) error {
 	if !tryLock(dir) {
 		return nil
 	}
-	return os.RemoveAll(path)
+	return removeTree(path)
 }
 
 func tryLock(f *os.File) bool {
