@@ -6,7 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/ext4"
 )
@@ -52,4 +55,35 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 	if err := l.Write(ctx, f, w.readers(nil), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestOverheadAsTheKernelCounts compares what the superblock says of blocks
+// that no file can have with what the kernel counts when it says nothing.
+func TestOverheadAsTheKernelCounts(t *testing.T) {
+	for _, size := range []int64{ext4.MinSize, 16*128*mib + 600*4096, 20 << 30} {
+		o := options()
+		o.Size = size
+		disk := newWorld(t).write(o)
+		said := usableBlocks(t, disk)
+		e2tool(t, 0, "debugfs", "-w", "-R", "ssv overhead_clusters 0", disk)
+		if out := e2tool(t, 0, "debugfs", "-R", "stats -h", disk); strings.Contains(out, "Overhead clusters") {
+			t.Fatalf("debugfs did not clear the overhead:\n%s", out)
+		}
+		if counted := usableBlocks(t, disk); said != counted {
+			t.Errorf("%d MiB: %d blocks usable, the kernel counts %d", size/mib, said, counted)
+		}
+	}
+}
+
+func usableBlocks(t *testing.T, disk string) uint64 {
+	t.Helper()
+	mnt := mount(t, disk, "ro,noload")
+	var st unix.Statfs_t
+	if err := unix.Statfs(mnt, &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(mnt, 0); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks
 }
