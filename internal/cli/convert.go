@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"os"
 
+	"github.com/banger-vm/banger/internal/digest"
 	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/sparse"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
@@ -19,6 +23,7 @@ const sourceHelp = `SOURCE is one of
 
 func (a *app) convertCommand() *cobra.Command {
 	var b buildFlags
+	var printDigest bool
 	cmd := &cobra.Command{
 		Use:   "convert SOURCE DISK",
 		Short: "Write an image as one ext4 file",
@@ -29,6 +34,7 @@ func (a *app) convertCommand() *cobra.Command {
 		Args: exactly("SOURCE", "DISK"),
 	}
 	b.register(cmd)
+	cmd.Flags().BoolVar(&printDigest, "print-digest", false, "print the SHA-256 of DISK before its name, as sha256sum does")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o, err := b.options(a, args[0])
 		if err != nil {
@@ -42,14 +48,40 @@ func (a *app) convertCommand() *cobra.Command {
 			return err
 		}
 		a.noteWarnings(res.Warnings)
-		if a.json {
-			return a.printJSON(res)
-		}
 		a.note("%d inodes on a disk of %s, UUID %s", res.Inodes, units.BytesSize(float64(res.Size)), res.UUID)
-		_, err = fmt.Fprintln(a.out, args[1])
-		return err
+		return a.printConverted(cmd.Context(), res, args[1], printDigest)
 	}
 	return cmd
+}
+
+// convertedDisk is the result of convert as JSON.
+type convertedDisk struct {
+	*rootfs.Result
+	Disk   string        `json:"disk"`
+	Digest digest.Digest `json:"digest,omitempty"` // with --print-digest
+}
+
+func (a *app) printConverted(ctx context.Context, res *rootfs.Result, path string, printDigest bool) error {
+	out := convertedDisk{Result: res, Disk: path}
+	if printDigest {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if out.Digest, err = sparse.Digest(ctx, f); err != nil {
+			return err
+		}
+	}
+	if a.json {
+		return a.printJSON(out)
+	}
+	line := path
+	if printDigest {
+		line = out.Digest.Hex() + "  " + path
+	}
+	_, err := fmt.Fprintln(a.out, line)
+	return err
 }
 
 func (a *app) noteWarnings(warnings []string) {
