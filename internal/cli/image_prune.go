@@ -5,6 +5,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/digest"
 	"github.com/banger-vm/banger/internal/imagepull"
+	"github.com/banger-vm/banger/internal/rootfs"
 	"github.com/banger-vm/banger/internal/store"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -32,15 +33,19 @@ func (a *app) imagePruneCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			keep, err := layersInUse(s)
+			keep, err := inUse(s)
 			if err != nil {
 				return err
 			}
-			cached, err := imagepull.OpenCache(a.paths.Cache).Prune(cmd.Context(), func(d digest.Digest) bool { return keep[d] })
+			unpacked, err := rootfs.PruneLayers(a.paths.Cache, func(id digest.DiffID) bool { return keep[string(id)] })
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.out, "Total reclaimed space: %s\n", units.BytesSize(float64(freed+cached)))
+			cached, err := imagepull.OpenCache(a.paths.Cache).Prune(cmd.Context(), func(d digest.Digest) bool { return keep[string(d)] })
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "Total reclaimed space: %s\n", units.BytesSize(float64(freed+unpacked+cached)))
 			return s.Sweep()
 		},
 	}
@@ -69,18 +74,19 @@ func (a *app) pruneImages(s *store.Store, all bool) (freed int64, err error) {
 	return freed, nil
 }
 
-// layersInUse returns the digests of all that the images of the store were
-// made from.
-func layersInUse(s *store.Store) (map[digest.Digest]bool, error) {
+// inUse returns the digests and diffIDs of all that the images of the store
+// were made from.
+func inUse(s *store.Store) (map[string]bool, error) {
 	images, _, err := s.Images()
 	if err != nil {
 		return nil, err
 	}
-	keep := map[digest.Digest]bool{}
+	keep := map[string]bool{}
 	for _, img := range images {
-		keep[img.ID] = true
+		keep[string(img.ID)] = true
 		for _, l := range img.Layers {
-			keep[l.Digest] = true
+			keep[string(l.Digest)] = true
+			keep[string(l.DiffID)] = true
 		}
 	}
 	return keep, nil

@@ -103,7 +103,9 @@ func (p *plainLines) layer(e rootfs.Event) {
 	}
 	p.last[e.Layer] = now
 	state := units.BytesSize(float64(e.Done))
-	if e.Finished {
+	if e.Text != "" {
+		state = e.Text
+	} else if e.Finished {
 		state += ", done"
 	} else if e.Total > 0 {
 		state += " of " + units.BytesSize(float64(e.Total))

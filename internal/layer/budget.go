@@ -21,9 +21,9 @@ func NewBudget(limit int64) *Budget {
 	return &Budget{limit: limit}
 }
 
-// take uses n bytes up. The error is a *fstree.LimitError.
-func (b *Budget) take(n int) error {
-	if b.used.Add(int64(n)) > b.limit {
+// Take uses n bytes up. The error is a *fstree.LimitError.
+func (b *Budget) Take(n int64) error {
+	if b.used.Add(n) > b.limit {
 		return &fstree.LimitError{What: "bytes in the unpacked layers", Limit: b.limit, Option: "--max-size"}
 	}
 	return nil

@@ -71,7 +71,7 @@ func (s *stream) read(r io.Reader, budget *Budget) error {
 		}
 		n, err := fill(r, c.data[:chunkSize])
 		if n > 0 {
-			if err := budget.take(n); err != nil {
+			if err := budget.Take(int64(n)); err != nil {
 				return err
 			}
 			s.size += int64(n)

@@ -171,17 +171,22 @@ func (d *disk) native(
 	ctx context.Context, tree *fstree.Tree, layers []*unpacked, created fstree.Time, s seeds, res *Result,
 ) error {
 	spools := make([]io.ReaderAt, len(layers))
-	direct := -1
+	direct, inDisk := -1, -1
 	for i, u := range layers {
 		spools[i] = u.bodies
+		if u.file == nil {
+			inDisk = i
+		}
 		if direct < 0 || u.info.SpoolBytes > layers[direct].info.SpoolBytes {
 			direct = i
 		}
 	}
-	if direct >= 0 && layers[direct].file == nil {
+	if inDisk >= 0 && inDisk == direct {
 		spools[direct] = nil
-	} else if err := d.startOver(); err != nil {
-		return err
+	} else if inDisk >= 0 {
+		if err := d.startOver(); err != nil {
+			return err
+		}
 	}
 	layout, err := ext4.Plan(tree, ext4.Options{
 		Size: d.o.Size, Headroom: d.o.Headroom, Label: d.o.Label, UUID: s.uuid, HashSeed: s.hashSeed,

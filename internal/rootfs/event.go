@@ -8,7 +8,7 @@ type Step string
 // The steps in the order in which they begin.
 const (
 	StepResolve Step = "resolve" // Text is the source
-	StepLayer   Step = "layer"   // bytes as stored, read so far
+	StepLayer   Step = "layer"   // bytes as stored, read so far; Text is "cached" where none need be
 	StepMerge   Step = "merge"   // Done is the number of inodes
 	StepBuild   Step = "build"   // bytes of file content
 	StepNotice  Step = "notice"  // Text is a remark, such as a retry

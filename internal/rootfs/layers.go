@@ -51,7 +51,9 @@ func bySize(layers []imagepull.Layer) []int {
 // unpackAll reads every layer into a table and a spool. Large layers begin
 // first, since the longest one decides how long all take. Where inDisk is not
 // nil, the largest layer as stored has its bodies there.
-func unpackAll(ctx context.Context, layers []imagepull.Layer, inDisk spool, scratch string, o Options) ([]*unpacked, error) {
+func unpackAll(
+	ctx context.Context, layers []imagepull.Layer, cache *layerCache, inDisk spool, scratch string, o Options,
+) ([]*unpacked, error) {
 	out := make([]*unpacked, len(layers))
 	limits := o.limits()
 	group, ctx := errgroup.WithContext(ctx)
@@ -63,13 +65,25 @@ func unpackAll(ctx context.Context, layers []imagepull.Layer, inDisk spool, scra
 		}
 		out[i] = u
 		group.Go(func() error {
-			if err := u.create(scratch, strconv.Itoa(i)); err != nil {
-				return err
-			}
 			meter := &meter{report: o.report, last: Event{
 				Step: StepLayer, Layer: i + 1, Layers: len(layers), Digest: u.layer.Digest(), Total: max(u.layer.Size(), 0),
 			}}
-			return u.unpack(ctx, limits, meter)
+			found, err := cache.load(u)
+			if err != nil {
+				return u.named(err)
+			}
+			if found {
+				meter.last.Text = "cached"
+				meter.finish()
+				return u.named(limits.Bytes.Take(u.info.StreamBytes))
+			}
+			if err := u.create(scratch, strconv.Itoa(i)); err != nil {
+				return err
+			}
+			if err := u.unpack(ctx, limits, meter); err != nil {
+				return err
+			}
+			return cache.keep(u)
 		})
 	}
 	return out, group.Wait()
@@ -102,6 +116,9 @@ func (u *unpacked) unpack(ctx context.Context, limits layer.Limits, m *meter) er
 
 // named says which layer err is of, unless it says so itself.
 func (u *unpacked) named(err error) error {
+	if err == nil {
+		return nil
+	}
 	if _, ok := errors.AsType[*imagepull.LayerError](err); ok {
 		return err
 	}
@@ -145,10 +162,16 @@ func mergeAll(ctx context.Context, layers []*unpacked, created fstree.Time, o Op
 }
 
 func mergeOne(m *fstree.Merger, u *unpacked) error {
-	if _, err := u.table.Seek(0, io.SeekStart); err != nil {
+	return eachEntry(u.table, nil, m.Add)
+}
+
+// eachEntry reads a table from its beginning. Once it is known to be whole,
+// info is filled in; either of info and do may be nil.
+func eachEntry(f *os.File, info *layer.Info, do func(*fstree.Entry) error) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	table, err := layer.OpenTable(u.table)
+	table, err := layer.OpenTable(f)
 	if err != nil {
 		return err
 	}
@@ -156,15 +179,19 @@ func mergeOne(m *fstree.Merger, u *unpacked) error {
 	for {
 		err := table.Next(&e)
 		if errors.Is(err, io.EOF) {
-			return nil
+			break
+		}
+		if err == nil && do != nil {
+			err = do(&e)
 		}
 		if err != nil {
 			return err
 		}
-		if err := m.Add(&e); err != nil {
-			return err
-		}
 	}
+	if info != nil {
+		*info = table.Info()
+	}
+	return nil
 }
 
 // meter reports how far a reader is, not more often than people can see.

@@ -168,7 +168,15 @@ func build(ctx context.Context, img *imagepull.Image, scratch string, o Options)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	layers, err := unpackAll(ctx, img.Layers, d.spool(), scratch, o)
+	cache, err := openLayerCache(o.Pull.CacheDir, scratch)
+	if err != nil {
+		return nil, err
+	}
+	var inDisk spool
+	if cache == nil {
+		inDisk = d.spool()
+	}
+	layers, err := unpackAll(ctx, img.Layers, cache, inDisk, scratch, o)
 	defer func() { err = errors.Join(err, closeAll(layers)) }()
 	if err != nil {
 		return nil, err
