@@ -1,0 +1,60 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestB3LayerCacheGivesTheSameBytes converts on file systems that share extents: with an empty cache, from
+// the cache, and from one that is damaged, against the disk that a file system without a cache gives.
+func TestB3LayerCacheGivesTheSameBytes(t *testing.T) {
+	needNative(t)
+	plain := newWorld(t)
+	want := digestOf(t, plain.convert(t, "native", reference("torture:1")))
+	for _, fs := range []string{"xfs", "btrfs"} {
+		t.Run(fs, func(t *testing.T) {
+			w := worldOn(t, fs, 4<<30)
+			for _, row := range []struct {
+				name   string
+				damage func([]string)
+			}{
+				{"empty", func([]string) {}},
+				{"warm", func(tables []string) {
+					if len(tables) == 0 {
+						t.Fatal("no layer was cached")
+					}
+				}},
+				{"damaged tables", func(tables []string) {
+					for _, table := range tables {
+						if err := os.Truncate(table, fileSize(t, table)-1); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}},
+				{"short spools", func(tables []string) {
+					for _, table := range tables {
+						if err := os.Truncate(table[:len(table)-len("table")]+"spool", 1); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}},
+			} {
+				tables, err := filepath.Glob(w.path("cache/banger/layers/*/*.table"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				row.damage(tables)
+				if got := digestOf(t, w.convert(t, "native", reference("torture:1"))); got != want {
+					t.Errorf("%s: the disk has other bytes", row.name)
+				}
+			}
+			w.must(t, "image", "prune", "--all")
+			if left, err := filepath.Glob(w.path("cache/banger/layers/*/*")); err != nil || len(left) > 0 {
+				t.Errorf("prune left %v, %v", left, err)
+			}
+		})
+	}
+}
