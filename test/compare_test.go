@@ -5,6 +5,7 @@ package e2e
 import (
 	"archive/tar"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,10 @@ var exceptions = []exception{
 	{image: "torture:1", path: "implied/by", field: "nanoseconds", reason: "F9"},
 	{image: "torture:1", path: "implied/by/a", field: "seconds", reason: "F9"},
 	{image: "torture:1", path: "implied/by/a", field: "nanoseconds", reason: "F9"},
+	{image: "torture:1", path: "opaque/sub", field: "seconds", reason: "F9: hidden with its entry, and implied by a file of the upper layer"},
+	{image: "torture:1", path: "opaque/sub", field: "nanoseconds", reason: "F9"},
+	{image: "torture:1", path: "xattrs/*", field: "xattr:user.empty", reason: "umoci's tar reader takes an empty PAX value for a deleted record"},
+	{image: "torture:1", path: "xattrs/*", field: "xattr:user.name-00", reason: "the same"},
 	{image: "torture:1", path: "times/*-2400", field: "seconds", reason: "umoci counts nanoseconds in 64 bits, which end in 2262"},
 	{image: "torture:1", path: "times/*-2400", field: "nanoseconds", reason: "2262"},
 	{image: "torture:1", path: "times/*-2446", field: "seconds", reason: "2262"},
@@ -172,9 +177,23 @@ func TestP1SourcesGiveTheSameTree(t *testing.T) {
 			builder := builders[len(builders)-1]
 			disk := newWorld(t).convert(t, builder, source)
 			expectSound(t, disk)
+			if strings.HasPrefix(source, "tar:") {
+				want = throughGNUTar(want)
+			}
 			expectSameTree(t, builder, image, want, diskTree(t, disk))
 		})
 	}
+}
+
+// throughGNUTar is the tree that is left of one that GNU tar has packed: it stores a fifo with two names
+// as two fifos.
+func throughGNUTar(tree treediff.Tree) treediff.Tree {
+	out := maps.Clone(tree)
+	for _, name := range []string{"links/fifo", "links/fifo-too"} {
+		out[name] = maps.Clone(out[name])
+		out[name]["links"], out[name]["group"] = "1", name
+	}
+	return out
 }
 
 // packTree writes umoci's tree of the image as a plain tar, by GNU tar: another writer's dialect.
@@ -183,8 +202,9 @@ func packTree(t *testing.T, image, to string) {
 	dir := t.TempDir()
 	copyImage(t, image, "oci:"+filepath.Join(dir, "layout")+":image")
 	tool(t, "umoci", "unpack", "--image", filepath.Join(dir, "layout")+":image", filepath.Join(dir, "bundle"))
-	tool(t, "tar", "--create", "--file", to, "--format=posix", "--sparse", "--xattrs", "--xattrs-include=*", "--acls",
-		"--numeric-owner", "--directory", filepath.Join(dir, "bundle/rootfs"), ".")
+	tool(t, "tar", "--create", "--file", to, "--format=posix", "--sparse", "--numeric-owner",
+		// With --acls it would write the names that this host has for the ids; so the raw attributes hold them.
+		"--xattrs", "--xattrs-include=*", "--directory", filepath.Join(dir, "bundle/rootfs"), ".")
 	f, err := os.Open(to)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +233,7 @@ func TestP1StandardInput(t *testing.T) {
 		t.Fatalf("exit code %d\n%s", got.code, got.stderr)
 	}
 	expectSound(t, disk)
-	expectSameTree(t, builders[len(builders)-1], image, umociTree(t, image), diskTree(t, disk))
+	expectSameTree(t, "native", image, throughGNUTar(umociTree(t, image)), diskTree(t, disk))
 }
 
 // TestP1MissingPlatformListsWhatThereIs names the platforms of an index.

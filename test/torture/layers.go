@@ -98,7 +98,7 @@ func xattrs() []entry {
 		file("xattrs/cap-v2", 0o755, "\x7fELF").xattr("security.capability", capability(1<<13)),
 		file("xattrs/cap-v3", 0o755, "\x7fELF").xattr("security.capability", namespacedCapability(1<<10, 100000)),
 		file("xattrs/acl", 0o660, "shared\n").xattr("system.posix_acl_access", sharedACL()),
-		dir("xattrs/acl-dir", 0o770).xattr("system.posix_acl_access", sharedACL()).
+		dir("xattrs/acl-dir", 0o660).xattr("system.posix_acl_access", sharedACL()).
 			xattr("system.posix_acl_default", sharedACL()),
 		file("xattrs/empty", 0o644, "").xattr("user.empty", nil),
 		file("xattrs/binary", 0o644, "").xattr("user.binary", []byte{1, 2, 255, 10, 61, 32}),
@@ -212,6 +212,10 @@ func nameLayer() []entry {
 		out = append(out, file("names/"+name, 0o4711, name).owned(i, 100+i), dir("names/in "+name[:min(len(name), 200)], 0o700),
 			symlink("names/to "+name[:min(len(name), 200)], name))
 	}
-	deep := strings.TrimSuffix(strings.Repeat("deep-directory/", 200), "/")
-	return append(out, file(deep+"/bottom", 0o644, "3,000 bytes down\n"))
+	deep := "deep-directory"
+	for range 200 {
+		out = append(out, dir(deep, 0o711))
+		deep += "/deep-directory"
+	}
+	return append(out, file(deep, 0o644, "3,000 bytes down\n"))
 }
