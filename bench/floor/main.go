@@ -1,6 +1,7 @@
 // Command floor decompresses the layers of one image of an OCI layout to nowhere, in parallel as the
 // cores allow, and prints how many bytes came out. It is the time that no converter can beat with the
-// same decoders; it neither hashes nor parses.
+// same decoders, which are banger's; it neither hashes nor parses. With -common it takes the gzip decoder
+// that most Go programs use instead.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -18,20 +20,32 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/banger-vm/banger/internal/gunzip"
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: floor LAYOUT TAG")
+	common := flag.Bool("common", false, "decompress gzip with klauspost/compress")
+	flag.Parse()
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: floor [-common] LAYOUT TAG")
 		os.Exit(2)
 	}
-	n, err := decompress(os.Args[1], os.Args[2])
+	openGzip := openOurs
+	if *common {
+		openGzip = openCommon
+	}
+	n, err := decompress(flag.Arg(0), flag.Arg(1), openGzip)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "floor:", err)
 		os.Exit(1)
 	}
 	fmt.Println(n)
 }
+
+func openOurs(r io.Reader) (io.Reader, error) { return gunzip.NewReader(r), nil }
+
+func openCommon(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
 
 // descriptor is the part of the OCI one that leads to a blob.
 type descriptor struct {
@@ -43,7 +57,7 @@ func (d descriptor) path(layout string) string {
 	return filepath.Join(layout, "blobs", strings.ReplaceAll(d.Digest, ":", "/"))
 }
 
-func decompress(layout, tag string) (int64, error) {
+func decompress(layout, tag string, openGzip func(io.Reader) (io.Reader, error)) (int64, error) {
 	var index struct{ Manifests []descriptor }
 	if err := readJSON(filepath.Join(layout, "index.json"), &index); err != nil {
 		return 0, err
@@ -56,7 +70,7 @@ func decompress(layout, tag string) (int64, error) {
 		if err := readJSON(d.path(layout), &manifest); err != nil {
 			return 0, err
 		}
-		return drainAll(layout, manifest.Layers)
+		return drainAll(layout, manifest.Layers, openGzip)
 	}
 	return 0, fmt.Errorf("%s has no tag %s", layout, tag)
 }
@@ -70,7 +84,7 @@ func readJSON(name string, into any) error {
 }
 
 // drainAll runs one goroutine a processor over the layers.
-func drainAll(layout string, layers []descriptor) (int64, error) {
+func drainAll(layout string, layers []descriptor, openGzip func(io.Reader) (io.Reader, error)) (int64, error) {
 	jobs := make(chan descriptor, len(layers))
 	for _, d := range layers {
 		jobs <- d
@@ -85,7 +99,7 @@ func drainAll(layout string, layers []descriptor) (int64, error) {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for d := range jobs {
-				n, err := drain(d.path(layout))
+				n, err := drain(d.path(layout), openGzip)
 				lock.Lock()
 				total += n
 				errs = append(errs, err)
@@ -97,7 +111,7 @@ func drainAll(layout string, layers []descriptor) (int64, error) {
 	return total, errors.Join(errs...)
 }
 
-func drain(name string) (int64, error) {
+func drain(name string, openGzip func(io.Reader) (io.Reader, error)) (int64, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return 0, err
@@ -111,7 +125,7 @@ func drain(name string) (int64, error) {
 	var stream io.Reader = in
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		if stream, err = gzip.NewReader(in); err != nil {
+		if stream, err = openGzip(in); err != nil {
 			return 0, fmt.Errorf("read %s: %w", name, err)
 		}
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
