@@ -53,7 +53,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.BoolVar(&a.json, "json", false, "print the result as JSON")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only the result")
 	f.StringVar(&a.progress, "progress", "auto", "show progress as auto, plain, json or none")
-	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more about what is done")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "show progress as lines with the seconds that have passed")
 	root.AddCommand(a.convertCommand(), a.imageCommand(), a.verifyCommand(), a.versionCommand())
 	return root
 }

@@ -30,7 +30,7 @@ func (a *app) startProgress() reporter {
 	}
 	if mode == "auto" {
 		mode = "plain"
-		if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		if f, ok := a.err.(*os.File); ok && !a.verbose && term.IsTerminal(int(f.Fd())) {
 			mode = "bars"
 		}
 	}
@@ -42,7 +42,11 @@ func (a *app) startProgress() reporter {
 	case "none":
 		return silence{}
 	}
-	return &plainLines{w: a.err, last: map[int]time.Time{}}
+	p := &plainLines{w: a.err, last: map[int]time.Time{}}
+	if a.verbose {
+		p.since = time.Now()
+	}
+	return p
 }
 
 type silence struct{}
@@ -67,9 +71,17 @@ func (j *jsonLines) close() {}
 // plainLines writes a line when something is finished, and one now and then
 // while a layer takes long.
 type plainLines struct {
-	mu   sync.Mutex
-	w    io.Writer
-	last map[int]time.Time // when a layer was last told of
+	mu    sync.Mutex
+	w     io.Writer
+	last  map[int]time.Time // when a layer was last told of
+	since time.Time         // where lines begin with the seconds since then
+}
+
+func (p *plainLines) printf(format string, args ...any) {
+	if !p.since.IsZero() {
+		fmt.Fprintf(p.w, "%6.2fs ", time.Since(p.since).Seconds())
+	}
+	fmt.Fprintf(p.w, format+"\n", args...)
 }
 
 const plainEvery = 3 * time.Second
@@ -79,17 +91,17 @@ func (p *plainLines) event(e rootfs.Event) {
 	defer p.mu.Unlock()
 	switch e.Step {
 	case rootfs.StepResolve:
-		fmt.Fprintf(p.w, "resolving %s\n", e.Text)
+		p.printf("resolving %s", e.Text)
 	case rootfs.StepLayer:
 		p.layer(e)
 	case rootfs.StepMerge:
-		fmt.Fprintf(p.w, "merged %d inodes\n", e.Done)
+		p.printf("merged %d inodes", e.Done)
 	case rootfs.StepBuild:
 		if e.Done == 0 {
-			fmt.Fprintln(p.w, "building disk")
+			p.printf("building disk")
 		}
 	case rootfs.StepNotice:
-		fmt.Fprintln(p.w, e.Text)
+		p.printf("%s", e.Text)
 	}
 }
 
@@ -110,7 +122,7 @@ func (p *plainLines) layer(e rootfs.Event) {
 	} else if e.Total > 0 {
 		state += " of " + units.BytesSize(float64(e.Total))
 	}
-	fmt.Fprintf(p.w, "layer %d/%d %s %s\n", e.Layer, e.Layers, layerName(e), state)
+	p.printf("layer %d/%d %s %s", e.Layer, e.Layers, layerName(e), state)
 }
 
 func (p *plainLines) close() {}
@@ -156,9 +168,12 @@ func (b *bars) update(name string, e rootfs.Event) {
 			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.OnComplete(decor.Name(""), " done")))
 		b.bar[name] = bar
 	}
+	if e.Total > 0 {
+		bar.SetTotal(e.Total, false)
+	}
 	bar.SetCurrent(e.Done)
 	if e.Finished {
-		bar.SetTotal(e.Done, true)
+		bar.SetTotal(-1, true) // what is there is all
 	}
 }
 

@@ -95,6 +95,7 @@ type disk struct {
 	file    *os.File       // of the native builder
 	guess   *ext4.DataFile // where the largest layer as stored unpacks to
 	old     *os.File       // see startOver
+	shares  bool           // spools lie where copies share their extents
 }
 
 func newDisk(scratch string, o Options) (*disk, error) {
@@ -187,6 +188,12 @@ func (d *disk) native(
 		if err := d.startOver(); err != nil {
 			return err
 		}
+		inDisk = -1
+	}
+	if !d.shares {
+		if err := checkSpace(d.scratch, bodyBytes(tree, inDisk)); err != nil {
+			return err
+		}
 	}
 	layout, err := ext4.Plan(tree, ext4.Options{
 		Size: d.o.Size, Headroom: d.o.Headroom, Label: d.o.Label, UUID: s.uuid, HashSeed: s.hashSeed,
@@ -216,6 +223,10 @@ func (d *disk) e2fsprogs(
 	spools := make([]io.ReaderAt, len(layers))
 	for i, u := range layers {
 		spools[i] = u.bodies
+	}
+	// The content is staged, and then copied into the disk.
+	if err := checkSpace(d.scratch, 2*bodyBytes(tree, -1)); err != nil {
+		return err
 	}
 	built, err := e2fs.Build(ctx, tree, spools, d.path, e2fs.Options{
 		Size: d.o.Size, Headroom: d.o.Headroom, Label: d.o.Label, UUID: s.uuid, HashSeed: s.hashSeed,

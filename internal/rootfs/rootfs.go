@@ -173,7 +173,7 @@ func build(ctx context.Context, img *imagepull.Image, scratch string, o Options)
 		return nil, err
 	}
 	var inDisk spool
-	if cache == nil {
+	if d.shares = cache != nil; !d.shares {
 		inDisk = d.spool()
 	}
 	layers, err := unpackAll(ctx, img.Layers, cache, inDisk, scratch, o)
