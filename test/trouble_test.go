@@ -240,7 +240,7 @@ func TestB1TooSmallASize(t *testing.T) {
 		t.Run(builder, func(t *testing.T) {
 			w := newWorld(t)
 			got := w.run(t, "convert", "--plain-http", "--builder="+builder, "--size=100M", reference("app:1"), w.path("out/disk"))
-			expectComplaint(t, got, "size", "need")
+			expectComplaint(t, got, "too small", "need", "--size")
 			if entries, err := os.ReadDir(w.path("out")); err != nil || len(entries) > 0 {
 				t.Errorf("left over: %v, %v", entries, err)
 			}

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 
 	"github.com/banger-vm/banger/internal/e2fs"
+	"github.com/banger-vm/banger/internal/ext4"
 	"github.com/banger-vm/banger/internal/fstree"
 	"github.com/banger-vm/banger/internal/imagepull"
 	"github.com/banger-vm/banger/internal/rootfs"
@@ -19,6 +21,9 @@ func hint(err error) string {
 	}
 	if tool, ok := errors.AsType[*e2fs.MissingToolError](err); ok {
 		return "install e2fsprogs (apt install e2fsprogs) for " + tool.Name + ", or use --builder=native"
+	}
+	if need := neededSize(err); need > 0 {
+		return fmt.Sprintf("--size=%dM is enough; without --size the content decides", (need-1)>>20+1)
 	}
 	for _, h := range []struct {
 		target error
@@ -42,6 +47,17 @@ func hint(err error) string {
 		return "--paths=scoped resolves such paths inside the image, as a chroot would"
 	}
 	return ""
+}
+
+// neededSize returns how many bytes a disk that is too small would need, or 0.
+func neededSize(err error) int64 {
+	if size, ok := errors.AsType[*ext4.SizeError](err); ok {
+		return size.Need
+	}
+	if size, ok := errors.AsType[*e2fs.SizeError](err); ok {
+		return size.Need
+	}
+	return 0
 }
 
 func limitHint(limit *fstree.LimitError) string {
