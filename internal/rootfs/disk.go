@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/banger-vm/banger/internal/digest"
 	"github.com/banger-vm/banger/internal/e2fs"
 	"github.com/banger-vm/banger/internal/ext4"
@@ -131,7 +133,28 @@ func (d *disk) spool() spool {
 	if d.guess == nil {
 		return nil
 	}
-	return d.guess
+	return &eager{DataFile: d.guess, file: d.file}
+}
+
+// eager has the kernel begin to write what is there already, so that little
+// is left to wait for at the end.
+type eager struct {
+	*ext4.DataFile
+	file    *os.File
+	pending int
+}
+
+const eagerBytes = 32 << 20
+
+// WriteAt is called by one goroutine at a time.
+func (e *eager) WriteAt(p []byte, off int64) (int, error) {
+	n, err := e.DataFile.WriteAt(p, off)
+	if e.pending += n; e.pending >= eagerBytes && err == nil {
+		e.pending = 0
+		// No more than a wish: the fsync at the end is what counts.
+		_ = unix.SyncFileRange(int(e.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}
+	return n, err
 }
 
 // write builds the file system of tree.

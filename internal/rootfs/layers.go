@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -19,9 +20,10 @@ import (
 	"github.com/banger-vm/banger/internal/layer"
 )
 
-// parallelLayers is how many layers are read at a time: enough to keep the
-// cores and a network connection or two busy, few enough to bound memory.
-const parallelLayers = 4
+// parallelLayers is how many layers are read at a time: one for each core,
+// since the longest layer should have a core to itself all the time; two at
+// the least, for the network; few enough to bound memory.
+func parallelLayers() int { return min(max(2, runtime.GOMAXPROCS(0)), 8) }
 
 // unpacked is a layer whose table and bodies lie in the scratch folder.
 type unpacked struct {
@@ -57,7 +59,7 @@ func unpackAll(
 	out := make([]*unpacked, len(layers))
 	limits := o.limits()
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelLayers)
+	group.SetLimit(parallelLayers())
 	for n, i := range bySize(layers) {
 		u := &unpacked{layer: layers[i]}
 		if n == 0 {
