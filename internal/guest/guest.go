@@ -32,6 +32,9 @@ const (
 	ErrorPrefix = "banger: error: "
 	// NotePrefix begins its other console lines.
 	NotePrefix = "banger: "
+	// DefaultPath is where programs are looked for when a command's
+	// environment has no PATH: docker's default.
+	DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
 // Init says what becomes process 1 once the root file system is there.
