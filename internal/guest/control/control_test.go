@@ -1,0 +1,73 @@
+package control
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/banger-vm/banger/internal/guest"
+)
+
+func pair(t *testing.T) (boot, agent *os.File) {
+	t.Helper()
+	boot, agent, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { boot.Close(); agent.Close() })
+	return boot, agent
+}
+
+// Messages stay apart although nobody reads between them.
+func TestMessagesStayApart(t *testing.T) {
+	boot, agent := pair(t)
+	grace := int64(1500)
+	for _, m := range []Message{
+		{Config: &guest.Config{Version: 1, Hostname: strings.Repeat("h", 60<<10)}},
+		{Root: true, Notes: []string{"a", "b"}},
+	} {
+		if err := Send(boot, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Send(agent, Message{PowerOff: &grace}); err != nil {
+		t.Fatal(err)
+	}
+	first, err := Receive(agent)
+	if err != nil || first.Config == nil || len(first.Config.Hostname) != 60<<10 || first.Root {
+		t.Fatalf("first message: %v, %v", first, err)
+	}
+	second, err := Receive(agent)
+	if err != nil || !second.Root || len(second.Notes) != 2 || second.Config != nil {
+		t.Fatalf("second message: %v, %v", second, err)
+	}
+	back, err := Receive(boot)
+	if err != nil || back.PowerOff == nil || *back.PowerOff != grace {
+		t.Fatalf("message back: %v, %v", back, err)
+	}
+	agent.Close()
+	if _, err := Receive(boot); !errors.Is(err, io.EOF) {
+		t.Fatalf("after close: %v, want EOF", err)
+	}
+}
+
+func TestMessagesAreBounded(t *testing.T) {
+	boot, agent := pair(t)
+	if err := Send(boot, Message{Fatal: strings.Repeat("x", MaxMessage)}); err == nil {
+		t.Error("too long a message was sent")
+	}
+	if _, err := boot.Write(append([]byte(`{"root":true}`), make([]byte, MaxMessage)...)); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := Receive(agent); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("too long a message was received: %v, %v", m, err)
+	}
+	if _, err := boot.WriteString("no JSON\n"); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := Receive(agent); err == nil {
+		t.Errorf("what is no message was received: %v", m)
+	}
+}
