@@ -1,0 +1,198 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/banger-vm/banger/internal/atomicfile"
+	"github.com/banger-vm/banger/internal/vmm"
+)
+
+// ProbeWord on the kernel's command line asks the guest to print ProbeAnswer
+// on the console and power off, without a disk.
+const (
+	ProbeWord   = "banger.probe"
+	ProbeAnswer = "banger: probe ok"
+)
+
+// A verdict is what a probe found out, and for what it holds: one boot of the
+// host, one program, and the caller's key.
+type verdict struct {
+	Boot    string    `json:"boot"`
+	Program string    `json:"program"`
+	Key     string    `json:"key"`
+	Accel   vmm.Accel `json:"accel"`
+	Notice  string    `json:"notice,omitempty"`
+}
+
+// ChooseAccel says what machines like probe can be run with: KVM when probe
+// has booted with it, because a /dev/kvm that opens may still hang or crash,
+// as in a nested machine. A notice says why it is TCG and what to do about it.
+// probe needs a kernel and an initramfs that knows ProbeWord, and a folder; its
+// Accel, Console and Stay do not matter.
+//
+// The answer is kept in the file cachePath until the host's next boot, for
+// this QEMU and for key, which names the kernel. A cache that cannot be read
+// means another probe.
+func (m Monitor) ChooseAccel(ctx context.Context, probe vmm.Config, cachePath, key string) (vmm.Accel, string, error) {
+	program, err := m.program()
+	if err != nil {
+		return "", "", err
+	}
+	if notice := m.refusal(); notice != "" {
+		return vmm.TCG, notice, nil
+	}
+	want, err := question(program, key)
+	if err != nil {
+		return "", "", fmt.Errorf("choose accelerator: %w", err)
+	}
+	if known, ok := remembered(cachePath, want); ok {
+		return known.Accel, known.Notice, nil
+	}
+	found := want
+	found.Accel = vmm.KVM
+	if err := m.probe(ctx, probe); err != nil {
+		if ctx.Err() != nil {
+			return "", "", fmt.Errorf("choose accelerator: %w", ctx.Err())
+		}
+		if inFault := (*vmm.ExitError)(nil); !errors.As(err, &inFault) && !errors.Is(err, errProbe) {
+			return "", "", fmt.Errorf("choose accelerator: %w", err)
+		}
+		found.Accel, found.Notice = vmm.TCG, m.slow(fmt.Sprintf("a machine does not boot with it: %v", err))
+	}
+	if err := remember(cachePath, found); err != nil {
+		return "", "", fmt.Errorf("choose accelerator: %w", err)
+	}
+	return found.Accel, found.Notice, nil
+}
+
+func (m Monitor) kvm() string {
+	if m.KVM == "" {
+		return "/dev/kvm"
+	}
+	return m.KVM
+}
+
+// refusal is why KVM cannot even be tried, or "".
+func (m Monitor) refusal() string {
+	f, err := os.OpenFile(m.kvm(), os.O_RDWR, 0)
+	switch {
+	case err == nil:
+		f.Close()
+		return ""
+	case errors.Is(err, fs.ErrNotExist):
+		return m.slow("it does not exist: load the module kvm_intel or kvm_amd, or enable nested virtualisation")
+	case errors.Is(err, fs.ErrPermission):
+		return m.slow("this user may not open it: join its group, kvm on most hosts, and log in again")
+	}
+	return m.slow(err.Error())
+}
+
+func (m Monitor) slow(why string) string {
+	return "no KVM, machines run several times slower: " + m.kvm() + ": " + why
+}
+
+// errProbe says that the machine of a probe was no good.
+var errProbe = errors.New("no sign of life")
+
+// probe boots cfg with KVM and looks for ProbeAnswer.
+func (m Monitor) probe(ctx context.Context, cfg vmm.Config) error {
+	limit := m.ProbeLimit
+	if limit == 0 {
+		limit = vmm.ProbeLimit
+	}
+	console := &sighting{want: []byte(ProbeAnswer)}
+	cfg.Accel, cfg.Console, cfg.Stay = vmm.KVM, console, false
+	cfg.Cmdline = append(append([]string{}, cfg.Cmdline...), ProbeWord)
+	timed, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	machine, err := m.Start(timed, cfg)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w within %s", errProbe, limit.Round(time.Millisecond))
+	}
+	if err != nil {
+		return err
+	}
+	select {
+	case <-machine.Done():
+	case <-timed.Done():
+		if err := machine.Kill(); err != nil {
+			return err
+		}
+		if console.seen { // it runs; only its power-off hung
+			return nil
+		}
+		return fmt.Errorf("%w within %s", errProbe, limit.Round(time.Millisecond))
+	}
+	if err := machine.Wait(); err != nil {
+		return err
+	}
+	if !console.seen {
+		return fmt.Errorf("%w before its end", errProbe)
+	}
+	return nil
+}
+
+// A sighting is a writer that looks for want in what is written.
+type sighting struct {
+	want, tail []byte
+	seen       bool
+}
+
+func (s *sighting) Write(p []byte) (int, error) {
+	s.tail = append(s.tail, p...)
+	s.seen = s.seen || bytes.Contains(s.tail, s.want)
+	if over := len(s.tail) - len(s.want); over > 0 {
+		s.tail = append(s.tail[:0], s.tail[over:]...)
+	}
+	return len(p), nil
+}
+
+// question is a verdict without its answer. The program is named by its path,
+// size and time of change rather than by asking it for its version, which
+// takes longer than all the rest.
+func question(program, key string) (verdict, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return verdict{}, err
+	}
+	st, err := os.Stat(program)
+	if err != nil {
+		return verdict{}, err
+	}
+	return verdict{
+		Boot:    strings.TrimSpace(string(boot)),
+		Program: fmt.Sprintf("%s %d %d", program, st.Size(), st.ModTime().UnixNano()),
+		Key:     key,
+	}, nil
+}
+
+// remembered is the verdict in the file path if it answers want.
+func remembered(path string, want verdict) (verdict, bool) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return verdict{}, false // writing it anew says what is wrong
+	}
+	var known verdict
+	if json.Unmarshal(data, &known) != nil {
+		return verdict{}, false
+	}
+	want.Accel, want.Notice = known.Accel, known.Notice
+	valid := known.Accel == vmm.KVM || known.Accel == vmm.TCG && known.Notice != ""
+	return known, valid && known == want
+}
+
+func remember(path string, v verdict) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(path, append(data, '\n'), 0o600)
+}

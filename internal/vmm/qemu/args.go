@@ -1,0 +1,237 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/banger-vm/banger/internal/vmm"
+)
+
+// The file descriptors that QEMU inherits, in the order of exec.Cmd.ExtraFiles.
+// Those of the disks follow, each disk's Backing after its Path.
+const (
+	kernelFD = iota + 3
+	initrdFD
+	qmpFD
+	consoleFD
+	agentFD
+	firstDiskFD
+)
+
+// The bytes that a translation may take under TCG, in MiB. QEMU's own default
+// is a quarter of the host's memory; a boot and a shell fit into this.
+const translationCache = 128
+
+const mebibyte = 1 << 20
+
+// wordForm is what may stand in an option of QEMU's without being escaped.
+var wordForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) //nolint:gochecknoglobals // a constant that Go cannot spell as one
+
+// checkConfig refuses what QEMU would misread, or read as another machine.
+func checkConfig(cfg *vmm.Config) error {
+	switch {
+	case cfg.Model != vmm.MicroVM && cfg.Model != vmm.Q35:
+		return fmt.Errorf("machine model %q: want %s or %s", cfg.Model, vmm.MicroVM, vmm.Q35)
+	case cfg.Accel != vmm.KVM && cfg.Accel != vmm.TCG:
+		return fmt.Errorf("accelerator %q: want %s or %s", cfg.Accel, vmm.KVM, vmm.TCG)
+	case cfg.CPUs < 1:
+		return fmt.Errorf("%d processors: want 1 or more", cfg.CPUs)
+	case cfg.Memory < mebibyte || cfg.Memory%mebibyte != 0:
+		return fmt.Errorf("memory of %d bytes: want a multiple of 1 MiB", cfg.Memory)
+	case cfg.Name != "" && !wordForm.MatchString(cfg.Name):
+		return fmt.Errorf("machine name %q: want letters, digits, '_', '.' and '-'", cfg.Name)
+	case cfg.AgentPort != "" && !wordForm.MatchString(cfg.AgentPort):
+		return fmt.Errorf("name of serial port %q: want letters, digits, '_', '.' and '-'", cfg.AgentPort)
+	}
+	seen := make(map[string]bool)
+	for _, d := range cfg.Disks {
+		if err := checkDisk(d); err != nil {
+			return err
+		}
+		if seen[d.Serial] {
+			return fmt.Errorf("disk %s: two disks have this serial number", d.Serial)
+		}
+		seen[d.Serial] = true
+	}
+	return nil
+}
+
+func checkDisk(d vmm.Disk) error {
+	const maxSerial = 20 // VIRTIO_BLK_ID_BYTES of linux/virtio_blk.h
+	switch {
+	case !wordForm.MatchString(d.Serial) || len(d.Serial) > maxSerial:
+		return fmt.Errorf("disk serial number %q: want letters, digits, '_', '.' and '-', at most %d", d.Serial, maxSerial)
+	case d.Format != vmm.Raw && d.Format != vmm.QCOW2:
+		return fmt.Errorf("disk %s: format %q: want %s or %s", d.Serial, d.Format, vmm.Raw, vmm.QCOW2)
+	case d.Format == vmm.Raw && d.Backing != "":
+		return fmt.Errorf("disk %s: a raw disk has no backing file", d.Serial)
+	}
+	return nil
+}
+
+// arguments is QEMU's command line without the program: a function of cfg and
+// of the speed of the host's time stamp counter (0 where it has none).
+func arguments(cfg *vmm.Config, tscKHz int) ([]string, error) {
+	if err := checkConfig(cfg); err != nil {
+		return nil, err
+	}
+	cmdline, err := cmdline(cfg, tscKHz)
+	if err != nil {
+		return nil, err
+	}
+	name := cfg.Name
+	if name == "" {
+		name = "banger"
+	}
+	args := []string{"-name", name}
+	args = append(args, machineArgs(cfg)...)
+	args = append(args,
+		"-m", strconv.FormatInt(cfg.Memory/mebibyte, 10)+"M",
+		"-smp", strconv.Itoa(cfg.CPUs),
+		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-kernel", descriptorPath(kernelFD), "-initrd", descriptorPath(initrdFD), "-append", cmdline,
+		// The owner's connection waits in the socket's queue already; QEMU
+		// takes it before the guest runs, so that no output is lost.
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d,server=on,wait=on", consoleFD),
+		"-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", qmpFD),
+		"-mon", "chardev=qmp,mode=control")
+	if cfg.AgentPort != "" {
+		args = append(args,
+			"-device", device(cfg.Model, "virtio-serial"),
+			"-chardev", fmt.Sprintf("socket,id=agent,fd=%d,server=on,wait=off", agentFD),
+			"-device", "virtserialport,chardev=agent,name="+cfg.AgentPort)
+	}
+	disks, err := diskArgs(cfg)
+	return append(args, disks...), err
+}
+
+func machineArgs(cfg *vmm.Config) []string {
+	// Neither model keeps a device that Linux can do without. ACPI stays: it
+	// is how a kernel without CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES (Debian's)
+	// finds the devices, and how it powers off. The guest's memory has no
+	// place in a core dump.
+	args := []string{"-M", "q35,usb=off,sata=off,smbus=off,vmport=off,dump-guest-core=off"}
+	if cfg.Model == vmm.MicroVM {
+		// The firmware, qboot, loads both forms of kernel by itself, without
+		// the option ROMs. Linux drives modern virtio-mmio only when told.
+		args = []string{"-M", "microvm,x-option-roms=off,pit=off,pic=off,rtc=on,dump-guest-core=off",
+			"-global", "virtio-mmio.force-legacy=false"}
+	}
+	if cfg.Accel == vmm.KVM {
+		return append(args, "-accel", "kvm", "-cpu", "host")
+	}
+	return append(args, "-accel", fmt.Sprintf("tcg,tb-size=%d", translationCache), "-cpu", "max")
+}
+
+// device is the name of a virtio device on the model's bus.
+func device(model vmm.Model, name string) string {
+	if model == vmm.MicroVM {
+		return name + "-device"
+	}
+	return name + "-pci"
+}
+
+// A blockNode is the argument of -blockdev; see BlockdevOptions in QEMU's QMP
+// reference. The order of its fields is that of the output.
+type blockNode struct {
+	Driver   string          `json:"driver"`
+	NodeName string          `json:"node-name"`
+	Filename string          `json:"filename,omitempty"`
+	File     string          `json:"file,omitempty"`
+	Backing  json.RawMessage `json:"backing,omitempty"`
+	ReadOnly bool            `json:"read-only"`
+	Discard  string          `json:"discard,omitempty"`
+}
+
+// diskArgs gives every disk its file descriptors and its block nodes. QEMU
+// locks the files as it does by default: a second writer is refused.
+func diskArgs(cfg *vmm.Config) ([]string, error) {
+	var args []string
+	fd := firstDiskFD
+	node := func(driver, name string, readOnly bool, more blockNode) error {
+		more.Driver, more.NodeName, more.ReadOnly = driver, name, readOnly
+		if !readOnly {
+			more.Discard = "unmap"
+		}
+		if driver == "file" {
+			args = append(args, "-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd))
+			more.Filename = fmt.Sprintf("/dev/fdset/%d", fd)
+			fd++
+		}
+		text, err := json.Marshal(more)
+		args = append(args, "-blockdev", string(text))
+		return err
+	}
+	for i, d := range cfg.Disks {
+		top := fmt.Sprintf("disk%d", i)
+		backing := json.RawMessage("null") // none, also where the file's header names one
+		if err := node("file", top+"-file", d.ReadOnly, blockNode{}); err != nil {
+			return nil, err
+		}
+		if d.Backing != "" {
+			base := top + "-base"
+			if err := node("file", base+"-file", true, blockNode{}); err != nil {
+				return nil, err
+			}
+			if err := node("raw", base, true, blockNode{File: base + "-file"}); err != nil {
+				return nil, err
+			}
+			backing = json.RawMessage(strconv.Quote(base))
+		}
+		over := blockNode{File: top + "-file"}
+		if d.Format == vmm.QCOW2 {
+			over.Backing = backing
+		}
+		if err := node(string(d.Format), top, d.ReadOnly, over); err != nil {
+			return nil, err
+		}
+		args = append(args, "-device", device(cfg.Model, "virtio-blk")+",drive="+top+",serial="+d.Serial)
+	}
+	return args, nil
+}
+
+// descriptorPath is a name under which a process can open its descriptor again.
+func descriptorPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// cmdline is the kernel's command line.
+func cmdline(cfg *vmm.Config, tscKHz int) (string, error) {
+	// COMMAND_LINE_SIZE of x86's asm/setup.h, without its final zero byte.
+	const limit = 2047
+	// A panic resets at once, by the triple fault that every machine has, and
+	// with -no-reboot a reset ends QEMU.
+	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t"}
+	if cfg.Accel == vmm.TCG {
+		words = append(words, tcgWords(tscKHz)...)
+	}
+	for _, word := range cfg.Cmdline {
+		if word == "" || strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+			return "", fmt.Errorf("word %q of the kernel's command line: want printable ASCII without spaces", word)
+		}
+		words = append(words, word)
+	}
+	line := strings.Join(words, " ")
+	if len(line) > limit {
+		return "", fmt.Errorf("kernel command line of %d bytes: at most %d", len(line), limit)
+	}
+	return line, nil
+}
+
+// tcgWords make Linux boot, and boot faster, on a translated processor. They
+// drop protections that mean nothing without the real one, so they are not
+// for KVM.
+func tcgWords(tscKHz int) []string {
+	words := []string{"nokaslr", "mitigations=off", "no_timer_check", "cryptomgr.notests",
+		"random.trust_cpu=on", "rcupdate.rcu_expedited=1"}
+	if tscKHz > 0 {
+		// The guest's counter is the host's. When Linux measures it against
+		// timers that the translator delays, it distrusts the counter, and
+		// on microvm, which has no other, most boots then hang.
+		words = append(words, "tsc_early_khz="+strconv.Itoa(tscKHz))
+	}
+	return words
+}

@@ -1,0 +1,165 @@
+package qemu
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostTSC is the speed of the host's time stamp counter in kHz, or 0 where
+// /proc/cpuinfo does not say: Linux computes bogomips as twice the counter's
+// MHz where it has one (calibrate_delay_is_known of arch/x86/kernel/tsc.c).
+func hostTSC() (int, error) {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return parseTSC(f)
+}
+
+func parseTSC(r io.Reader) (int, error) {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		if strings.TrimSpace(name) != "bogomips" {
+			continue
+		}
+		bogomips, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil || math.IsNaN(bogomips) || bogomips < 1 || bogomips > 1e6 {
+			return 0, nil
+		}
+		return int(bogomips / 2 * 1000), nil
+	}
+	return 0, lines.Err()
+}
+
+// nobody is the user and group that QEMU runs as when root starts it: the
+// kernel's overflow id, which owns no files.
+const nobody = 65534
+
+// credential is whom QEMU runs as: nobody where root can become that, and nil,
+// the caller, otherwise. Root without the capability, or of a user namespace
+// that maps no other id, has no privileges to drop. kvm is the path of the
+// device that QEMU must be able to open itself, or "".
+func credential(kvm string) (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return nil, fmt.Errorf("read own capabilities: %w", err)
+	}
+	const need = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
+	if data[0].Effective&need != need {
+		return nil, nil
+	}
+	for _, name := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		if !mapsNobody(string(text)) {
+			return nil, nil
+		}
+	}
+	cred := &syscall.Credential{Uid: nobody, Gid: nobody}
+	if kvm != "" {
+		var st unix.Stat_t
+		if err := unix.Stat(kvm, &st); err != nil {
+			return nil, &os.PathError{Op: "stat", Path: kvm, Err: err}
+		}
+		// Group 0 stays dropped: it owns more than this device.
+		if st.Mode&0o060 == 0o060 && st.Gid != 0 {
+			cred.Groups = []uint32{st.Gid}
+		}
+	}
+	return cred, nil
+}
+
+// mapsNobody says whether a map of user_namespaces(7) has the id nobody.
+func mapsNobody(text string) bool {
+	for line := range strings.Lines(text) {
+		var inside, outside, count uint64
+		if _, err := fmt.Sscan(line, &inside, &outside, &count); err != nil {
+			return false
+		}
+		if inside <= nobody && nobody-inside < count {
+			return true
+		}
+	}
+	return false
+}
+
+// openBoot opens a file that QEMU opens again by the descriptor's path. The
+// folders on the way do not matter then, but the file's own mode does: one
+// that others may not read is passed as a copy in memory.
+func openBoot(path string, others bool) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if !others || st.Mode()&0o004 != 0 {
+		return f, nil
+	}
+	defer f.Close()
+	fd, err := unix.MemfdCreate("banger-boot", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("copy %s: %w", path, err)
+	}
+	memory := os.NewFile(uintptr(fd), path)
+	_, err = io.Copy(memory, f)
+	if err == nil {
+		err = memory.Chmod(0o444)
+	}
+	if err != nil {
+		memory.Close()
+		return nil, fmt.Errorf("copy %s: %w", path, err)
+	}
+	return memory, nil
+}
+
+// openDisk opens a disk's file as QEMU is to use it.
+func openDisk(path string, readOnly bool) (*os.File, error) {
+	flags := os.O_RDWR
+	if readOnly {
+		flags = os.O_RDONLY
+	}
+	return os.OpenFile(path, flags, 0)
+}
+
+// startTime is field 22 of /proc/PID/stat, in clock ticks since the host's
+// boot: with the PID it names a process for good (proc(5)).
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	return parseStartTime(string(data))
+}
+
+func parseStartTime(stat string) (uint64, error) {
+	const afterName = 22 - 3 // the fields after the name, which is field 2 and may hold anything
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) <= afterName {
+		return 0, fmt.Errorf("read start time: %d fields", len(fields))
+	}
+	return strconv.ParseUint(fields[afterName], 10, 64)
+}
