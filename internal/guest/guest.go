@@ -32,6 +32,10 @@ const (
 	ErrorPrefix = "banger: error: "
 	// NotePrefix begins its other console lines.
 	NotePrefix = "banger: "
+	// ProbeWord on the kernel's command line makes the guest program say
+	// ProbeAnswer on the console and power off, before it looks for a Config.
+	ProbeWord   = "banger.probe"
+	ProbeAnswer = NotePrefix + "probe ok"
 	// DefaultPath is where programs are looked for when a command's
 	// environment has no PATH: docker's default.
 	DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -1,0 +1,63 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxDrift is how far the clock may be from the host's: that of a PC has a
+// resolution of one second.
+const maxDrift = time.Second
+
+// uptime is the time since the kernel started, 0 where it is not known.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// setClock sets the clock when it is far from what the host's was at start
+// plus the time since then.
+func setClock(start time.Time, known bool) (set bool, err error) {
+	if !known {
+		return false, nil
+	}
+	want := start.Add(uptime())
+	if drift := time.Since(want); drift.Abs() <= maxDrift {
+		return false, nil
+	}
+	tv := unix.NsecToTimeval(want.UnixNano())
+	if err := unix.Settimeofday(&tv); err != nil {
+		return false, fmt.Errorf("set clock: %w", err)
+	}
+	return true, nil
+}
+
+// rndAddEntropy is RNDADDENTROPY of linux/random.h, _IOW('R', 3, int[2]).
+const rndAddEntropy = 0x40085203
+
+// addEntropy stirs seed into the kernel's random numbers and counts all of it.
+func addEntropy(seed []byte) error {
+	if len(seed) == 0 {
+		return nil
+	}
+	// struct rand_pool_info: the number of bits, the number of bytes, the bytes.
+	info := make([]uint32, 2+(len(seed)+3)/4)
+	info[0], info[1] = uint32(len(seed)*8), uint32(len(seed))
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&info[2])), len(seed)), seed)
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("add entropy: %w", err)
+	}
+	defer f.Close()
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&info[0]))); errno != 0 {
+		return fmt.Errorf("add entropy: %w", errno)
+	}
+	return nil
+}
