@@ -36,7 +36,7 @@ var arrows = []struct{ pkg, internal, modules string }{
 	// verify judges what layer, fstree's merge and ext4's writer made: it may share ext4's reader and
 	// fstree's records alone.
 	{"verify", "fstree ext4", "klauspost/compress x/sync"},
-	{"kernelcat", "rootfs imagepull ext4 store", "klauspost/compress pierrec/lz4 ulikunitz/xz x/sys"},
+	{"kernelcat", "rootfs ext4 fstree store", "klauspost/compress pierrec/lz4 ulikunitz/xz pelletier/go-toml x/sys"},
 	{"unpack", "ext4 fstree", "x/sys"},
 	{"store", "", "x/sys"},
 	{"guest", "", ""},

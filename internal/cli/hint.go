@@ -10,6 +10,7 @@ import (
 	"github.com/banger-vm/banger/internal/ext4"
 	"github.com/banger-vm/banger/internal/fstree"
 	"github.com/banger-vm/banger/internal/imagepull"
+	"github.com/banger-vm/banger/internal/kernelcat"
 	"github.com/banger-vm/banger/internal/rootfs"
 	"github.com/banger-vm/banger/internal/store"
 )
@@ -25,6 +26,9 @@ func hint(err error) string {
 	if need := neededSize(err); need > 0 {
 		return fmt.Sprintf("--size=%dM is enough; without --size the content decides", (need-1)>>20+1)
 	}
+	if text := kernelHint(err); text != "" {
+		return text
+	}
 	for _, h := range []struct {
 		target error
 		text   string
@@ -34,6 +38,8 @@ func hint(err error) string {
 		{imagepull.ErrPlainHTTP, "the registry speaks plain http: use --plain-http"},
 		{imagepull.ErrNetwork, "check the network, the registry's name and any proxy settings"},
 		{rootfs.ErrExists, "--force replaces it"},
+		{kernelcat.ErrNotFound, "banger kernel ls shows what there is; banger kernel pull gets more"},
+		{kernelcat.ErrNoApt, "this host has no apt: banger kernel import takes packages (deb:FILE), images and loose files"},
 		{store.ErrNotFound, "banger image ls shows what there is; banger image pull gets more"},
 		{syscall.ENOSPC, "free some space: banger image prune removes what is not needed"},
 		{syscall.EDQUOT, "free some space: banger image prune removes what is not needed"},
@@ -45,6 +51,20 @@ func hint(err error) string {
 	}
 	if fstree.IsPathRefusal(err) {
 		return "--paths=scoped resolves such paths inside the image, as a chroot would"
+	}
+	return ""
+}
+
+// kernelHint is hint for the errors of kernels that have a type.
+func kernelHint(err error) string {
+	if several, ok := errors.AsType[*kernelcat.SeveralError](err); ok {
+		return "choose one with --release, as --release=" + several.Releases[len(several.Releases)-1]
+	}
+	if _, ok := errors.AsType[*kernelcat.SourceError](err); ok {
+		return "banger kernel ls --catalog shows the names; an image is written docker://REF"
+	}
+	if _, ok := errors.AsType[*kernelcat.AptError](err); ok {
+		return "apt-get update may help; banger kernel import takes packages that are files here (deb:FILE)"
 	}
 	return ""
 }

@@ -1,0 +1,52 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) kernelExportCommand() *cobra.Command {
+	var force bool
+	var format string
+	cmd := &cobra.Command{
+		Use:   "export NAME FILE",
+		Short: "Write a kernel into one file",
+		Long: "Write a kernel with its configuration and modules into one file that kernel import takes:\n" +
+			"as a tar (bundle:FILE), or with --format=oci as an image (oci-archive:FILE), which other\n" +
+			"tools can push to a registry. A tar may go to standard output, written -.",
+		Example: "  banger kernel export default kernel.tar",
+		Args:    exactly("NAME", "FILE"), ValidArgsFunction: a.kernelNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != kernelcat.FormatTar && format != kernelcat.FormatOCI {
+				return usagef("--format=%s: want %s or %s", format, kernelcat.FormatTar, kernelcat.FormatOCI)
+			}
+			s, err := a.openKernels()
+			if err != nil {
+				return err
+			}
+			k, err := s.Find(args[0])
+			if err != nil {
+				return err
+			}
+			if args[1] == "-" {
+				if format != kernelcat.FormatTar {
+					return usagef("only --format=%s goes to standard output", kernelcat.FormatTar)
+				}
+				return k.WriteBundle(cmd.Context(), a.out)
+			}
+			if _, err := os.Lstat(args[1]); !force && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s: %w", args[1], rootfs.ErrExists)
+			}
+			return kernelcat.Export(cmd.Context(), k, args[1], format)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", kernelcat.FormatTar, "form of the file: tar or oci")
+	cmd.Flags().BoolVar(&force, "force", false, "replace FILE")
+	return cmd
+}

@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/spf13/cobra"
+)
+
+// inspectedKernel is a manifest with what the host and the kernel say.
+type inspectedKernel struct {
+	*kernelcat.Manifest
+	Folder   string              `json:"folder"`
+	BootPath string              `json:"bootPath"`
+	DiskUse  int64               `json:"diskUse"` // bytes on the host
+	Features []kernelcat.Feature `json:"features"`
+}
+
+func (a *app) kernelInspectCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect NAME…",
+		Short: "Show all that is known of kernels, as JSON",
+		Long: "Show all that is known of kernels, as JSON. Under features stands what banger uses of\n" +
+			"a kernel, and whether this one has it built in, as a module, or not at all.",
+		Args: atLeastOne("NAME"), ValidArgsFunction: a.kernelNames,
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := a.openKernels()
+			if err != nil {
+				return err
+			}
+			out := []inspectedKernel{}
+			err = eachImage(args, func(ref string) error {
+				k, err := s.Find(ref)
+				if err != nil {
+					return err
+				}
+				features, err := k.Features()
+				if err != nil {
+					return err
+				}
+				out = append(out, inspectedKernel{&k.Manifest, k.Dir(), k.BootPath(), kernelUse(k), features})
+				return nil
+			})
+			if printErr := a.printJSON(out); err == nil {
+				err = printErr
+			}
+			return err
+		},
+	}
+}

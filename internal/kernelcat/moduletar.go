@@ -1,0 +1,209 @@
+package kernelcat
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/banger-vm/banger/internal/fstree"
+)
+
+// moduleSet is what goes below lib/modules/RELEASE.
+type moduleSet struct {
+	release  string
+	files    []moduleFileEntry // sorted by path
+	index    index
+	warnings []string
+}
+
+// moduleFileEntry is one name below lib/modules/RELEASE: of a tree, or made
+// here.
+type moduleFileEntry struct {
+	path string // relative to lib/modules/RELEASE
+	tree *tree
+	from *treeEntry
+	data []byte // where tree is nil
+}
+
+// notModules are the names at the top of a modules folder that are no
+// modules: links to the sources of whoever built it, and the kernel itself.
+var notModules = strings.Fields("build source vmlinuz config System.map symvers.gz dtb initrd initramfs.img vdso") //nolint:gochecknoglobals // a table of constants
+
+// collectModules finds the modules of release in the trees. Where two have a
+// file of the same name the first one's is taken. It returns nil when there
+// are none.
+func collectModules(trees []*tree, release string) (*moduleSet, error) {
+	set := &moduleSet{release: release}
+	seen := map[string]bool{}
+	for _, t := range trees {
+		for i := range t.entries {
+			e := &t.entries[i]
+			rel := belowModules(e.path, release)
+			top, _, _ := strings.Cut(rel, "/")
+			if rel == "" || slices.Contains(notModules, top) {
+				continue
+			}
+			switch e.in.Type {
+			case fstree.Regular, fstree.Symlink, fstree.Directory:
+			default:
+				return nil, fmt.Errorf("%s: neither a file, a folder nor a symlink", e.path)
+			}
+			if seen[rel] {
+				if e.in.Type != fstree.Directory {
+					set.warnings = append(set.warnings, fmt.Sprintf("%s: another file of that name came first", e.path))
+				}
+				continue
+			}
+			seen[rel] = true
+			set.files = append(set.files, moduleFileEntry{path: rel, tree: t, from: e})
+		}
+	}
+	if len(set.files) == 0 {
+		return nil, nil
+	}
+	set.sort()
+	return set, set.makeIndex()
+}
+
+func (s *moduleSet) sort() {
+	slices.SortFunc(s.files, func(a, b moduleFileEntry) int { return strings.Compare(a.path, b.path) })
+}
+
+// belowModules returns the part of name behind lib/modules/RELEASE, or "".
+func belowModules(name, release string) string {
+	for _, root := range modulesRoots {
+		if rel, ok := strings.CutPrefix(name, root+release+"/"); ok {
+			return rel
+		}
+	}
+	return ""
+}
+
+// makeIndex reads what the modules say of themselves.
+func (s *moduleSet) makeIndex() error {
+	hasDep := false
+	var infos []modinfo
+	for _, f := range s.files {
+		if f.from.in.Type != fstree.Regular {
+			continue
+		}
+		switch f.path {
+		case "modules.dep":
+			hasDep = true
+		case "modules.builtin":
+			data, err := f.tree.read(f.from, maxModinfo)
+			if err != nil {
+				return err
+			}
+			for _, line := range lines(data) {
+				if name := moduleFile(line); name != "" {
+					s.index.Builtin = append(s.index.Builtin, name)
+				}
+			}
+		}
+		name := moduleFile(f.path)
+		if name == "" {
+			continue
+		}
+		info, err := f.modinfo()
+		if err != nil {
+			return fmt.Errorf("module %s: %w", f.path, err)
+		}
+		info.name = name
+		infos = append(infos, info)
+		s.index.add(f.path, info)
+	}
+	slices.Sort(s.index.Builtin)
+	if hasDep || len(infos) == 0 {
+		return nil
+	}
+	for name, data := range depmod(&s.index, infos) {
+		// What there is of the package's own stays.
+		if !slices.ContainsFunc(s.files, func(f moduleFileEntry) bool { return f.path == name }) {
+			s.files = append(s.files, moduleFileEntry{path: name, data: data})
+		}
+	}
+	s.sort()
+	return nil
+}
+
+func (f *moduleFileEntry) modinfo() (modinfo, error) {
+	stored, err := f.tree.read(f.from, maxModule)
+	if err != nil {
+		return modinfo{}, err
+	}
+	module, err := inflate(stored, maxModule)
+	if err != nil {
+		return modinfo{}, err
+	}
+	return parseModinfo(module)
+}
+
+// writeTar writes the modules as the tar that a kernel's ID covers: names
+// sorted, nothing but names, content and symlinks' targets in it, so that the
+// same modules give the same bytes wherever they came from.
+func (s *moduleSet) writeTar(w *tar.Writer) error {
+	prefix := "lib/modules/" + s.release
+	for _, dir := range []string{"lib", "lib/modules", prefix} {
+		if err := w.WriteHeader(tarHeader(dir, tar.TypeDir, 0)); err != nil {
+			return err
+		}
+	}
+	for i := range s.files {
+		f := &s.files[i]
+		if err := f.writeTar(w, path.Join(prefix, f.path)); err != nil {
+			return fmt.Errorf("%s: %w", f.path, err)
+		}
+	}
+	return nil
+}
+
+func (f *moduleFileEntry) writeTar(w *tar.Writer, name string) error {
+	if f.tree == nil {
+		return writeTarFile(w, name, f.data)
+	}
+	switch f.from.in.Type {
+	case fstree.Directory:
+		return w.WriteHeader(tarHeader(name, tar.TypeDir, 0))
+	case fstree.Symlink:
+		target, err := f.tree.fs.Readlink(f.from.in)
+		if err != nil {
+			return err
+		}
+		h := tarHeader(name, tar.TypeSymlink, 0)
+		h.Linkname = target
+		return w.WriteHeader(h)
+	}
+	data, err := f.tree.fs.Data(f.from.in)
+	if err != nil {
+		return err
+	}
+	if err := w.WriteHeader(tarHeader(name, tar.TypeReg, data.Size())); err != nil {
+		return err
+	}
+	_, err = io.Copy(w, io.NewSectionReader(data, 0, data.Size()))
+	return err
+}
+
+func writeTarFile(w *tar.Writer, name string, data []byte) error {
+	if err := w.WriteHeader(tarHeader(name, tar.TypeReg, int64(len(data)))); err != nil {
+		return err
+	}
+	_, err := w.Write(data)
+	return err
+}
+
+func tarHeader(name string, kind byte, size int64) *tar.Header {
+	h := &tar.Header{Name: name, Typeflag: kind, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0)}
+	switch kind {
+	case tar.TypeDir:
+		h.Name, h.Mode = name+"/", 0o755
+	case tar.TypeSymlink:
+		h.Mode = 0o777
+	}
+	return h
+}
