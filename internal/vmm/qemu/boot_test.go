@@ -27,11 +27,11 @@ import (
 //
 //	BANGER_TEST_KERNEL   a bzImage or an ELF kernel
 //	BANGER_TEST_MODULES  the folder /lib/modules/VERSION of that kernel
-//
-// and boot testdata/guest.
+//	BANGER_TEST_INITRD   or an initramfs made of them and testdata/guest
 const (
 	envKernel  = "BANGER_TEST_KERNEL"
 	envModules = "BANGER_TEST_MODULES"
+	envInitrd  = "BANGER_TEST_INITRD"
 	port       = "test.agent" // of testdata/guest
 )
 
@@ -62,8 +62,8 @@ func (c *console) String() string {
 // guest is a configuration that boots testdata/guest, in a folder of its own.
 func guest(t *testing.T, model vmm.Model) (vmm.Config, *console) {
 	t.Helper()
-	kernel, modules := os.Getenv(envKernel), os.Getenv(envModules)
-	if kernel == "" || modules == "" {
+	kernel, modules, initrd := os.Getenv(envKernel), os.Getenv(envModules), os.Getenv(envInitrd)
+	if kernel == "" || modules == "" && initrd == "" {
 		t.Skipf("needs %s and %s", envKernel, envModules)
 	}
 	if _, _, err := (qemu.Monitor{}).Find(t.Context()); err != nil {
@@ -79,9 +79,11 @@ func guest(t *testing.T, model vmm.Model) (vmm.Config, *console) {
 		}
 	})
 	dir := t.TempDir()
-	initrd := filepath.Join(dir, "initrd")
-	if err := os.WriteFile(initrd, packGuest(t, modules), 0o600); err != nil { // private, as one with keys in it
-		t.Fatal(err)
+	if initrd == "" {
+		initrd = filepath.Join(dir, "initrd")
+		if err := os.WriteFile(initrd, packGuest(t, modules), 0o600); err != nil { // private, as one with keys in it
+			t.Fatal(err)
+		}
 	}
 	run := filepath.Join(dir, "run")
 	if err := os.Mkdir(run, 0o700); err != nil {

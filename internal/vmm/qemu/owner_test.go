@@ -1,0 +1,266 @@
+package qemu_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/vmm"
+	"github.com/banger-vm/banger/internal/vmm/qemu"
+)
+
+// owned is a machine of another process.
+type owned struct {
+	PID       int
+	StartTime uint64
+}
+
+// owner starts the machine whose configuration is in the environment, says
+// which it is, and waits, deaf to SIGINT, to be killed.
+func owner() int {
+	signal.Ignore(syscall.SIGINT)
+	var cfg vmm.Config
+	if err := json.Unmarshal([]byte(os.Getenv(envOwner)), &cfg); err != nil {
+		return complain(err)
+	}
+	m, err := qemu.Monitor{}.Start(context.Background(), cfg)
+	if err != nil {
+		return complain(err)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(owned{m.PID(), m.StartTime()}); err != nil {
+		return complain(err)
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// startOwner runs owner in a process group of its own, as a shell would.
+func startOwner(t *testing.T, cfg vmm.Config) (*exec.Cmd, owned) {
+	t.Helper()
+	cfg.Console = nil
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), envOwner+"="+string(text))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Stderr = t.Output()
+	if _, err := cmd.StdinPipe(); err != nil { // open as long as this process lives
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			kill(t, cmd)
+		}
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m owned
+	if err := json.Unmarshal([]byte(line), &m); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, m
+}
+
+// kill ends cmd as kill -9 does.
+func kill(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the owner ended by itself")
+	}
+}
+
+func dialSocket(t *testing.T, path string) net.Conn {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(bootLimit)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// watch returns a descriptor of the process, which becomes readable at its
+// end, or fails where it is another or none.
+func watch(t *testing.T, m owned) int {
+	t.Helper()
+	fd, err := unix.PidfdOpen(m.PID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) }) //nolint:errcheck // nothing was written
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fields := strings.Fields(string(stat)); fields[21] != fmt.Sprint(m.StartTime) { // the name, qemu-system-x86, has no space
+		t.Fatalf("process %d started at %s, not %d", m.PID, fields[21], m.StartTime)
+	}
+	return fd
+}
+
+// gone says whether the process ends within limit.
+func gone(t *testing.T, fd int, limit time.Duration) bool {
+	t.Helper()
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for end := time.Now().Add(limit); ; {
+		n, err := unix.Poll(fds, max(0, int(time.Until(end).Milliseconds())))
+		if err == nil {
+			return n == 1
+		}
+		if err != unix.EINTR {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOwnerKilled: the machine dies with its owner, at once.
+func TestOwnerKilled(t *testing.T) {
+	cfg, _ := guest(t, vmm.MicroVM)
+	cmd, m := startOwner(t, cfg)
+	fd := watch(t, m)
+	if gone(t, fd, 0) {
+		t.Fatal("the machine is gone before its owner")
+	}
+	kill(t, cmd)
+	if !gone(t, fd, bootLimit) {
+		t.Error("the machine outlives its owner")
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+}
+
+// TestStay: with Stay the machine outlives its owner, boots without a reader
+// of its console, and its sockets still work.
+func TestStay(t *testing.T) {
+	cfg, _ := guest(t, vmm.MicroVM)
+	cfg.Stay = true
+	cmd, m := startOwner(t, cfg)
+	fd := watch(t, m)
+	defer unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) //nolint:errcheck // it has powered off, or the test has failed
+	kill(t, cmd)
+	a := &agent{t: t, conn: dialSocket(t, filepath.Join(cfg.Dir, "agent.sock"))}
+	a.lines = bufio.NewReader(a.conn)
+	if got := a.ask("hello"); !strings.HasPrefix(got, "hello at ") {
+		t.Errorf("the guest says %q", got)
+	}
+	console := dialSocket(t, filepath.Join(cfg.Dir, "console.sock"))
+	a.ask("say anybody there")
+	if line, err := bufio.NewReader(console).ReadString('\n'); err != nil || !strings.Contains(line, "anybody there") {
+		t.Errorf("console %q, %v", line, err)
+	}
+	if got := a.ask("poweroff"); got != "bye" {
+		t.Errorf("power off: %q", got)
+	}
+	if !gone(t, fd, bootLimit) {
+		t.Error("the machine does not end")
+	}
+}
+
+// TestTerminalSignals: Ctrl-C at the owner's terminal is not for QEMU.
+func TestTerminalSignals(t *testing.T) {
+	cfg, _ := guest(t, vmm.MicroVM)
+	cmd, m := startOwner(t, cfg)
+	fd := watch(t, m)
+	if sid, err := unix.Getsid(m.PID); sid != m.PID || err != nil {
+		t.Errorf("session %d, %v, want %d, its own", sid, err, m.PID)
+	}
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if gone(t, fd, time.Second) {
+		t.Error("SIGINT to the owner's process group ended the machine")
+	}
+	kill(t, cmd)
+}
+
+// TestStartingThreadEnds: the thread on which Start was called may end, and
+// with it whatever the kernel ties to a thread.
+func TestStartingThreadEnds(t *testing.T) {
+	cfg, _ := guest(t, vmm.MicroVM)
+	started := make(chan *qemu.Machine)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		m, err := qemu.Monitor{}.Start(t.Context(), cfg)
+		if err != nil {
+			t.Error(err)
+		}
+		started <- m
+	}()
+	m := <-started
+	if m == nil {
+		return
+	}
+	fd := watch(t, owned{m.PID(), m.StartTime()})
+	if gone(t, fd, time.Second) {
+		t.Error("the machine died with the thread that called Start")
+	}
+	if err := m.Kill(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPlainUser repeats TestBoot as a user without groups or privileges.
+func TestPlainUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("a second user needs root; the other tests ran as a plain one")
+	}
+	cfg, _ := guest(t, vmm.MicroVM)
+	data, err := os.ReadFile(cfg.Initrd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := testBinary(t)
+	initrd, scratch := filepath.Join(filepath.Dir(binary), "initrd"), filepath.Join(filepath.Dir(binary), "tmp")
+	if err := os.WriteFile(initrd, data, 0o644); err != nil { //nolint:gosec // for another user
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(scratch, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const user = 64321 // not the one that root's QEMU runs as
+	if err := os.Chown(scratch, user, user); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestBoot$/^microvm$", "-test.v")
+	cmd.Dir = scratch
+	cmd.Env = append(os.Environ(), envInitrd+"="+initrd, "TMPDIR="+scratch)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestBoot/microvm") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
