@@ -1,0 +1,500 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"io"
+	mathrand "math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A port stands for a virtio-serial port: the guest's end stays open while
+// hosts come and go, reads wait while there is none, and bytes in flight are
+// lost or kept as they happen to be.
+type port struct {
+	mu     sync.Mutex
+	change sync.Cond
+	host   net.Conn // nil: away
+	closed bool
+}
+
+func newPort() *port {
+	p := &port{}
+	p.change.L = &p.mu
+	return p
+}
+
+// attach connects a new host, in place of the one before.
+func (p *port) attach(t *testing.T) net.Conn {
+	t.Helper()
+	own, host := socketPair(t)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.host = own
+	p.change.Broadcast()
+	return host
+}
+
+func (p *port) current(gone net.Conn) (net.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if gone != nil && p.host == gone {
+		gone.Close()
+		p.host = nil
+	}
+	for p.host == nil && !p.closed {
+		p.change.Wait()
+	}
+	if p.closed {
+		return nil, os.ErrClosed
+	}
+	return p.host, nil
+}
+
+func (p *port) Read(b []byte) (int, error) {
+	var gone net.Conn
+	for {
+		c, err := p.current(gone)
+		if err != nil {
+			return 0, err
+		}
+		if n, _ := c.Read(b); n > 0 {
+			return n, nil
+		}
+		gone = c
+	}
+}
+
+// Write goes on with the next host from where it was, as the kernel does.
+func (p *port) Write(b []byte) (int, error) {
+	var gone net.Conn
+	done := 0
+	for done < len(b) {
+		c, err := p.current(gone)
+		if err != nil {
+			return done, err
+		}
+		n, err := c.Write(b[done:])
+		done += n
+		if err != nil {
+			gone = c
+		}
+	}
+	return done, nil
+}
+
+func (p *port) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.host != nil {
+		p.host.Close()
+	}
+	p.change.Broadcast()
+	return nil
+}
+
+func socketPair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	l, err := net.Listen("unix", t.TempDir()+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err = net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err = l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+func limited(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// serveEcho answers each stream of each session with what it says, until the
+// listener is closed.
+func serveEcho(t *testing.T, p io.ReadWriteCloser) {
+	t.Helper()
+	l := Listen(p)
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			s, err := l.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			all.Go(func() { echoSession(&all, s) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		all.Wait()
+	})
+}
+
+func echoSession(all *sync.WaitGroup, s *Session) {
+	for {
+		c, err := s.Accept()
+		if err != nil {
+			return
+		}
+		all.Go(func() {
+			defer c.Close()
+			io.Copy(c, c)
+		})
+	}
+}
+
+// checkEcho sends size random bytes and wants them back.
+func checkEcho(t *testing.T, s *Session, size int) {
+	t.Helper()
+	c, err := s.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, size)
+	rand.Read(want)
+	go func() {
+		c.Write(want)
+		c.Close() // half: what comes back is still read
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sha256.Sum256(got) != sha256.Sum256(want) {
+		t.Fatalf("%d bytes came back of %d, or others", len(got), len(want))
+	}
+}
+
+func TestEcho(t *testing.T) {
+	p := newPort()
+	serveEcho(t, p)
+	s, err := Host(limited(t), p.attach(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var all sync.WaitGroup
+	for _, size := range []int{1, 254, 255, 4096, 5 << 20} {
+		all.Go(func() { checkEcho(t, s, size) })
+	}
+	all.Wait()
+}
+
+// A host that comes before the guest is there is answered when it is.
+func TestHostIsFirst(t *testing.T) {
+	p := newPort()
+	conn := p.attach(t)
+	type result struct {
+		s   *Session
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		s, err := Host(limited(t), conn)
+		done <- result{s, err}
+	}()
+	// A few hellos wait in the socket before anybody reads.
+	time.AfterFunc(150*time.Millisecond, func() { serveEcho(t, p) })
+	r := <-done
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	defer r.s.Close()
+	checkEcho(t, r.s, 1<<20)
+}
+
+func TestHostGivesUp(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	conn, guest := socketPair(t)
+	if _, err := Host(ctx, conn); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, want the context's error", err)
+	}
+	if _, err := io.Copy(io.Discard, guest); err != nil {
+		t.Fatal(err) // it ends: the connection was closed
+	}
+	conn, guest = socketPair(t)
+	guest.Close()
+	if _, err := Host(limited(t), conn); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, want that the connection ended", err)
+	}
+}
+
+// Ten hosts are cut off in the middle of a transfer both ways, each at
+// another point; the next one has a session at once.
+func TestReconnectInTransfer(t *testing.T) {
+	p := newPort()
+	serveEcho(t, p)
+	rng := mathrand.New(mathrand.NewPCG(4, 2))
+	var last *Session
+	for range 10 {
+		conn := p.attach(t)
+		s, err := Host(limited(t), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkEcho(t, s, 100<<10)
+		c, err := s.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go io.Copy(c, endless{})
+		if _, err := io.CopyN(io.Discard, c, rng.Int64N(3<<20)); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close() // as a killed process does: no bye
+		<-s.Done()
+		last = s
+	}
+	if _, err := last.Open(t.Context()); err == nil {
+		t.Error("a stream was opened in a session that has ended")
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return rand.Read(p) }
+
+// The guest's session ends when a new host says hello over a connection that
+// never broke, and what the old one still sends is not taken for the new
+// one's.
+func TestNewHostEndsOldSession(t *testing.T) {
+	guest, conn := socketPair(t)
+	l := Listen(guest)
+	defer l.Close()
+	first := rawHello(t, conn, id{1})
+	old, err := l.Accept(limited(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := rawHello(t, conn, id{2})
+	now, err := l.Accept(limited(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-old.Done()
+	if _, err := conn.Write(dataFrame(first, []byte("\x00\x00garbage that ends a yamux session"))); err != nil {
+		t.Fatal(err)
+	}
+	// A ping of the multiplexer's is answered in the new session.
+	if _, err := conn.Write(dataFrame(second, []byte{0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7})); err != nil {
+		t.Fatal(err)
+	}
+	r := newReader(conn)
+	for {
+		f, err := r.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.kind == data && f.id == second && bytes.HasSuffix(f.payload, []byte{7}) {
+			break
+		}
+	}
+	select {
+	case <-now.Done():
+		t.Error("the new session has ended")
+	default:
+	}
+}
+
+func dataFrame(session id, p []byte) []byte {
+	return appendFrame(nil, frame{data, session, p}, new([]byte))
+}
+
+func rawHello(t *testing.T, w io.Writer, session id) id {
+	t.Helper()
+	if _, err := w.Write(appendFrame([]byte{0}, frame{hello, session, []byte(greeting)}, new([]byte))); err != nil {
+		t.Fatal(err)
+	}
+	return session
+}
+
+// Data of a session that the guest does not know, as after its agent was
+// started anew, ends that session on the host.
+func TestGuestForgets(t *testing.T) {
+	guest, conn := socketPair(t)
+	r := newReader(guest)
+	go func() {
+		f, err := r.next()
+		if err != nil {
+			return
+		}
+		guest.Write(appendFrame(nil, frame{welcome, f.id, []byte(greeting)}, new([]byte)))
+	}()
+	s, err := Host(limited(t), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	l := Listen(guest)
+	defer l.Close()
+	c, err := s.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Write([]byte("anybody there?"))
+	<-s.Done()
+}
+
+func TestHostile(t *testing.T) {
+	junk := make([]byte, 300<<10)
+	rand.Read(junk)
+	for _, row := range []struct {
+		name string
+		b    []byte
+	}{
+		{"random bytes", junk},
+		{"zeros", make([]byte, 100<<10)},
+		{"no zero for long", bytes.Repeat([]byte{0xff}, 1<<20)},
+		{"half a data frame", dataFrame(id{9}, junk[:maxPayload])[:maxPayload/2]},
+		{"half a hello", appendFrame(nil, frame{hello, id{9}, []byte(greeting)}, new([]byte))[:9]},
+		{"a hello of nobody", appendFrame(nil, frame{hello, id{9}, []byte(greeting)}, new([]byte))},
+		{"a hello with a long payload", appendFrame(nil, frame{hello, id{9}, junk[:1000]}, new([]byte))},
+		{"data of no session", dataFrame(id{9}, junk[:1000])},
+		{"a yamux session's garbage", append(appendFrame(nil, frame{hello, id{9}, []byte(greeting)}, new([]byte)), dataFrame(id{9}, junk[:1000])...)},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := newPort()
+			serveEcho(t, p)
+			conn := p.attach(t)
+			go io.Copy(io.Discard, conn)
+			if _, err := conn.Write(row.b); err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			s, err := Host(limited(t), p.attach(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			checkEcho(t, s, 1<<20)
+		})
+	}
+}
+
+// The host sees garbage too, from before its time.
+func TestGarbageFromGuest(t *testing.T) {
+	p := newPort()
+	conn := p.attach(t)
+	junk := make([]byte, 100<<10)
+	rand.Read(junk)
+	old := dataFrame(id{3}, junk[:maxPayload])
+	go func() {
+		p.Write(junk)
+		p.Write(old[len(old)/2:])
+		p.Write(old[:len(old)/3])
+		serveEcho(t, p)
+	}()
+	s, err := Host(limited(t), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	checkEcho(t, s, 1<<20)
+}
+
+func TestOtherVersion(t *testing.T) {
+	guest, conn := socketPair(t)
+	go func() {
+		r := newReader(guest)
+		f, err := r.next()
+		if err != nil {
+			return
+		}
+		later := []byte(greeting)
+		later[len(later)-1]++
+		guest.Write(appendFrame(nil, frame{welcome, f.id, later}, new([]byte)))
+	}()
+	_, err := Host(limited(t), conn)
+	var version *VersionError
+	if !errors.As(err, &version) || version.Guest != 2 || version.Host != 1 {
+		t.Fatalf("got %v, want a VersionError", err)
+	}
+}
+
+// A host's Close reaches the guest although the port stays open.
+func TestCloseEndsGuestSession(t *testing.T) {
+	p := newPort()
+	l := Listen(p)
+	defer l.Close()
+	s, err := Host(limited(t), p.attach(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := l.Accept(limited(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	<-theirs.Done()
+	if _, err := theirs.Accept(); err == nil {
+		t.Error("a stream came in a session that has ended")
+	}
+}
+
+// A guest's Close reaches the host.
+func TestGuestCloseEndsHostSession(t *testing.T) {
+	p := newPort()
+	l := Listen(p)
+	defer l.Close()
+	s, err := Host(limited(t), p.attach(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := l.Accept(limited(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	<-s.Done()
+}
+
+func FuzzFrames(f *testing.F) {
+	f.Add([]byte("\x02\x01"), []byte{1, 2, 0, 3})
+	f.Add(bytes.Repeat([]byte{1}, 254), bytes.Repeat([]byte{0}, 300))
+	f.Add(dataFrame(id{1, 0, 2}, bytes.Repeat([]byte{7}, 508))[:300], bytes.Repeat([]byte{9}, 254-headerSize))
+	f.Fuzz(func(t *testing.T, before, payload []byte) {
+		payload = payload[:min(len(payload), maxPayload)]
+		if len(payload) == 0 {
+			return
+		}
+		want := frame{data, id{5, 0, 0, 1, 255, 0, 7, 0}, payload}
+		wire := appendFrame(append(bytes.Clone(before), 0), want, new([]byte))
+		if bytes.IndexByte(wire[len(before)+1:], 0) != len(wire)-len(before)-2 {
+			t.Fatal("a zero inside a frame")
+		}
+		if len(wire)-len(before)-1 > maxEncoded {
+			t.Fatal("a frame is longer than it may be")
+		}
+		r := newReader(bytes.NewReader(wire))
+		var got frame
+		for {
+			f, err := r.next()
+			if err != nil {
+				break
+			}
+			got = frame{f.kind, f.id, bytes.Clone(f.payload)}
+		}
+		if got.kind != want.kind || got.id != want.id || !bytes.Equal(got.payload, payload) {
+			t.Fatalf("read %d bytes of kind %d, want %d of kind %d", len(got.payload), got.kind, len(payload), data)
+		}
+	})
+}
