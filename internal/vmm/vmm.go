@@ -25,6 +25,7 @@ const (
 // An Accel is what executes the guest's instructions.
 type Accel string
 
+// The accelerators.
 const (
 	KVM Accel = "kvm" // the processor
 	TCG Accel = "tcg" // QEMU's translator
@@ -33,6 +34,7 @@ const (
 // Format is how a disk's file stores its blocks.
 type Format string
 
+// The formats of disks.
 const (
 	Raw   Format = "raw"
 	QCOW2 Format = "qcow2"

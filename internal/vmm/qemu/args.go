@@ -28,7 +28,7 @@ const translationCache = 128
 const mebibyte = 1 << 20
 
 // wordForm is what may stand in an option of QEMU's without being escaped.
-var wordForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) //nolint:gochecknoglobals // a constant that Go cannot spell as one
+var wordForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
 // checkConfig refuses what QEMU would misread, or read as another machine.
 func checkConfig(cfg *vmm.Config) error {

@@ -96,11 +96,11 @@ func guest(t *testing.T, model vmm.Model) (vmm.Config, *console) {
 }
 
 var packOnce = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "banger-guest-") //nolint:usetesting // shared by the tests of the package
+	dir, err := os.MkdirTemp("", "banger-guest-") // shared by the tests of the package
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // what is left is in the folder of temporary files
 	program := filepath.Join(dir, "init")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./testdata/guest")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -185,7 +185,7 @@ func dialAgent(t *testing.T, m *qemu.Machine) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { hangUp(conn) })
 	if err := conn.SetDeadline(time.Now().Add(bootLimit)); err != nil {
 		t.Fatal(err)
 	}

@@ -49,10 +49,10 @@ func fake(mode string) int {
 	}
 	switch mode {
 	case "version":
-		fmt.Println("QEMU emulator version 9.9.9 (test)\nCopyright")
+		fmt.Fprintln(os.Stdout, "QEMU emulator version 9.9.9 (test)\nCopyright")
 		return 0
 	case "no version":
-		fmt.Println("hello")
+		fmt.Fprintln(os.Stdout, "hello")
 		return 0
 	case "refuse":
 		fmt.Fprintln(os.Stderr, "Could not access KVM kernel module: Permission denied")
@@ -117,6 +117,9 @@ func complain(err error) int {
 	fmt.Fprintln(os.Stderr, "fake:", err)
 	return 3
 }
+
+// hangUp closes a connection that the test needs no more.
+func hangUp(c io.Closer) { c.Close() }
 
 func forever() int {
 	_, err := os.NewFile(0, "stdin").Read(make([]byte, 1)) // /dev/null: must be checked to be that

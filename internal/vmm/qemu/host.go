@@ -34,10 +34,10 @@ func parseTSC(r io.Reader) (int, error) {
 			continue
 		}
 		bogomips, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-		if err != nil || math.IsNaN(bogomips) || bogomips < 1 || bogomips > 1e6 {
-			return 0, nil
+		if err == nil && bogomips >= 1 && bogomips <= 1e6 {
+			return int(math.Round(bogomips / 2 * 1000)), nil
 		}
-		return int(bogomips / 2 * 1000), nil
+		break
 	}
 	return 0, lines.Err()
 }

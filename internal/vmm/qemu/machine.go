@@ -137,7 +137,7 @@ func (m *Machine) own(started chan<- error) {
 		err = m.cmd.Wait()
 	} else {
 		started <- err
-		m.qmp.conn.Close()
+		hangUp(m.qmp.conn)
 	}
 	<-m.qmp.closed
 	m.console.Wait()
@@ -162,7 +162,7 @@ func (m *Machine) exitError(err error) error {
 // ends the copying and not the machine.
 func (m *Machine) copyConsole(w io.Writer, conn net.Conn) {
 	defer m.console.Done()
-	defer conn.Close()
+	defer hangUp(conn)
 	if w != nil {
 		if _, err := io.Copy(w, conn); err == nil {
 			return

@@ -107,7 +107,7 @@ func dialSocket(t *testing.T, path string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { hangUp(conn) })
 	if err := conn.SetDeadline(time.Now().Add(bootLimit)); err != nil {
 		t.Fatal(err)
 	}

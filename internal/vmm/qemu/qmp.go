@@ -65,7 +65,7 @@ func (q *qmp) read() {
 	q.mu.Lock()
 	q.err = err
 	q.mu.Unlock()
-	q.conn.Close()
+	hangUp(q.conn)
 	close(q.closed)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -41,7 +42,7 @@ func listen(ctx context.Context, dir, name string) (*os.File, error) {
 			var d net.Dialer
 			conn, dialErr := d.DialContext(ctx, "unix", path)
 			if dialErr == nil {
-				conn.Close()
+				hangUp(conn)
 				return err
 			}
 			if !errors.Is(dialErr, syscall.ECONNREFUSED) {
@@ -60,7 +61,7 @@ func listen(ctx context.Context, dir, name string) (*os.File, error) {
 			return errors.New("not a Unix socket")
 		}
 		unixListener.SetUnlinkOnClose(false) // QEMU goes on listening
-		defer l.Close()
+		defer hangUp(l)
 		file, err = unixListener.File()
 		return err
 	})
@@ -83,6 +84,10 @@ func dial(ctx context.Context, dir, name string) (net.Conn, error) {
 	}
 	return conn, nil
 }
+
+// hangUp closes a socket. What was written to it has been handed over or is
+// of no use to anybody, so that its error says nothing.
+func hangUp(c io.Closer) { c.Close() }
 
 // socketError drops net's wrapping, which names the path of inFolder.
 func socketError(err error) error {

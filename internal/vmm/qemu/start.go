@@ -89,7 +89,7 @@ func (m *Machine) run(ctx context.Context, cfg *vmm.Config, files *files) error 
 	}
 	console, err = dial(ctx, cfg.Dir, consoleSocket)
 	if err != nil {
-		control.Close()
+		hangUp(control)
 		return err
 	}
 	m.qmp = newQMP(control)

@@ -53,7 +53,7 @@ func TestStartFails(t *testing.T) {
 			}
 			if _, err := os.Stat(filepath.Join(cfg.Dir, "qmp.sock")); err == nil {
 				if conn, err := new(net.Dialer).DialContext(t.Context(), "unix", filepath.Join(cfg.Dir, "qmp.sock")); err == nil {
-					conn.Close()
+					hangUp(conn)
 					t.Error("somebody still listens")
 				}
 			}
@@ -127,7 +127,7 @@ func TestCommands(t *testing.T) {
 		}
 		defer m.Kill() //nolint:errcheck // the test has ended
 		if conn, err := m.DialAgent(t.Context()); err == nil {
-			conn.Close()
+			hangUp(conn)
 			t.Error("connected with the agent of a machine without one")
 		}
 	})
