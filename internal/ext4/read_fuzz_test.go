@@ -121,7 +121,7 @@ func readAll(fs *ext4.FS) {
 
 // TestOpenRefuses tries disks that are not what they say.
 func TestOpenRefuses(t *testing.T) {
-	file := stockDisk(t, t.TempDir(), "64M", "-O", "^metadata_csum")
+	file := stockDisk(t, t.TempDir(), "8M", "-O", "^metadata_csum")
 	disk, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

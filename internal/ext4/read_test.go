@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -227,8 +226,8 @@ func compareContent(t *testing.T, fs *ext4.FS, in *ext4.Inode, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
-	if err != nil || !bytes.Equal(got, want) {
+	got := make([]byte, f.Size())
+	if n, err := f.ReadAt(got, 0); n < len(got) || !bytes.Equal(got, want) {
 		t.Errorf("%s: content differs (%v)", path, err)
 	}
 	for _, r := range f.Runs() {

@@ -1,7 +1,6 @@
 package ext4_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -89,31 +88,6 @@ func TestBackupsAndGrowth(t *testing.T) {
 	}
 }
 
-func copyDisk(t testing.TB, dst, src string) {
-	t.Helper()
-	data, err := os.ReadFile(src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Create(dst)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for at := 0; at < len(data); at += mib {
-		part := data[at:min(at+mib, len(data))]
-		if bytes.Count(part, []byte{0}) == len(part) {
-			continue
-		}
-		if _, err := f.WriteAt(part, int64(at)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := f.Truncate(int64(len(data))); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestLikeStockMke2fs compares the superblock with the one mke2fs makes.
 func TestLikeStockMke2fs(t *testing.T) {
 	for _, size := range []int64{ext4.MinSize, 256 * mib, 1 << 30, 20 << 30} {
@@ -158,11 +132,11 @@ func fieldOf(text, field string) string {
 func TestB1SizeErrorOnlyWhenItDoesNotFit(t *testing.T) {
 	for _, direct := range []int{-1, 0, 1} {
 		w := newWorld(t)
-		w.file("gone", strings.Repeat("g", 200*mib)) // more than the disk
-		w.file("stays", strings.Repeat("s", 20*mib))
+		w.file("gone", strings.Repeat("g", 70*mib)) // more than the disk
+		w.file("stays", strings.Repeat("s", 8*mib))
 		w.layer()
 		w.file("gone", "")
-		w.file("more", strings.Repeat("m", 20*mib))
+		w.file("more", strings.Repeat("m", 8*mib))
 		o := options()
 		o.Direct, o.Size = direct, ext4.MinSize
 		disk := w.write(o)
