@@ -9,7 +9,10 @@ import (
 // depmod returns the files that modprobe(8) reads, as depmod(8) would make
 // them; packages leave that to their installation. Symbols are left out: the
 // kernel asks for modules by name or alias.
-func depmod(x *index, infos []modinfo) map[string][]byte {
+//
+// order has the place of a module in the order in which they were linked: of
+// several modules with one alias the first is tried first.
+func depmod(x *index, infos []modinfo, order map[string]int) map[string][]byte {
 	byName := map[string]*indexed{}
 	for i := range x.Modules {
 		byName[x.Modules[i].Name] = &x.Modules[i]
@@ -20,18 +23,22 @@ func depmod(x *index, infos []modinfo) map[string][]byte {
 	alias.WriteString("# Aliases extracted from modules themselves.\n")
 	for i := range x.Modules {
 		m := &x.Modules[i]
+		place, ok := order[m.Path]
+		if !ok {
+			place = len(order) + i
+		}
 		line := m.Path + ":"
 		for _, d := range allDepends(byName, m) {
 			line += " " + d.Path
 		}
 		dep.WriteString(line + "\n")
-		depIndex.add(m.Name, line, uint32(i))
+		depIndex.add(m.Name, line, uint32(place))
 		for _, a := range infos[i].aliases {
 			alias.WriteString("alias " + a + " " + m.Name + "\n")
-			aliasIndex.add(aliasKey(a), m.Name, uint32(i))
+			aliasIndex.add(aliasKey(a), m.Name, uint32(place))
 		}
-		if len(infos[i].pre) > 0 {
-			soft.WriteString("softdep " + m.Name + " pre: " + strings.Join(infos[i].pre, " ") + "\n")
+		for _, s := range infos[i].soft {
+			soft.WriteString("softdep " + m.Name + " " + s + "\n")
 		}
 	}
 	for i, name := range x.Builtin {

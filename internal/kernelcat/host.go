@@ -34,6 +34,9 @@ func (g *gathering) host(ctx context.Context, release string) error {
 			break
 		}
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("neither /boot/vmlinuz-%s nor /lib/modules/%s/vmlinuz: %w", release, release, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,8 @@ const maxModinfo = 4 << 20
 type modinfo struct {
 	name    string
 	depends []string // modules that must be there before
-	pre     []string // modules or aliases that should be there before, where there are any
+	soft    []string // as modprobe.d(5) has it
+	pre     []string // what soft wants before: modules or aliases
 	aliases []string
 }
 
@@ -57,6 +58,7 @@ func parseTags(data []byte) (m modinfo) {
 				}
 			}
 		case "softdep":
+			m.soft = append(m.soft, value)
 			m.pre = append(m.pre, softBefore(value)...)
 		case "alias":
 			m.aliases = append(m.aliases, value)

@@ -83,30 +83,14 @@ func belowModules(name, release string) string {
 	return ""
 }
 
-// makeIndex reads what the modules say of themselves.
+// makeIndex reads what the modules say of themselves, and adds what
+// modprobe(8) reads where that lacks.
 func (s *moduleSet) makeIndex() error {
-	hasDep := false
 	var infos []modinfo
-	for _, f := range s.files {
-		if f.from.in.Type != fstree.Regular {
-			continue
-		}
-		switch f.path {
-		case "modules.dep":
-			hasDep = true
-		case "modules.builtin":
-			data, err := f.tree.read(f.from, maxModinfo)
-			if err != nil {
-				return err
-			}
-			for _, line := range lines(data) {
-				if name := moduleFile(line); name != "" {
-					s.index.Builtin = append(s.index.Builtin, name)
-				}
-			}
-		}
+	for i := range s.files {
+		f := &s.files[i]
 		name := moduleFile(f.path)
-		if name == "" {
+		if name == "" || f.from.in.Type != fstree.Regular {
 			continue
 		}
 		info, err := f.modinfo()
@@ -117,19 +101,57 @@ func (s *moduleSet) makeIndex() error {
 		infos = append(infos, info)
 		s.index.add(f.path, info)
 	}
+	builtin, err := s.text("modules.builtin")
+	if err != nil {
+		return err
+	}
+	for _, line := range builtin {
+		if name := moduleFile(line); name != "" {
+			s.index.Builtin = append(s.index.Builtin, name)
+		}
+	}
 	slices.Sort(s.index.Builtin)
-	if hasDep || len(infos) == 0 {
+	if s.find("modules.dep") != nil || len(infos) == 0 {
 		return nil
 	}
-	for name, data := range depmod(&s.index, infos) {
-		// What there is of the package's own stays.
-		if !slices.ContainsFunc(s.files, func(f moduleFileEntry) bool { return f.path == name }) {
+	linked, err := s.text("modules.order")
+	if err != nil {
+		return err
+	}
+	order := map[string]int{}
+	for i, line := range linked {
+		order[line] = i
+	}
+	for name, data := range depmod(&s.index, infos, order) {
+		if s.find(name) == nil { // what there is of the package's own stays
 			s.files = append(s.files, moduleFileEntry{path: name, data: data})
 		}
 	}
 	s.sort()
 	return nil
 }
+
+func (s *moduleSet) find(name string) *moduleFileEntry {
+	for i := range s.files {
+		if s.files[i].path == name {
+			return &s.files[i]
+		}
+	}
+	return nil
+}
+
+// text returns the lines of a file of the set, none where it is not there.
+func (s *moduleSet) text(name string) ([]string, error) {
+	f := s.find(name)
+	if f == nil || f.from.in.Type != fstree.Regular {
+		return nil, nil
+	}
+	data, err := f.tree.read(f.from, maxText)
+	return lines(data), err
+}
+
+// maxText bounds modules.order and modules.builtin in bytes.
+const maxText = 16 << 20
 
 func (f *moduleFileEntry) modinfo() (modinfo, error) {
 	stored, err := f.tree.read(f.from, maxModule)

@@ -99,6 +99,9 @@ func (s *Store) pullSource(ctx context.Context, text, name, sha256 string, o Opt
 	if err := g.gather(ctx, src); err != nil {
 		return nil, false, fmt.Errorf("kernel from %s: %w", src.text, err)
 	}
+	if g.record != nil && g.record.Origin != "" {
+		g.origin = g.record.Origin
+	}
 	built, err := g.assemble(ctx)
 	if err != nil {
 		return nil, false, fmt.Errorf("kernel from %s: %w", src.text, err)
