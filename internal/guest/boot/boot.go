@@ -102,7 +102,10 @@ func (m *machine) settle() {
 	if err := addEntropy(m.config.Entropy); err != nil {
 		m.note("%v", err)
 	}
-	set, err := setClock(time.Unix(0, m.config.Time), m.config.Time != 0)
+	if m.config.Time == 0 {
+		return
+	}
+	set, err := setClock(time.Unix(0, m.config.Time))
 	if err != nil {
 		m.note("%v", err)
 	}

@@ -9,9 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDrift is how far the clock may be from the host's: that of a PC has a
-// resolution of one second.
-const maxDrift = time.Second
+// How far the clock may be from the host's. It is never behind the host's at
+// start plus the kernel's uptime, but for the resolution of a PC's clock, one
+// second; and ahead of that by what the monitor and the firmware needed to
+// start the kernel.
+const (
+	maxBehind = time.Second
+	maxAhead  = 2 * time.Minute
+)
 
 // uptime is the time since the kernel started, 0 where it is not known.
 func uptime() time.Duration {
@@ -22,16 +27,21 @@ func uptime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// setClock sets the clock when it is far from what the host's was at start
-// plus the time since then.
-func setClock(start time.Time, known bool) (set bool, err error) {
-	if !known {
+// isOff reports whether a clock that shows now is wrong where the host's
+// showed start and the kernel has run for up since.
+func isOff(now, start time.Time, up time.Duration) bool {
+	drift := now.Sub(start.Add(up))
+	return drift < -maxBehind || drift > maxAhead
+}
+
+// setClock sets a clock that is wrong. start is the host's when the machine
+// was started.
+func setClock(start time.Time) (set bool, err error) {
+	up := uptime()
+	if !isOff(time.Now(), start, up) {
 		return false, nil
 	}
-	want := start.Add(uptime())
-	if drift := time.Since(want); drift.Abs() <= maxDrift {
-		return false, nil
-	}
+	want := start.Add(up)
 	tv := unix.NsecToTimeval(want.UnixNano())
 	if err := unix.Settimeofday(&tv); err != nil {
 		return false, fmt.Errorf("set clock: %w", err)

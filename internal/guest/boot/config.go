@@ -103,12 +103,15 @@ func notInHostname(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-'
 }
 
+// whitespace would begin another word or line of a configuration file.
+const whitespace = " \t\r\n\x00"
+
 func checkNetwork(n *guest.Network) error {
 	if n.Device == "" {
 		if n.Address != "" || n.Gateway != "" {
 			return errors.New("network without a device")
 		}
-	} else if len(n.Device) > maxDevice || strings.ContainsAny(n.Device, "/ \t\n\x00") {
+	} else if len(n.Device) > maxDevice || strings.ContainsAny(n.Device, "/"+whitespace) {
 		return fmt.Errorf("network device %q", n.Device)
 	}
 	if n.Address != "" {
@@ -122,12 +125,13 @@ func checkNetwork(n *guest.Network) error {
 		}
 	}
 	for _, s := range n.DNS {
-		if _, err := netip.ParseAddr(s); err != nil {
+		// The zone of an address may have any character.
+		if _, err := netip.ParseAddr(s); err != nil || strings.ContainsAny(s, whitespace) {
 			return fmt.Errorf("name server %q", s)
 		}
 	}
 	for _, s := range n.Search {
-		if s == "" || strings.ContainsAny(s, " \t\r\n\x00") {
+		if s == "" || strings.ContainsAny(s, whitespace) {
 			return fmt.Errorf("search domain %q", s)
 		}
 	}

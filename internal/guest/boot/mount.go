@@ -69,7 +69,7 @@ func mountAll(list []mount, readOnly bool, note func(format string, args ...any)
 
 func essential(target string) bool { return target == "/proc" || target == "/dev" }
 
-var errNoPoint = errors.New("no such folder in the image, and the root file system is read-only")
+var errNoPoint = errors.New("it is missing in the image, and the root file system is read-only")
 
 // makePoint makes the folder target where it is missing.
 func makePoint(target string, readOnly bool) error {

@@ -7,6 +7,7 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -58,14 +59,23 @@ func Pair() (boot, agent *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
 }
 
-// Open returns the agent's end in the agent's process: descriptor FD.
-func Open() (*os.File, error) {
+// Open returns the agent's end in the agent's process, which is descriptor
+// FD, and the configuration, which is the first message there.
+func Open() (*os.File, *guest.Config, error) {
 	unix.CloseOnExec(FD)
 	// The runtime waits on a descriptor without a thread only where it does not block.
 	if err := unix.SetNonblock(FD, true); err != nil {
-		return nil, fmt.Errorf("open control socket: %w", err)
+		return nil, nil, fmt.Errorf("open control socket: %w", err)
 	}
-	return os.NewFile(FD, "control"), nil
+	f := os.NewFile(FD, "control")
+	m, err := Receive(f)
+	if err == nil && m.Config == nil {
+		err = errors.New("receive control message: the first is no configuration")
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, m.Config, nil
 }
 
 // Send sends one message. It may be called by several goroutines.

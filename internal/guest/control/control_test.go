@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -69,5 +70,32 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 	if m, err := Receive(agent); err == nil {
 		t.Errorf("what is no message was received: %v", m)
+	}
+}
+
+// The agent finds its end at FD: the test is its own child.
+func TestOpen(t *testing.T) {
+	if os.Getenv("CONTROL_TEST_AGENT") != "" {
+		f, c, err := Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Send(f, Message{Rooted: c.Hostname == "box"}); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	boot, agent := pair(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestOpen$")
+	cmd.Env = append(os.Environ(), "CONTROL_TEST_AGENT=1")
+	cmd.ExtraFiles = []*os.File{agent}
+	if err := Send(boot, Message{Config: &guest.Config{Hostname: "box"}}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if m, err := Receive(boot); err != nil || !m.Rooted {
+		t.Errorf("answer: %+v, %v", m, err)
 	}
 }
