@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/guest"
+)
+
+// text is a payload that is one SSH string.
+type text struct{ Text string }
+
+// serveGlobal answers the requests of one connection that are about the
+// machine. A refusal carries the error as text.
+func (a *agent) serveGlobal(ctx context.Context, requests <-chan *ssh.Request) {
+	for req := range requests {
+		answer, err := a.global(ctx, req)
+		if !req.WantReply {
+			continue
+		}
+		if err != nil {
+			req.Reply(false, []byte(err.Error())) //nolint:errcheck // the connection has ended
+			continue
+		}
+		req.Reply(true, answer) //nolint:errcheck // likewise
+	}
+}
+
+func (a *agent) global(ctx context.Context, req *ssh.Request) ([]byte, error) {
+	switch req.Type {
+	case guest.RequestStatus:
+		b, err := json.Marshal(a.status())
+		return ssh.Marshal(text{string(b)}), err
+	case guest.RequestClock:
+		var c guest.Clock
+		if err := decode(req.Payload, &c); err != nil {
+			return nil, err
+		}
+		return nil, setClock(c.Time)
+	case guest.RequestPowerOff:
+		var p guest.PowerOff
+		if err := decode(req.Payload, &p); err != nil {
+			return nil, err
+		}
+		return nil, a.powerOff(ctx, time.Duration(max(0, p.Grace))*time.Millisecond)
+	}
+	return nil, fmt.Errorf("no request is named %q", req.Type)
+}
+
+// decode reads a payload that is one SSH string with JSON in it.
+func decode(payload []byte, v any) error {
+	var t text
+	if err := ssh.Unmarshal(payload, &t); err != nil {
+		return fmt.Errorf("read request: %w", err)
+	}
+	if err := json.Unmarshal([]byte(t.Text), v); err != nil {
+		return fmt.Errorf("read request: %w", err)
+	}
+	return nil
+}
+
+func (a *agent) status() guest.Status {
+	s := guest.Status{Version: guest.Version, Init: a.config.Init, Uptime: sinceBoot()}
+	a.root.mu.Lock()
+	s.Ready, s.Notes = a.root.since, a.root.notes
+	if err := a.root.err; err != nil {
+		s.Notes = append(s.Notes[:len(s.Notes):len(s.Notes)], err.Error())
+	}
+	a.root.mu.Unlock()
+	used, err := memoryUsed()
+	if err != nil {
+		s.Notes = append(s.Notes[:len(s.Notes):len(s.Notes)], err.Error())
+	}
+	s.Memory = used
+	return s
+}
+
+// memoryUsed is what the kernel does not call available (proc(5), meminfo).
+func memoryUsed() (int64, error) {
+	content, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, fmt.Errorf("read memory in use: %w", err)
+	}
+	kib := map[string]int64{}
+	for line := range strings.Lines(string(content)) {
+		name, rest, _ := strings.Cut(line, ":")
+		if name != "MemTotal" && name != "MemAvailable" {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read memory in use: %w", err)
+		}
+		kib[name] = n
+	}
+	return (kib["MemTotal"] - kib["MemAvailable"]) << 10, nil
+}
+
+// setClock sets the machine's clock, in nanoseconds since 1970.
+func setClock(nanoseconds int64) error {
+	if nanoseconds <= 0 {
+		return errors.New("set clock: no time given")
+	}
+	now := unix.NsecToTimespec(nanoseconds)
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return fmt.Errorf("set clock: %w", err)
+	}
+	return nil
+}

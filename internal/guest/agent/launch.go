@@ -1,0 +1,185 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/guest"
+)
+
+// dirMode is the mode of working directories that are made.
+const dirMode = 0o755
+
+// Exit codes of commands that do not start, as shells have them.
+const (
+	exitCannotRun = 126
+	exitNotFound  = 127
+)
+
+// A launch is a process to be, with nothing left to look up.
+type launch struct {
+	path    string
+	argv    []string
+	env     []string
+	dir     string
+	account *account
+	stdin   bool
+	tty     *tty
+}
+
+// etc returns the databases of the root that the process is in.
+func etc() databases { return databases{passwd: "/etc/passwd", group: "/etc/group"} }
+
+// commandLaunch prepares a guest.Command.
+func commandLaunch(c *guest.Command, t *tty) (*launch, error) {
+	if err := checkCommand(c); err != nil {
+		return nil, err
+	}
+	acc, err := etc().find(c.User)
+	if err != nil {
+		return nil, err
+	}
+	l := &launch{argv: c.Args, dir: filepath.Join("/", c.Dir), account: acc, stdin: c.Stdin, tty: t}
+	l.env = environ(c.Env, "HOME="+acc.home, "PATH="+guest.DefaultPath)
+	if t != nil {
+		l.env = environ(l.env, "TERM="+t.term)
+	}
+	if err := makeDir(l.dir); err != nil {
+		return nil, err
+	}
+	l.path, err = lookPath(c.Args[0], l.dir, valueOf(l.env, "PATH"))
+	return l, err
+}
+
+// checkCommand refuses what no process could be given.
+func checkCommand(c *guest.Command) error {
+	if len(c.Args) == 0 || c.Args[0] == "" {
+		return errors.New("no command given")
+	}
+	for _, s := range c.Args {
+		if strings.ContainsRune(s, 0) {
+			return errors.New("an argument has a zero byte")
+		}
+	}
+	for _, s := range c.Env {
+		name, _, ok := strings.Cut(s, "=")
+		if !ok || name == "" || strings.ContainsRune(s, 0) {
+			return fmt.Errorf("environment %q is not NAME=value", s)
+		}
+	}
+	if strings.ContainsRune(c.Dir, 0) {
+		return errors.New("the working directory has a zero byte")
+	}
+	return nil
+}
+
+// loginLaunch prepares a user's login shell, which runs command if there is
+// one.
+func loginLaunch(user, command string, env []string, t *tty) (*launch, error) {
+	acc, err := etc().find(user)
+	if err != nil {
+		return nil, err
+	}
+	l := &launch{path: acc.shell, account: acc, stdin: true, tty: t, dir: acc.home}
+	name := filepath.Base(acc.shell)
+	l.argv = []string{"-" + name}
+	if command != "" {
+		l.argv = []string{name, "-c", command}
+	}
+	if info, err := os.Stat(l.dir); err != nil || !info.IsDir() {
+		l.dir = "/" // as login(1) does, and homes of system users are often missing
+	}
+	account := orDefault(acc.name, user)
+	l.env = environ(env, "HOME="+acc.home, "PATH="+guest.DefaultPath, "USER="+account, "LOGNAME="+account, "SHELL="+acc.shell)
+	if t != nil {
+		l.env = environ(l.env, "TERM="+t.term)
+	}
+	return l, nil
+}
+
+// environ returns env with the defaults whose names it lacks. Of several
+// entries of one name the last counts.
+func environ(env []string, defaults ...string) []string {
+	place := make(map[string]int, len(env))
+	var out []string
+	for _, s := range env {
+		name, _, _ := strings.Cut(s, "=")
+		if i, ok := place[name]; ok {
+			out[i] = s
+			continue
+		}
+		place[name] = len(out)
+		out = append(out, s)
+	}
+	for _, s := range defaults {
+		name, _, _ := strings.Cut(s, "=")
+		if _, ok := place[name]; !ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func valueOf(env []string, name string) string {
+	for _, s := range env {
+		if value, ok := strings.CutPrefix(s, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// makeDir makes a working directory that is missing, as docker does.
+func makeDir(dir string) error {
+	if info, err := os.Stat(dir); err == nil {
+		if !info.IsDir() {
+			return &fs.PathError{Op: "chdir", Path: dir, Err: unix.ENOTDIR}
+		}
+		return nil // whether its user may enter is seen when the process does
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return fmt.Errorf("make working directory: %w", err)
+	}
+	return nil
+}
+
+// lookPath finds the program that name means to a process in dir.
+func lookPath(name, dir, path string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil // the kernel judges it
+	}
+	found := fmt.Errorf("%s: %w in PATH", name, unix.ENOENT)
+	for _, in := range filepath.SplitList(path) {
+		full := filepath.Join(in, name)
+		if !filepath.IsAbs(full) {
+			full = filepath.Join(dir, full) // also "", which means the working directory
+		}
+		info, err := os.Stat(full)
+		if err != nil {
+			continue // as every shell does: another may have it
+		}
+		if info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return full, nil
+		}
+		found = fmt.Errorf("%s: %w", full, fs.ErrPermission)
+	}
+	return "", found
+}
+
+// exitCode is what a shell would say of a command that did not start.
+func exitCode(err error) int {
+	var path *fs.PathError
+	if errors.As(err, &path) && (path.Op == "chdir" || path.Op == "mkdir") {
+		return exitCannotRun
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return exitNotFound
+	}
+	return exitCannotRun
+}

@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxDatabase is how many bytes of /etc/passwd and /etc/group are read.
+const maxDatabase = 8 << 20
+
+// maxGroups is how many groups a process can be in (NGROUPS_MAX).
+const maxGroups = 65536
+
+// An account is who a process runs as.
+type account struct {
+	name     string // "" for a number without an entry
+	uid, gid uint32
+	groups   []uint32 // supplementary
+	home     string
+	shell    string
+}
+
+// databases are the image's files of users and groups. A file that is
+// missing is empty: numbers and root need none.
+type databases struct{ passwd, group string }
+
+// find resolves user[:group] by docker's rules: each part is a name or a
+// number, and a number needs no entry. A user's supplementary groups are those
+// of the group file, but none where a group is given. "" is user 0.
+func (d databases) find(spec string) (*account, error) {
+	user, group, _ := strings.Cut(spec, ":")
+	acc, err := d.findUser(user)
+	if err != nil {
+		return nil, err
+	}
+	content, err := readDatabase(d.group)
+	if err != nil {
+		return nil, err
+	}
+	if group == "" {
+		if acc.name != "" {
+			acc.groups = groupsOf(content, acc.name)
+		}
+		return acc, nil
+	}
+	number, numeric := parseID(group)
+	for fields := range entries(content, 3) {
+		gid, ok := parseID(string(fields[2]))
+		if ok && (string(fields[0]) == group || numeric && gid == number) {
+			acc.gid = gid
+			return acc, nil
+		}
+	}
+	if !numeric {
+		return nil, fmt.Errorf("no group %q in %s", group, d.group)
+	}
+	acc.gid = number
+	return acc, nil
+}
+
+func (d databases) findUser(user string) (*account, error) {
+	content, err := readDatabase(d.passwd)
+	if err != nil {
+		return nil, err
+	}
+	number, numeric := parseID(user)
+	if user == "" {
+		number, numeric = 0, true
+	}
+	for fields := range entries(content, 7) {
+		uid, okUID := parseID(string(fields[2]))
+		gid, okGID := parseID(string(fields[3]))
+		if okUID && okGID && (user != "" && string(fields[0]) == user || numeric && uid == number) {
+			return &account{
+				name: string(fields[0]), uid: uid, gid: gid,
+				home: orDefault(string(fields[5]), "/"), shell: orDefault(string(fields[6]), "/bin/sh"),
+			}, nil
+		}
+	}
+	acc := &account{uid: number, home: "/", shell: "/bin/sh"}
+	if user == "root" {
+		acc.name, acc.home, numeric = user, "/root", true
+	}
+	if !numeric {
+		return nil, fmt.Errorf("no user %q in %s", user, d.passwd)
+	}
+	return acc, nil
+}
+
+func groupsOf(content []byte, user string) []uint32 {
+	var groups []uint32
+	for fields := range entries(content, 4) {
+		gid, ok := parseID(string(fields[2]))
+		if !ok || len(groups) == maxGroups {
+			continue // an entry that no program could use
+		}
+		for member := range bytes.SplitSeq(fields[3], []byte(",")) {
+			if string(bytes.TrimSpace(member)) == user {
+				groups = append(groups, gid)
+				break
+			}
+		}
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups)
+}
+
+// entries yields the fields of each line that has at least n. Other lines,
+// such as comments and those of NIS, are none of ours to judge.
+func entries(content []byte, n int) func(yield func([][]byte) bool) {
+	return func(yield func([][]byte) bool) {
+		for line := range bytes.Lines(content) {
+			fields := bytes.Split(bytes.TrimSpace(line), []byte(":"))
+			if len(fields) >= n && !yield(fields) {
+				return
+			}
+		}
+	}
+}
+
+// parseID reads a user's or group's number. The greatest stands for "leave it"
+// in system calls, and is none.
+func parseID(s string) (uint32, bool) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err == nil && n < 1<<32-1
+}
+
+// readDatabase reads a file of the image's, which may be anything.
+func readDatabase(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxDatabase {
+		return nil, fmt.Errorf("read users: %s is no regular file of at most %d bytes", path, maxDatabase)
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxDatabase))
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	return content, nil
+}

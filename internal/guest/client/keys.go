@@ -1,0 +1,48 @@
+package client
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"fmt"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Keys are what host and machine know each other by: one pair for each, made
+// for one machine.
+type Keys struct {
+	HostPrivate   string // OpenSSH's PEM; for guest.Config.HostKey
+	HostPublic    string // a line as in authorized_keys, ending in a newline
+	ClientPrivate string // OpenSSH's PEM, as ssh(1) reads it
+	ClientPublic  string // a line as in authorized_keys; for guest.Config.ClientKeys
+}
+
+// NewKeys makes new keys.
+func NewKeys() (Keys, error) {
+	var k Keys
+	var err error
+	if k.HostPrivate, k.HostPublic, err = newPair("banger machine"); err != nil {
+		return Keys{}, err
+	}
+	if k.ClientPrivate, k.ClientPublic, err = newPair("banger"); err != nil {
+		return Keys{}, err
+	}
+	return k, nil
+}
+
+func newPair(comment string) (private, public string, err error) {
+	pub, priv, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return "", "", fmt.Errorf("make key: %w", err)
+	}
+	block, err := ssh.MarshalPrivateKey(priv, comment)
+	if err != nil {
+		return "", "", fmt.Errorf("make key: %w", err)
+	}
+	line, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		return "", "", fmt.Errorf("make key: %w", err)
+	}
+	return string(pem.EncodeToMemory(block)), string(ssh.MarshalAuthorizedKey(line)), nil
+}
