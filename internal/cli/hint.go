@@ -18,7 +18,10 @@ import (
 // hint returns what a user can do about err, or "".
 func hint(err error) string {
 	if limit, ok := errors.AsType[*fstree.LimitError](err); ok {
-		return limitHint(limit)
+		return limitHint(limit.Option)
+	}
+	if limit, ok := errors.AsType[*imagepull.LimitError](err); ok {
+		return limitHint(limit.Option)
 	}
 	if tool, ok := errors.AsType[*e2fs.MissingToolError](err); ok {
 		return "install e2fsprogs (apt install e2fsprogs) for " + tool.Name + ", or use --builder=native"
@@ -80,12 +83,12 @@ func neededSize(err error) int64 {
 	return 0
 }
 
-func limitHint(limit *fstree.LimitError) string {
+func limitHint(option string) string {
 	switch {
-	case limit.Option == "":
+	case option == "":
 		return ""
-	case limit.Option[0] == '-':
-		return "if the image can be trusted with more, raise " + limit.Option
+	case option[0] == '-':
+		return "if the image can be trusted with more, raise " + option
 	}
-	return "if the image can be trusted with more, raise " + limit.Option + " in the configuration file"
+	return "if the image can be trusted with more, raise " + option + " in the configuration file"
 }

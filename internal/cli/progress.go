@@ -30,7 +30,7 @@ func (a *app) startProgress() reporter {
 	}
 	if mode == "auto" {
 		mode = "plain"
-		if f, ok := a.err.(*os.File); ok && !a.verbose && term.IsTerminal(int(f.Fd())) {
+		if !a.verbose && hasRows(a.err) {
 			mode = "bars"
 		}
 	}
@@ -47,6 +47,17 @@ func (a *app) startProgress() reporter {
 		p.since = time.Now()
 	}
 	return p
+}
+
+// hasRows reports whether w is a terminal that bars can be drawn on: some, such
+// as serial consoles, do not know how large they are.
+func hasRows(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, rows, err := term.GetSize(int(f.Fd()))
+	return err == nil && rows > 0
 }
 
 type silence struct{}

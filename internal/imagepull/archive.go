@@ -236,7 +236,7 @@ func readEntry(f files, name string, limit int64) ([]byte, error) {
 	}
 	defer r.Close()
 	if size > limit {
-		return nil, fmt.Errorf("%s has %d bytes, the limit is %d", clean(name), size, limit)
+		return nil, tooLarge(clean(name), size, limit)
 	}
 	data, err := readAll(r, min(size, math.MaxInt32))
 	if err == nil && int64(len(data)) != size {

@@ -82,7 +82,7 @@ func (a *archive) savedConfig(s *savedImage, want platform, o Options) (*Image, 
 		return nil, nil, err
 	}
 	if len(s.Layers) > o.maxLayers() {
-		return nil, nil, fmt.Errorf("image has %d layers, the limit is %d", len(s.Layers), o.maxLayers())
+		return nil, nil, tooManyLayers(len(s.Layers), o.maxLayers())
 	}
 	if len(diffIDs) != len(s.Layers) {
 		return nil, nil, fmt.Errorf("manifest has %d layers, its configuration %d", len(s.Layers), len(diffIDs))

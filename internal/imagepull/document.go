@@ -157,7 +157,7 @@ func (d *document) checkImage(maxLayers int) error {
 		return &artifactError{clean(t)}
 	}
 	if len(d.Layers) > maxLayers {
-		return fmt.Errorf("image has %d layers, the limit is %d", len(d.Layers), maxLayers)
+		return tooManyLayers(len(d.Layers), maxLayers)
 	}
 	for _, l := range d.Layers {
 		b, err := l.blob()

@@ -54,6 +54,26 @@ func (e *LayerError) Error() string {
 
 func (e *LayerError) Unwrap() error { return e.Err }
 
+// A LimitError says which limit an image exceeds, and which key of the
+// configuration raises it.
+type LimitError struct {
+	What   string // what is limited and how much of it there is
+	Limit  int64
+	Option string
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("%s, the limit is %d (set by %s)", e.What, e.Limit, e.Option)
+}
+
+func tooManyLayers(have, limit int) error {
+	return &LimitError{fmt.Sprintf("image has %d layers", have), int64(limit), "limits.layers"}
+}
+
+func tooLarge(document string, size, limit int64) error {
+	return &LimitError{fmt.Sprintf("%s has %d bytes", document, size), limit, "limits.json"}
+}
+
 // A PlatformError says that an image is not to be had for a platform.
 type PlatformError struct {
 	Want string   // os/arch[/variant]

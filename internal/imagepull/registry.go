@@ -154,6 +154,9 @@ func (r *registry) manifestOnce(ctx context.Context, identifier string) ([]byte,
 	}
 	defer a.Body.Close()
 	data, err := readAll(a.Body, r.maxJSON)
+	if int64(len(data)) > r.maxJSON {
+		err = &LimitError{"longer than expected", r.maxJSON, "limits.json"}
+	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read manifest: %w", err)
 	}
@@ -163,7 +166,7 @@ func (r *registry) manifestOnce(ctx context.Context, identifier string) ([]byte,
 // blobBytes fetches a blob that is a document.
 func (r *registry) blobBytes(ctx context.Context, b blob) ([]byte, error) {
 	if b.size > r.maxJSON {
-		return nil, fmt.Errorf("document %s has %d bytes, the limit is %d", b.digest, b.size, r.maxJSON)
+		return nil, tooLarge("document "+string(b.digest), b.size, r.maxJSON)
 	}
 	retry := r.retrier()
 	for {

@@ -152,7 +152,7 @@ func (r *resolver) read(ctx context.Context, b blob, fetch func(context.Context,
 		return nil, fmt.Errorf("index leads to more than %d documents", maxDocuments)
 	}
 	if b.size > r.maxJSON {
-		return nil, fmt.Errorf("document %s has %d bytes, the limit is %d", b.digest, b.size, r.maxJSON)
+		return nil, tooLarge("document "+string(b.digest), b.size, r.maxJSON)
 	}
 	return fetch(ctx, b)
 }

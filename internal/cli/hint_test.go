@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/banger-vm/banger/internal/e2fs"
+	"github.com/banger-vm/banger/internal/ext4"
+	"github.com/banger-vm/banger/internal/fstree"
+	"github.com/banger-vm/banger/internal/imagepull"
+	"github.com/banger-vm/banger/internal/rootfs"
+)
+
+// Each error that a user can do something about comes with a hint, however
+// deep it lies.
+func TestHints(t *testing.T) {
+	for _, row := range []struct {
+		err  error
+		want string
+	}{
+		{imagepull.ErrNotFound, "check the name and the tag"},
+		{imagepull.ErrUnauthorized, "docker login"},
+		{imagepull.ErrPlainHTTP, "--plain-http"},
+		{imagepull.ErrNetwork, "proxy"},
+		{&imagepull.LimitError{Option: "limits.json"}, "limits.json in the configuration file"},
+		{&fstree.LimitError{Option: "--max-inodes"}, "raise --max-inodes"},
+		{&fstree.LimitError{}, ""},
+		{fstree.ErrDotDot, "--paths=scoped"},
+		{&e2fs.MissingToolError{Name: "mkfs.ext4"}, "apt install e2fsprogs"},
+		{&ext4.SizeError{Need: 5<<20 + 1}, "--size=6M is enough"},
+		{&e2fs.SizeError{Need: 64 << 20}, "--size=64M is enough"},
+		{rootfs.ErrExists, "--force"},
+		{&os.PathError{Op: "write", Path: "disk", Err: syscall.ENOSPC}, "banger image prune"},
+		{&os.PathError{Op: "write", Path: "disk", Err: syscall.EDQUOT}, "banger image prune"},
+		{&os.PathError{Op: "open", Path: "disk", Err: syscall.EACCES}, "who owns"},
+		{errors.New("something else"), ""},
+	} {
+		err := fmt.Errorf("pulling app: %w", errors.Join(row.err, errors.New("close: too")))
+		if got := hint(err); !strings.Contains(got, row.want) || (got == "") != (row.want == "") {
+			t.Errorf("%v: hint %q, want %q", row.err, got, row.want)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/creack/pty"
+
+	"github.com/banger-vm/banger/internal/rootfs"
+)
+
+const layerDigest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+// show runs the events of a small build through what --progress gives.
+func show(a *app) {
+	p := a.startProgress()
+	for _, e := range []rootfs.Event{
+		{Step: rootfs.StepResolve, Text: "app:1"},
+		{Step: rootfs.StepLayer, Layer: 1, Layers: 2, Digest: layerDigest, Done: 512, Total: 1024},
+		{Step: rootfs.StepNotice, Text: "trying again"},
+		{Step: rootfs.StepLayer, Layer: 1, Layers: 2, Digest: layerDigest, Done: 1024, Total: 1024, Finished: true},
+		{Step: rootfs.StepLayer, Layer: 2, Layers: 2, Done: 0, Total: 2048},
+		{Step: rootfs.StepMerge, Done: 7, Finished: true},
+		{Step: rootfs.StepBuild, Done: 0, Total: 4096},
+		{Step: rootfs.StepBuild, Done: 4096, Total: 4096, Finished: true},
+	} {
+		p.event(e)
+	}
+	p.close() // with one layer unfinished, as after an error
+}
+
+func TestProgressModes(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		app  app
+		want []string
+		none []string
+	}{
+		{"a pipe", app{progress: "auto"}, []string{"resolving app:1\n", "layer 1/2 aaaaaaaaaaaa 1KiB, done\n", "trying again\n", "merged 7 inodes\n"}, []string{"512"}},
+		{"with seconds", app{progress: "auto", verbose: true}, []string{"0.0", "s resolving app:1\n"}, nil},
+		{"quiet", app{progress: "auto", quiet: true}, nil, []string{"a"}},
+		{"none", app{progress: "none"}, nil, []string{"a"}},
+		{"quiet lines that are asked for", app{progress: "plain", quiet: true}, []string{"resolving app:1\n"}, nil},
+	} {
+		var out bytes.Buffer
+		row.app.err = &out
+		show(&row.app)
+		expectText(t, row.name, out.String(), row.want, row.none)
+	}
+}
+
+func expectText(t *testing.T, name, got string, want, none []string) {
+	t.Helper()
+	for _, text := range want {
+		if !strings.Contains(got, text) {
+			t.Errorf("%s: no %q in %q", name, text, got)
+		}
+	}
+	for _, text := range none {
+		if strings.Contains(got, text) {
+			t.Errorf("%s: %q in %q", name, text, got)
+		}
+	}
+}
+
+func TestProgressAsJSON(t *testing.T) {
+	var out bytes.Buffer
+	show(&app{err: &out, progress: "json"})
+	events := 0
+	for dec := json.NewDecoder(&out); dec.More(); events++ {
+		var e rootfs.Event
+		if err := dec.Decode(&e); err != nil || e.Step == "" {
+			t.Fatalf("event %d: %+v, %v", events, e, err)
+		}
+	}
+	if events != 8 {
+		t.Errorf("%d events, want 8", events)
+	}
+}
+
+func TestProgressOnATerminal(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		rows uint16
+		want []string
+	}{
+		{"bars", 30, []string{"layer 1/2 aaaaaaaaaaaa", "1.0 KiB / 1.0 KiB done", "layer 2/2 tar", "trying again", "disk"}},
+		{"a terminal that does not say its size", 0, []string{"layer 1/2 aaaaaaaaaaaa 1KiB, done"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			screen, tty, err := pty.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer screen.Close()
+			if err := pty.Setsize(tty, &pty.Winsize{Rows: row.rows, Cols: 100 * min(row.rows, 1)}); err != nil {
+				t.Fatal(err)
+			}
+			shown := make(chan string)
+			go func() { shown <- readScreen(screen) }()
+			show(&app{err: tty, progress: "auto"})
+			if err := tty.Close(); err != nil {
+				t.Fatal(err)
+			}
+			expectText(t, row.name, <-shown, row.want, nil)
+		})
+	}
+}
+
+// readScreen reads until nobody holds the terminal any more, which is an error to read from.
+func readScreen(screen *os.File) string {
+	var all bytes.Buffer
+	_, _ = io.Copy(&all, screen) // EIO is its end
+	return all.String()
+}
