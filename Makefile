@@ -12,8 +12,10 @@ help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## bin/banger, static
+build: ## bin/banger, static, with the guest program in it
 	@scripts/check-go
+	GOOS=linux CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o internal/guestbin/dist/banger-guest ./cmd/banger-guest
+	@scripts/guest-size
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/banger ./cmd/banger
 
 .PHONY: install
@@ -43,4 +45,4 @@ bench: ## side by side with peers; see bench/README.md
 
 .PHONY: clean
 clean: ## what builds and tests left here
-	rm -rf bin dist .cache
+	rm -rf bin dist .cache internal/guestbin/dist/banger-guest

@@ -1,0 +1,40 @@
+// Command banger-guest is what runs in a machine besides the image's own
+// programs: process 1, the agent, and the agent's sftp server.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/banger-vm/banger/internal/guest"
+	"github.com/banger-vm/banger/internal/guest/agent"
+	"github.com/banger-vm/banger/internal/guest/boot"
+	"github.com/banger-vm/banger/internal/guest/control"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, guest.ErrorPrefix+err.Error())
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	switch {
+	case os.Getpid() == 1:
+		boot.Main()
+		return errors.New("the machine cannot be powered off")
+	case os.Args[0] == boot.AgentName:
+		f, config, err := control.Open()
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return agent.Run(context.Background(), agent.Options{Config: *config, Control: f})
+	case len(os.Args) > 1 && os.Args[1] == "sftp":
+		return agent.SFTP()
+	}
+	return errors.New("this program is for the inside of a machine")
+}
