@@ -1,0 +1,89 @@
+package vm
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestConsoleIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	c, err := openConsole(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Repeat("x", 1023) + "\n"
+	for range 5 * logFileSize / len(line) {
+		if _, err := c.Write([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Write([]byte("the end\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 {
+		t.Fatalf("files: %v, %v", entries, err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err != nil || info.Size() > logFileSize {
+			t.Errorf("%s has %d bytes, at most %d are wanted (%v)", e.Name(), info.Size(), logFileSize, err)
+		}
+	}
+	data, err := os.ReadFile(c.path)
+	if err != nil || !bytes.HasSuffix(data, []byte("the end\n")) {
+		t.Errorf("the log does not have the end: %v", err)
+	}
+}
+
+func TestConsoleTrouble(t *testing.T) {
+	for _, row := range []struct{ name, text, want string }{
+		{"the guest program's error", "[ 1.0] x\r\nbanger: error: mount root: no device\r\n[ 1.1] reboot: Power down\r\n", "mount root: no device"},
+		{"a kernel panic", "[ 0.9] Kernel panic - not syncing: VFS: no root\r\n[ 0.9] more\r\n", "kernel panic: VFS: no root"},
+		{"the last line else", "one\r\ntwo\r\n\r\n", "two"},
+		{"silence", "", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c, err := openConsole(t.TempDir(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.close()           //nolint:errcheck // a test's
+			c.Write([]byte(row.text)) //nolint:errcheck // never fails
+			if got := c.trouble(); got != row.want {
+				t.Errorf("trouble = %q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
+type brokenWriter struct{ calls int }
+
+func (b *brokenWriter) Write([]byte) (int, error) {
+	b.calls++
+	return 0, errors.New("broken")
+}
+
+func TestConsoleWatcherMayLeave(t *testing.T) {
+	watcher := new(brokenWriter)
+	c, err := openConsole(t.TempDir(), watcher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if n, err := c.Write([]byte("x")); n != 1 || err != nil {
+			t.Fatalf("Write = %d, %v", n, err)
+		}
+	}
+	if watcher.calls != 1 {
+		t.Errorf("a watcher that failed was called %d times", watcher.calls)
+	}
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,166 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/banger-vm/banger/internal/guest/client"
+	"github.com/banger-vm/banger/internal/guest/link"
+)
+
+// Files in a running machine's runtime folder by which other processes of the
+// user reach its agent.
+const (
+	doorFile = "ssh.sock"    // each connection is one to the agent's SSH server
+	keyFile  = "key"         // the private key that may log in, as ssh(1) reads it
+	hostFile = "known_hosts" // the agent's public key, for the host name of hostAlias
+)
+
+// hostAlias is the name that known_hosts has for every machine: each file
+// has one machine.
+const hostAlias = "machine"
+
+// maxVisitors bounds the connections through one door.
+const maxVisitors = 64
+
+// A door lets other processes of the user talk to the agent through the
+// owner, since the machine's port takes one connection.
+type door struct {
+	listener *net.UnixListener
+	session  *link.Session
+	visitors sync.WaitGroup
+	places   chan struct{}
+}
+
+func openDoor(dir string, session *link.Session, keys client.Keys) (*door, error) {
+	known := hostAlias + " " + keys.HostPublic
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, keyFile), []byte(keys.ClientPrivate), 0o600),
+		os.WriteFile(filepath.Join(dir, hostFile), []byte(known), 0o600),
+	); err != nil {
+		return nil, fmt.Errorf("write machine keys: %w", err)
+	}
+	listener, err := inFolder(dir, func(path string) (*net.UnixListener, error) {
+		return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen for connections to the machine: %w", err)
+	}
+	listener.SetUnlinkOnClose(false) // the folder goes as a whole
+	d := &door{listener: listener, session: session, places: make(chan struct{}, maxVisitors)}
+	d.visitors.Go(d.serve)
+	return d, nil
+}
+
+// inFolder calls do with a path of the socket in dir that is short enough for
+// a socket's address (108 bytes, unix(7)) whatever dir is.
+func inFolder[T any](dir string, do func(path string) (T, error)) (T, error) {
+	var none T
+	f, err := os.Open(dir)
+	if err != nil {
+		return none, err
+	}
+	defer f.Close()
+	return do("/proc/self/fd/" + strconv.Itoa(int(f.Fd())) + "/" + doorFile)
+}
+
+func (d *door) serve() {
+	for {
+		conn, err := d.listener.AcceptUnix()
+		if err != nil {
+			return // closed
+		}
+		select {
+		case d.places <- struct{}{}:
+			d.visitors.Go(func() {
+				defer func() { <-d.places }()
+				d.lead(conn)
+			})
+		default:
+			conn.Close() //nolint:errcheck // refused: there are too many
+		}
+	}
+}
+
+// lead carries bytes between a visitor and the agent until both are done.
+func (d *door) lead(visitor *net.UnixConn) {
+	defer visitor.Close() //nolint:errcheck // what came is passed on already
+	stream, err := d.session.Open(context.Background())
+	if err != nil {
+		return
+	}
+	defer stream.Close() //nolint:errcheck // likewise
+	join(visitor, stream)
+}
+
+// join copies both ways; the end of one direction ends the other, since SSH
+// says itself when a side is done.
+func join(a, b io.ReadWriteCloser) {
+	var both sync.WaitGroup
+	both.Go(func() {
+		io.Copy(a, b) //nolint:errcheck // a broken connection ends both, and SSH tells its user
+		a.Close()     //nolint:errcheck // likewise
+	})
+	io.Copy(b, a) //nolint:errcheck // likewise
+	b.Close()     //nolint:errcheck // likewise
+	both.Wait()
+}
+
+func (d *door) close() error {
+	err := d.listener.Close()
+	d.session.Close() //nolint:errcheck // ends the visits
+	d.visitors.Wait()
+	return err
+}
+
+// Dial connects to the agent of a machine that another process owns.
+func (s *Store) Dial(rec *Record) (net.Conn, error) {
+	conn, err := inFolder(s.runtimeDir(rec.ID), func(path string) (net.Conn, error) { return net.Dial("unix", path) })
+	if err != nil {
+		return nil, fmt.Errorf("machine %s: %w", rec.Config.Name, ErrNotRunning)
+	}
+	return conn, nil
+}
+
+// ErrNotRunning says that a machine does not run.
+var ErrNotRunning = errors.New("machine is not running")
+
+// Connect opens an SSH connection to the agent of a running machine.
+func (s *Store) Connect(ctx context.Context, rec *Record) (*client.Client, error) {
+	conn, err := s.Dial(rec)
+	if err != nil {
+		return nil, err
+	}
+	access := s.Access(rec)
+	key, keyErr := os.ReadFile(access.Key)
+	host, hostErr := os.ReadFile(access.KnownHosts)
+	if err := errors.Join(keyErr, hostErr); err != nil {
+		return nil, errors.Join(fmt.Errorf("read machine keys: %w", err), conn.Close())
+	}
+	public := string(host[min(len(hostAlias)+1, len(host)):])
+	c, err := client.New(ctx, conn, client.Keys{HostPublic: public, ClientPrivate: string(key)})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to machine %s: %w", rec.Config.Name, err), conn.Close())
+	}
+	return c, nil
+}
+
+// Access is what ssh(1) needs to log in to a machine.
+type Access struct {
+	Key        string // file with the private key
+	KnownHosts string // file with the machine's key
+	HostAlias  string // the name it has there
+}
+
+// Access returns the files for logging in to a running machine.
+func (s *Store) Access(rec *Record) Access {
+	dir := s.runtimeDir(rec.ID)
+	return Access{filepath.Join(dir, keyFile), filepath.Join(dir, hostFile), hostAlias}
+}

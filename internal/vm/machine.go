@@ -1,0 +1,334 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/banger-vm/banger/internal/guest"
+	"github.com/banger-vm/banger/internal/guest/client"
+	"github.com/banger-vm/banger/internal/guest/link"
+	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/vmm"
+	"github.com/banger-vm/banger/internal/vmm/qemu"
+)
+
+// BootLimit is how long a machine may take from its start to an answer of its
+// agent: many times what emulation on a busy host needs.
+const BootLimit = 2 * time.Minute
+
+// endLimit is how long a machine may take to power off once its main command
+// has ended.
+const endLimit = 20 * time.Second
+
+// A Host is what a machine starts with besides its own folder.
+type Host struct {
+	Kernel  *kernelcat.Kernel
+	Cache   string       // folder for initramfs and what was found out of the host
+	Accel   vmm.Accel    // "" takes KVM where it runs
+	Monitor qemu.Monitor // the zero value is the installed QEMU
+	Console io.Writer    // watches the console; may be nil
+	Notice  func(string) // remarks for the user; may be nil
+}
+
+func (h *Host) notice(format string, args ...any) {
+	if h.Notice != nil {
+		h.Notice(fmt.Sprintf(format, args...))
+	}
+}
+
+// Options say what a new machine is made of.
+type Options struct {
+	Config
+	Image     *store.Image
+	ImageName string // as the user gave it
+	DiskPath  string // of the image
+	Remove    bool   // the machine with its disk, when it ends
+}
+
+// A Machine is one that this process owns. Run and Stop may be called from
+// different goroutines.
+type Machine struct {
+	Record *Record
+
+	dir     *folder
+	console *console
+	monitor *qemu.Machine
+	session *link.Session
+	agent   *client.Client
+	door    *door
+}
+
+// Start makes a machine and boots it until its agent answers. When it fails,
+// or ctx ends meanwhile, nothing of the machine is left.
+func (s *Store) Start(ctx context.Context, o Options, h Host) (m *Machine, err error) {
+	id, err := newID()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.complete(id); err != nil {
+		return nil, err
+	}
+	plan, err := planBoot(o.Image, o.DiskPath, &o.Config)
+	if err != nil {
+		return nil, err
+	}
+	rec := &Record{
+		ID: id, Config: o.Config, Image: o.Image.ID, ImageName: o.ImageName, Kernel: h.Kernel.ID,
+		Plan: *plan, Exec: o.exec(&o.Image.Config), Remove: true, Created: time.Now().UTC(), State: StateCreated,
+	}
+	dir, err := s.create(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	m = &Machine{Record: rec, dir: dir}
+	rec.Disk, err = cloneDisk(ctx, o.DiskPath, dir.data, o.DiskSize, o.ReadOnly)
+	if err == nil {
+		err = m.boot(ctx, &h)
+	}
+	if err == nil {
+		// From here on the machine is one that a user can look at and remove.
+		rec.Remove, rec.State, rec.Started = o.Remove, StateRunning, time.Now().UTC()
+		err = rec.write(dir.data)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.hangUp(), dir.remove())
+	}
+	return m, nil
+}
+
+// Restart boots a machine that has ended, with its disk as it is. When it
+// fails the machine stays as it was.
+func (s *Store) Restart(ctx context.Context, id string, h Host) (m *Machine, err error) {
+	dir, err := s.lock(id)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := readRecord(dir.data)
+	if err == nil {
+		err = os.MkdirAll(dir.runtime, 0o700)
+	}
+	if err != nil {
+		return nil, errors.Join(err, dir.release())
+	}
+	m = &Machine{Record: rec, dir: dir}
+	rec.Kernel = h.Kernel.ID
+	err = m.boot(ctx, &h)
+	if err == nil {
+		rec.State, rec.Started, rec.Finished = StateRunning, time.Now().UTC(), time.Time{}
+		rec.ExitCode, rec.Error = 0, ""
+		err = rec.write(dir.data)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.hangUp(), dir.release())
+	}
+	return m, nil
+}
+
+// boot starts the monitor on the machine's disk and waits for the agent.
+func (m *Machine) boot(ctx context.Context, h *Host) (err error) {
+	if m.console, err = openConsole(m.dir.data, h.Console); err != nil {
+		return err
+	}
+	keys, err := client.NewKeys()
+	if err != nil {
+		return err
+	}
+	cfg, err := m.prepare(ctx, h, keys)
+	if err != nil {
+		return err
+	}
+	if m.monitor, err = h.Monitor.Start(ctx, *cfg); err != nil {
+		return err
+	}
+	return m.connect(ctx, keys)
+}
+
+// connect waits until the agent answers, or the machine ends.
+func (m *Machine) connect(ctx context.Context, keys client.Keys) error {
+	limited, cancel := context.WithTimeout(ctx, BootLimit)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.monitor.Done():
+			cancel()
+		case <-limited.Done():
+		}
+	}()
+	err := m.dial(limited, keys)
+	if err == nil {
+		return nil
+	}
+	select {
+	case <-m.monitor.Done():
+		return m.bootError()
+	default:
+	}
+	if ctx.Err() == nil && limited.Err() != nil {
+		return fmt.Errorf("boot machine: no answer within %v; the console ends with: %s", BootLimit, m.console.trouble())
+	}
+	return err
+}
+
+func (m *Machine) dial(ctx context.Context, keys client.Keys) error {
+	conn, err := m.monitor.DialAgent(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to agent: %w", err)
+	}
+	if m.session, err = link.Host(ctx, conn); err != nil {
+		return errors.Join(fmt.Errorf("connect to agent: %w", err), conn.Close())
+	}
+	stream, err := m.session.Open(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to agent: %w", err)
+	}
+	if m.agent, err = client.New(ctx, stream, keys); err != nil {
+		return fmt.Errorf("connect to agent: %w", err)
+	}
+	m.door, err = openDoor(m.dir.runtime, m.session, keys)
+	return err
+}
+
+// bootError says why a machine ended that should not have.
+func (m *Machine) bootError() error {
+	err := m.monitor.Wait()
+	if why := m.console.trouble(); why != "" {
+		return errors.Join(fmt.Errorf("machine ended: %s", why), err)
+	}
+	if err == nil {
+		err = errors.New("without a word")
+	}
+	return fmt.Errorf("machine ended: %w", err)
+}
+
+// Agent is the connection to the machine's agent.
+func (m *Machine) Agent() *client.Client { return m.agent }
+
+// HasMain reports whether there is a main command to run. Where the image's
+// init is all that runs there is none.
+func (m *Machine) HasMain() bool { return m.Record.Plan.Main != nil }
+
+// Main starts the main command. It is called once.
+func (m *Machine) Main(ctx context.Context, io client.Stdio) (*client.Process, error) {
+	p, err := m.agent.Start(ctx, *m.Record.Plan.Main, io)
+	if err != nil {
+		return nil, m.because(fmt.Errorf("start command: %w", err))
+	}
+	return p, nil
+}
+
+// because prefers the reason for a machine's end to what the end did to a
+// connection.
+func (m *Machine) because(err error) error {
+	const settle = 500 * time.Millisecond // from the end of the connection to that of the process
+	select {
+	case <-m.monitor.Done():
+		return m.bootError()
+	case <-time.After(settle):
+		return err
+	}
+}
+
+// WaitMain returns how the main command ended. A machine that ends before
+// its command has is an error.
+func (m *Machine) WaitMain(p *client.Process) (client.Exit, error) {
+	exit, err := p.Wait()
+	if err != nil {
+		return exit, m.because(fmt.Errorf("wait for command: %w", err))
+	}
+	return exit, nil
+}
+
+// WaitEnd waits until the machine has powered off by itself.
+func (m *Machine) WaitEnd() error {
+	<-m.monitor.Done()
+	if err := m.monitor.Wait(); err != nil {
+		return m.bootError()
+	}
+	return nil
+}
+
+// Stop asks the machine to end: its main command gets its stop signal, and
+// SIGKILL when grace has passed; then the machine powers off. A machine that
+// does not is killed.
+func (m *Machine) Stop(ctx context.Context, grace time.Duration) error {
+	limited, cancel := context.WithTimeout(ctx, grace+endLimit)
+	defer cancel()
+	if err := m.agent.PowerOff(limited, grace); err != nil {
+		return m.Kill()
+	}
+	select {
+	case <-m.monitor.Done():
+		return nil
+	case <-limited.Done():
+		return m.Kill()
+	}
+}
+
+// Kill ends the machine at once, as pulling the plug would.
+func (m *Machine) Kill() error { return m.monitor.Kill() }
+
+// Close ends the machine if it still runs, records its end and gives back
+// all that it held of the host. code is the main command's exit code, why
+// what went wrong, if anything.
+func (m *Machine) Close(code int, why error) error {
+	rec := m.Record
+	var errs []error
+	if !rec.Remove {
+		errs = append(errs, m.settle())
+	}
+	errs = append(errs, m.hangUp())
+	if rec.Remove {
+		return errors.Join(append(errs, m.dir.remove())...)
+	}
+	rec.State, rec.ExitCode, rec.Finished = StateExited, code, time.Now().UTC()
+	if why != nil {
+		rec.Error = why.Error()
+	}
+	return errors.Join(append(errs, rec.write(m.dir.data), m.dir.release())...)
+}
+
+// settle waits for a guest that is about to power off, so that its disk is
+// whole.
+func (m *Machine) settle() error {
+	select {
+	case <-m.monitor.Done():
+		return nil
+	case <-time.After(endLimit):
+		return errors.New("machine did not power off and was killed")
+	}
+}
+
+// hangUp ends the connections and the process.
+func (m *Machine) hangUp() error {
+	var errs []error
+	if m.door != nil {
+		errs = append(errs, m.door.close())
+	}
+	if m.agent != nil {
+		m.agent.Close() //nolint:errcheck // the connection goes with the machine
+	}
+	if m.session != nil {
+		m.session.Close() //nolint:errcheck // likewise
+	}
+	if m.monitor != nil {
+		errs = append(errs, m.monitor.Kill())
+	}
+	if m.console != nil {
+		errs = append(errs, m.console.close())
+	}
+	return errors.Join(errs...)
+}
+
+// guestConfig is what the guest is told.
+func (m *Machine) guestConfig(keys client.Keys, modules []string) guest.Config {
+	return guest.Config{
+		Version: guest.Version, Hostname: m.Record.Config.Hostname, Init: m.Record.Plan.Init, InitArgs: m.Record.Plan.InitArgs,
+		ReadOnly: m.Record.Config.ReadOnly, Modules: modules,
+		HostKey: keys.HostPrivate, ClientKeys: []string{keys.ClientPublic},
+	}
+}

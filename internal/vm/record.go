@@ -1,0 +1,116 @@
+package vm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/banger-vm/banger/internal/atomicfile"
+	"github.com/banger-vm/banger/internal/digest"
+	"github.com/banger-vm/banger/internal/guest"
+)
+
+// Schema is the version of the record format that this package writes. It
+// reads no other.
+const Schema = 1
+
+// maxRecord bounds the size in bytes of a record that is read.
+const maxRecord = 4 << 20
+
+// A State is where a machine is in its life, by docker's words.
+type State string
+
+const (
+	StateCreated State = "created"
+	StateRunning State = "running"
+	StateExited  State = "exited"
+)
+
+// Record is what is kept of a machine, as record.json in its folder.
+type Record struct {
+	Schema    int           `json:"schema"`
+	ID        string        `json:"id"`
+	Config    Config        `json:"config"`
+	Image     digest.Digest `json:"image"`
+	ImageName string        `json:"imageName"` // as the user gave it
+	Kernel    digest.Digest `json:"kernel"`
+	Plan      Plan          `json:"plan"`
+	// Exec is what further commands in the machine start from: the image's
+	// environment, user and folder.
+	Exec     guest.Command `json:"exec"`
+	Remove   bool          `json:"remove,omitempty"` // gone when it ends
+	Disk     Disk          `json:"disk,omitzero"`
+	Created  time.Time     `json:"created"`
+	Started  time.Time     `json:"started,omitzero"`
+	Finished time.Time     `json:"finished,omitzero"`
+	State    State         `json:"state"`
+	ExitCode int           `json:"exitCode"`        // of the main command; 125 when the machine failed
+	Error    string        `json:"error,omitempty"` // why the machine ended, where that was not in order
+}
+
+// recordName is the record's file in a machine's folder.
+const recordName = "record.json"
+
+// idForm is that of a machine's ID: 12 hexadecimal digits, made at random.
+var idForm = regexp.MustCompile(`^[0-9a-f]{12}$`) //nolint:gochecknoglobals // a constant that Go cannot spell as one
+
+func readRecord(dir string) (*Record, error) {
+	path := filepath.Join(dir, recordName)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
+	if err != nil {
+		return nil, fmt.Errorf("read machine record: %w", err)
+	}
+	if len(data) > maxRecord {
+		return nil, fmt.Errorf("read machine record %s: more than %d bytes", path, maxRecord)
+	}
+	rec := new(Record)
+	if err := json.Unmarshal(data, rec); err != nil {
+		return nil, fmt.Errorf("read machine record %s: %w", path, err)
+	}
+	if err := rec.check(filepath.Base(dir)); err != nil {
+		return nil, fmt.Errorf("read machine record %s: %w", path, err)
+	}
+	return rec, nil
+}
+
+// check refuses a record that this version cannot work with. folder is the
+// name of the folder that it was found in.
+func (r *Record) check(folder string) error {
+	switch {
+	case r.Schema != Schema:
+		return fmt.Errorf("schema version %d, this banger knows %d", r.Schema, Schema)
+	case r.ID != folder:
+		return fmt.Errorf("record is of machine %q", r.ID)
+	case !nameForm.MatchString(r.Config.Name):
+		return fmt.Errorf("machine name %q is not one", r.Config.Name)
+	case r.Disk.File != "" && r.Disk.File != filepath.Base(r.Disk.File):
+		return fmt.Errorf("disk file %q is not in the machine's folder", r.Disk.File)
+	}
+	switch r.State {
+	case StateCreated, StateRunning, StateExited:
+		return nil
+	}
+	return errors.New("state " + string(r.State) + " is unknown")
+}
+
+func (r *Record) write(dir string) error {
+	r.Schema = Schema
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode machine record: %w", err)
+	}
+	if err := atomicfile.Write(filepath.Join(dir, recordName), append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write machine record: %w", err)
+	}
+	return nil
+}

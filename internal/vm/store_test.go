@@ -1,0 +1,192 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func openStore(t *testing.T) *Store {
+	t.Helper()
+	dir := t.TempDir()
+	runtime := filepath.Join(dir, "run")
+	if err := os.Mkdir(runtime, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(filepath.Join(dir, "data"), runtime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// make makes a machine whose owner is this test.
+func (s *Store) make(t *testing.T, name string, change func(*Record)) (*Record, *folder) {
+	t.Helper()
+	id, err := newID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &Record{ID: id, Config: Config{Name: name}, Created: time.Now().UTC(), State: StateRunning}
+	if change != nil {
+		change(rec)
+	}
+	dir, err := s.create(t.Context(), rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec, dir
+}
+
+func (s *Store) sweep(t *testing.T) {
+	t.Helper()
+	if err := s.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStoreNamesAreOnes(t *testing.T) {
+	s := openStore(t)
+	rec, dir := s.make(t, "box", nil)
+	defer dir.lock.Close()
+	_, err := s.create(t.Context(), &Record{ID: "0123456789ab", Config: Config{Name: "box"}, State: StateCreated})
+	if !errors.Is(err, ErrNameTaken) {
+		t.Fatalf("error = %v, want ErrNameTaken", err)
+	}
+	for _, ref := range []string{"box", rec.ID, rec.ID[:5]} {
+		got, err := s.Find(ref)
+		if err != nil || got.ID != rec.ID {
+			t.Errorf("Find(%q) = %v, %v", ref, got, err)
+		}
+	}
+	if _, err := s.Find(""); !errors.Is(err, ErrNotFound) {
+		t.Errorf("nothing names a machine: %v", err)
+	}
+}
+
+// TestR3SweepAfterAKill looks at what the sweep does once owners are gone;
+// closing the lock is what the kernel does when one is killed.
+func TestR3SweepAfterAKill(t *testing.T) {
+	s := openStore(t)
+	alive, aliveDir := s.make(t, "alive", func(r *Record) { r.Remove = true })
+	defer aliveDir.lock.Close()
+	gone, goneDir := s.make(t, "gone", func(r *Record) { r.Remove = true })
+	kept, keptDir := s.make(t, "kept", nil)
+	half, halfDir := s.make(t, "half", nil)
+	if err := os.Remove(filepath.Join(halfDir.data, recordName)); err != nil {
+		t.Fatal(err)
+	}
+	stray := s.runtimeDir("ffffffffffff")
+	if err := os.Mkdir(stray, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []*folder{goneDir, keptDir, halfDir} {
+		d.lock.Close()
+	}
+	s.sweep(t)
+	for _, path := range []string{s.dataDir(gone.ID), s.runtimeDir(gone.ID), s.dataDir(half.ID), s.runtimeDir(half.ID), s.runtimeDir(kept.ID), stray} {
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("left over: %s", path)
+		}
+	}
+	for _, path := range []string{s.dataDir(alive.ID), s.runtimeDir(alive.ID), s.dataDir(kept.ID)} {
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("lost: %v", err)
+		}
+	}
+	rec, err := s.Find("kept")
+	if err != nil || rec.State != StateExited || rec.Error != lostOwner || rec.Finished.IsZero() {
+		t.Errorf("record of the machine whose owner was killed: %+v, %v", rec, err)
+	}
+}
+
+// TestR3DamagedRecordStays: what cannot be read is told of and kept.
+func TestR3DamagedRecordStays(t *testing.T) {
+	for _, row := range []struct{ name, content, want string }{
+		{"empty", "", "JSON"},
+		{"cut off", `{"schema":1,"id":`, "JSON"},
+		{"of a newer version", `{"schema":2,"id":"ID","config":{"name":"box"},"state":"exited"}`, "schema version 2"},
+		{"of another machine", `{"schema":1,"id":"0123456789ab","config":{"name":"box"},"state":"exited"}`, "0123456789ab"},
+		{"with a disk outside", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"exited","disk":{"file":"../x"}}`, "not in the machine's folder"},
+		{"in no known state", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"odd"}`, "odd"},
+		{"of a name that is a path", `{"schema":1,"id":"ID","config":{"name":"../box"},"state":"exited"}`, "../box"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := openStore(t)
+			rec, dir := s.make(t, "box", nil)
+			content := strings.ReplaceAll(row.content, "ID", rec.ID)
+			path := filepath.Join(dir.data, recordName)
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			dir.lock.Close()
+			s.sweep(t)
+			if got, err := os.ReadFile(path); err != nil || string(got) != content {
+				t.Errorf("the damaged record is gone or changed: %q, %v", got, err)
+			}
+			records, damaged, err := s.Machines()
+			if err != nil || len(records) != 0 || len(damaged) != 1 || !strings.Contains(damaged[0].Error(), row.want) {
+				t.Errorf("Machines() = %v, %v, %v; want one damaged with %q", records, damaged, err, row.want)
+			}
+		})
+	}
+}
+
+func TestStoreRemove(t *testing.T) {
+	s := openStore(t)
+	rec, dir := s.make(t, "box", nil)
+	if err := s.Remove(rec); !errors.Is(err, ErrRunning) {
+		t.Fatalf("removing a machine that runs: %v", err)
+	}
+	dir.lock.Close()
+	if err := s.Remove(rec); err != nil {
+		t.Fatal(err)
+	}
+	if records, _, err := s.Machines(); err != nil || len(records) != 0 {
+		t.Errorf("after the removal: %v, %v", records, err)
+	}
+}
+
+func TestStoreNeedsAPrivateFolder(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // what the test is about
+		t.Fatal(err)
+	}
+	if _, err := Open(t.TempDir(), dir); err == nil {
+		t.Error("a runtime folder that others can enter was taken")
+	}
+}
+
+func TestStoreLockEndsWithItsContext(t *testing.T) {
+	s := openStore(t)
+	err := s.locked(t.Context(), func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		return s.locked(ctx, func() error { return nil })
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error = %v, want the deadline's", err)
+	}
+}
+
+func TestMachinesAreNewestFirst(t *testing.T) {
+	s := openStore(t)
+	for i, name := range []string{"old", "new", "middle"} {
+		age := []time.Duration{3, 1, 2}[i] * time.Hour
+		_, dir := s.make(t, name, func(r *Record) { r.Created = time.Now().Add(-age) })
+		dir.lock.Close()
+	}
+	records, _, err := s.Machines()
+	var names []string
+	for _, r := range records {
+		names = append(names, r.Config.Name)
+	}
+	if err != nil || !slices.Equal(names, []string{"new", "middle", "old"}) {
+		t.Errorf("names = %q, %v", names, err)
+	}
+}
