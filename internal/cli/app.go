@@ -31,9 +31,9 @@ type app struct {
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "banger",
-		Short: "Turn any container image into a bootable ext4 disk",
-		Long: "banger turns any OCI or Docker image into an exact, bootable ext4 root disk,\n" +
-			"without root, Docker or mounts.",
+		Short: "Run any container image as a microVM",
+		Long: "banger turns any OCI or Docker image into an exact, bootable ext4 root disk and runs\n" +
+			"it as a microVM, without root, Docker or mounts.",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: a.prepare,
@@ -54,7 +54,8 @@ func (a *app) rootCommand() *cobra.Command {
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only the result")
 	f.StringVar(&a.progress, "progress", "auto", "show progress as auto, plain, json or none")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show progress as lines with the seconds that have passed")
-	root.AddCommand(a.convertCommand(), a.imageCommand(), a.verifyCommand(), a.versionCommand())
+	root.AddCommand(a.convertCommand(), a.imageCommand(), a.kernelCommand(), a.verifyCommand(), a.versionCommand(),
+		a.runCommand(), a.startCommand(), a.execCommand(), a.sshCommand(), a.sshProxyCommand(), a.psCommand(), a.rmCommand())
 	return root
 }
 

@@ -22,6 +22,7 @@ type config struct {
 	Builder  string          `toml:"builder"`
 	Paths    string          `toml:"paths"`
 	Platform string          `toml:"platform"`
+	Kernel   string          `toml:"kernel"`
 	Limits   limits          `toml:"limits"`
 	Registry map[string]host `toml:"registry"`
 }

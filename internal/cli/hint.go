@@ -9,10 +9,13 @@ import (
 	"github.com/banger-vm/banger/internal/e2fs"
 	"github.com/banger-vm/banger/internal/ext4"
 	"github.com/banger-vm/banger/internal/fstree"
+	"github.com/banger-vm/banger/internal/guestbin"
 	"github.com/banger-vm/banger/internal/imagepull"
 	"github.com/banger-vm/banger/internal/kernelcat"
 	"github.com/banger-vm/banger/internal/rootfs"
 	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/vmm"
 )
 
 // hint returns what a user can do about err, or "".
@@ -44,6 +47,12 @@ func hint(err error) string {
 		{kernelcat.ErrNotFound, "banger kernel ls shows what there is; banger kernel pull gets more"},
 		{kernelcat.ErrNoApt, "this host has no apt: banger kernel import takes packages (deb:FILE), images and loose files"},
 		{store.ErrNotFound, "banger image ls shows what there is; banger image pull gets more"},
+		{vmm.ErrMissing, "install QEMU: apt install qemu-system-x86 qemu-utils"},
+		{vm.ErrNoOverlay, "install it: apt install qemu-utils"},
+		{vm.ErrNotFound, "banger ps -a shows what there is"},
+		{vm.ErrNotRunning, "banger ps -a shows how it ended; banger start boots it again"},
+		{vm.ErrNameTaken, "choose another --name, or remove that machine with banger rm"},
+		{guestbin.ErrNotBuilt, "build banger with make build"},
 		{syscall.ENOSPC, "free some space: banger image prune removes what is not needed"},
 		{syscall.EDQUOT, "free some space: banger image prune removes what is not needed"},
 		{os.ErrPermission, "check who owns the file, and where --data-root and $XDG_CACHE_HOME lie"},

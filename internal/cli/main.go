@@ -38,7 +38,13 @@ func Main(ctx context.Context, version string, args []string, stdin io.Reader, s
 	if err == nil {
 		return exitDone
 	}
+	if code, ok := errors.AsType[exitCode](err); ok {
+		return int(code)
+	}
 	a.printError(ctx, err)
+	if coded, ok := errors.AsType[*codedError](err); ok {
+		return coded.code
+	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
 	}

@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/vmm"
+	"github.com/spf13/cobra"
+)
+
+// machineFlags say what a machine is to be.
+type machineFlags struct {
+	read buildFlags // how an image that is not there is got
+
+	name, hostname   string
+	cpus             int
+	memory, diskSize string
+	kernel, model    string
+	init, accel      string
+	readOnly         bool
+	entrypoint       string
+	env, envFiles    []string
+	labels           []string
+	user, dir        string
+	interactive, tty bool
+	pull             string
+	remove           bool
+	timeout          time.Duration
+}
+
+func (m *machineFlags) register(cmd *cobra.Command) {
+	m.read.registerRead(cmd)
+	f := cmd.Flags()
+	f.SetInterspersed(false) // what follows the image is the command's
+	f.StringVar(&m.name, "name", "", "name of the machine (default made up)")
+	f.StringVar(&m.hostname, "hostname", "", "hostname inside (default the machine's name)")
+	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", vm.DefaultCPUs))
+	f.StringVarP(&m.memory, "memory", "m", "", fmt.Sprintf("memory, as 2G (default %dM)", vm.DefaultMemory>>20))
+	f.StringVar(&m.diskSize, "disk-size", "", "size of the root disk, as 20G; the file system grows to it (default the image's)")
+	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default "+defaultKernel+")")
+	f.StringVar(&m.model, "machine", "", "machine model: microvm or q35 (default microvm)")
+	f.StringVar(&m.init, "init", "", "process 1: auto, image (the image's own init) or banger (default auto)")
+	f.StringVar(&m.accel, "accel", "", "kvm or tcg (default KVM where it works)")
+	f.BoolVar(&m.readOnly, "read-only", false, "mount the root file system read-only")
+	f.StringVar(&m.entrypoint, "entrypoint", "", "program to run in place of the image's entrypoint")
+	f.StringArrayVarP(&m.env, "env", "e", nil, "NAME=VALUE for the command, or NAME to pass the value on from here")
+	f.StringArrayVar(&m.envFiles, "env-file", nil, "file of such lines")
+	f.StringArrayVarP(&m.labels, "label", "l", nil, "KEY=VALUE to find the machine by")
+	f.StringVarP(&m.user, "user", "u", "", "user[:group], names or numbers (default the image's)")
+	f.StringVarP(&m.dir, "workdir", "w", "", "working directory (default the image's)")
+	f.BoolVarP(&m.interactive, "interactive", "i", false, "pass standard input to the command")
+	f.BoolVarP(&m.tty, "tty", "t", false, "give the command a terminal")
+	f.StringVar(&m.pull, "pull", "missing", "pull the image before: always, missing or never")
+}
+
+// registerRun adds the flags that run alone has.
+func (m *machineFlags) registerRun(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVar(&m.remove, "rm", false, "remove the machine and its disk when it ends")
+	f.DurationVar(&m.timeout, "timeout", 0, "end the machine after this time, as 30s, with exit code 124")
+}
+
+// config turns flags into what vm takes. args are the command's words.
+func (m *machineFlags) config(cmd *cobra.Command, args []string) (vm.Config, error) {
+	c := vm.Config{
+		Name: m.name, Hostname: m.hostname, CPUs: m.cpus, Model: vmm.Model(m.model), Init: vm.InitChoice(m.init),
+		ReadOnly: m.readOnly, Args: args, User: m.user, Dir: m.dir, TTY: m.tty, Stdin: m.interactive,
+	}
+	if cmd.Flags().Changed("entrypoint") {
+		c.Entrypoint = &m.entrypoint
+	}
+	if m.dir != "" && !strings.HasPrefix(m.dir, "/") {
+		return c, usagef("--workdir=%s: want an absolute path", m.dir)
+	}
+	switch m.pull {
+	case "always", "missing", "never":
+	default:
+		return c, usagef("--pull=%s: want always, missing or never", m.pull)
+	}
+	switch m.accel {
+	case "", string(vmm.KVM), string(vmm.TCG):
+	default:
+		return c, usagef("--accel=%s: want kvm or tcg", m.accel)
+	}
+	for _, s := range []struct {
+		flag, text string
+		to         *int64
+	}{{"--memory", m.memory, &c.Memory}, {"--disk-size", m.diskSize, &c.DiskSize}} {
+		if s.text == "" {
+			continue
+		}
+		n, err := parseSize(s.text)
+		if err != nil {
+			return c, usagef("%s: %v", s.flag, err)
+		}
+		*s.to = n
+	}
+	var err error
+	if c.Env, err = m.environment(); err != nil {
+		return c, err
+	}
+	c.Labels, err = parseLabels(m.labels)
+	return c, err
+}
+
+// Bounds of what --env and --env-file may give: the kernel's, MAX_ARG_STRLEN
+// of linux/binfmts.h for one string.
+const (
+	maxEnvFile = 1 << 20   // bytes
+	maxEnvLine = 128 << 10 // bytes
+)
+
+// environment reads the files first, then the flags, as docker does.
+func (m *machineFlags) environment() ([]string, error) {
+	var out []string
+	for _, name := range m.envFiles {
+		lines, err := readEnvFile(name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, lines...)
+	}
+	for _, v := range m.env {
+		line, ok, err := envLine(v)
+		if err != nil {
+			return nil, usagef("--env: %v", err)
+		}
+		if ok {
+			out = append(out, line)
+		}
+	}
+	return out, nil
+}
+
+// envLine is the variable that text stands for; a name alone is passed on
+// where the caller has it, and else is none.
+func envLine(text string) (line string, ok bool, err error) {
+	name, _, given := strings.Cut(text, "=")
+	if name == "" || strings.ContainsAny(name, " \t") || strings.ContainsRune(text, 0) {
+		return "", false, fmt.Errorf("%q is no variable", text)
+	}
+	if given {
+		return text, true, nil
+	}
+	value, ok := os.LookupEnv(name)
+	return name + "=" + value, ok, nil
+}
+
+func readEnvFile(name string) ([]string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read environment file: %w", err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > maxEnvFile {
+		return nil, fmt.Errorf("read environment file %s: more than %d bytes", name, maxEnvFile)
+	}
+	var out []string
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxEnvLine)
+	for n := 1; lines.Scan(); n++ {
+		text := strings.TrimLeft(lines.Text(), " \t")
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		line, ok, err := envLine(text)
+		if err != nil {
+			return nil, fmt.Errorf("read environment file %s: line %d: %w", name, n, err)
+		}
+		if ok {
+			out = append(out, line)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read environment file %s: %w", name, err)
+	}
+	return out, nil
+}
+
+func parseLabels(texts []string) (map[string]string, error) {
+	var labels map[string]string
+	for _, text := range texts {
+		key, value, _ := strings.Cut(text, "=")
+		if key == "" {
+			return nil, usagef("--label=%s: want KEY=VALUE", text)
+		}
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}

@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) sshCommand() *cobra.Command {
+	var user string
+	cmd := &cobra.Command{
+		Use:   "ssh [FLAGS] MACHINE [ARG…]",
+		Short: "Log in to a machine with ssh(1)",
+		Long: "Log in to a running machine, or run a command in it, with the host's ssh(1) and\n" +
+			"over no network. With --config print what ssh, scp, sftp and rsync need to reach\n" +
+			"the machine, for ~/.ssh/config or ssh -F.",
+		Example: `  banger ssh web
+  banger ssh --config web > web.conf && scp -F web.conf file web:/tmp/`,
+		Args: atLeastOne("MACHINE"), ValidArgsFunction: a.machineNames,
+	}
+	var config bool
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringVarP(&user, "user", "u", "root", "user to log in as")
+	f.BoolVar(&config, "config", false, "print the configuration for ssh and go")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		machines, err := a.openMachines(cmd.Context())
+		if err != nil {
+			return err
+		}
+		rec, err := machines.Find(args[0])
+		if err != nil {
+			return err
+		}
+		conn, err := machines.Dial(rec) // says at once when the machine does not run
+		if err != nil {
+			return err
+		}
+		if err := conn.Close(); err != nil {
+			return err
+		}
+		access := machines.Access(rec)
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find banger: %w", err)
+		}
+		proxy := quoteWords(self, "--data-root", a.paths.Data, "ssh-proxy", rec.ID)
+		options := [][2]string{
+			{"ProxyCommand", strings.ReplaceAll(proxy, "%", "%%")}, {"User", user},
+			{"IdentityFile", sshQuote(access.Key)}, {"IdentitiesOnly", "yes"}, {"IdentityAgent", "none"},
+			{"UserKnownHostsFile", sshQuote(access.KnownHosts)}, {"GlobalKnownHostsFile", "none"},
+			{"HostKeyAlias", access.HostAlias}, {"StrictHostKeyChecking", "yes"}, {"LogLevel", "ERROR"},
+		}
+		if config {
+			fmt.Fprintf(a.out, "Host %s\n", rec.Config.Name)
+			for _, o := range options {
+				fmt.Fprintf(a.out, "    %s %s\n", o[0], o[1])
+			}
+			return nil
+		}
+		return runSSH(options, rec.Config.Name, args[1:])
+	}
+	return cmd
+}
+
+// runSSH becomes ssh(1).
+func runSSH(options [][2]string, host string, args []string) error {
+	tool, err := exec.LookPath("ssh")
+	if err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	argv := []string{"ssh", "-F", "none"}
+	for _, o := range options {
+		argv = append(argv, "-o", o[0]+"="+o[1])
+	}
+	argv = append(append(argv, "--", host), args...)
+	return fmt.Errorf("start ssh: %w", syscall.Exec(tool, argv, os.Environ()))
+}
+
+// quoteWords joins words for the shell that runs a ProxyCommand.
+func quoteWords(words ...string) string {
+	for i, w := range words {
+		words[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+	}
+	return strings.Join(words, " ")
+}
+
+// sshQuote writes a file name as ssh_config(5) reads it.
+func sshQuote(name string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(name) + `"`
+}
+
+// sshProxyCommand carries standard input and output to a machine's SSH
+// server: what ssh(1) runs as ProxyCommand.
+func (a *app) sshProxyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "ssh-proxy MACHINE", Hidden: true, Args: exactly("MACHINE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			machines, err := a.openMachines(cmd.Context())
+			if err != nil {
+				return err
+			}
+			rec, err := machines.Find(args[0])
+			if err != nil {
+				return err
+			}
+			conn, err := machines.Dial(rec)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()     //nolint:errcheck // ssh says itself when a side is done
+			go io.Copy(conn, a.in) //nolint:errcheck // likewise
+			_, err = io.Copy(a.out, conn)
+			if errors.Is(err, syscall.EPIPE) {
+				err = nil // ssh went away
+			}
+			return err
+		},
+	}
+}
