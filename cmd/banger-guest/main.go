@@ -32,7 +32,7 @@ func run() error {
 			return err
 		}
 		defer f.Close()
-		return agent.Run(context.Background(), agent.Options{Config: *config, Control: f})
+		return agent.Run(context.Background(), agent.Options{Config: *config, Control: f, AskInit: boot.AskInit})
 	case len(os.Args) > 1 && os.Args[1] == "sftp":
 		return agent.SFTP()
 	}
