@@ -126,8 +126,7 @@ func (a *app) getKernel(
 
 func (f *kernelFlags) options(a *app, what string) (kernelcat.Options, error) {
 	o := kernelcat.Options{Catalog: a.kernelCatalog(), Files: f.files, Release: f.release, Force: f.force}
-	// Only a source that is an image names a registry.
-	source := "tar:" + what
+	source := "tar:-" // no registry is asked
 	if strings.HasPrefix(what, "docker://") {
 		source = what
 	}

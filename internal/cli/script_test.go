@@ -63,7 +63,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"mktar": mktar, "push": push, "oci": writeLayout, "status": status,
+			"mktar": mktar, "mkkernel": mkkernel, "push": push, "oci": writeLayout, "status": status,
 		},
 	})
 }

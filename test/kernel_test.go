@@ -1,0 +1,101 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"debug/elf"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// kernelPackage is the distribution's, by the name that does not change with each version.
+const kernelPackage = "apt:linux-image-cloud-amd64"
+
+// inspectedKernel is the part of `kernel inspect` that is looked at.
+type inspectedKernel struct {
+	ID, Release, Origin, Folder, BootPath string
+	Modules                               struct{ Count int }
+	Features                              []struct {
+		Name, State string
+		Required    bool
+	}
+}
+
+func inspectKernel(t *testing.T, w world, name string) inspectedKernel {
+	t.Helper()
+	var out []inspectedKernel
+	if err := json.Unmarshal([]byte(w.must(t, "kernel", "inspect", name).stdout), &out); err != nil || len(out) != 1 {
+		t.Fatalf("kernel inspect %s: %d kernels, %v", name, len(out), err)
+	}
+	return out[0]
+}
+
+// needKernelPackage skips where apt has no such package, and fails in CI.
+func needKernelPackage(t *testing.T) {
+	t.Helper()
+	need(t, "apt-get", "apt-cache", "e2fsck", "debugfs")
+	if out := aptCandidate(t); out == "" {
+		unavailable(t, "apt knows no "+kernelPackage)
+	}
+}
+
+func aptCandidate(t *testing.T) string {
+	t.Helper()
+	out := tool(t, "apt-cache", "policy", strings.TrimPrefix(kernelPackage, "apt:"))
+	_, after, _ := strings.Cut(out, "Candidate: ")
+	version, _, _ := strings.Cut(after, "\n")
+	if version == "(none)" {
+		return ""
+	}
+	return version
+}
+
+// TestKernelFromThePackageManager (R2): a user without privileges gets the distribution's kernel by name.
+func TestKernelFromThePackageManager(t *testing.T) {
+	needKernelPackage(t)
+	w := newPlainWorld(t)
+	w.must(t, "kernel", "pull", kernelPackage, "--name", "default")
+	k := inspectKernel(t, w, "default")
+	if !strings.HasPrefix(k.Origin, kernelPackage+"="+aptCandidate(t)+",linux-image-"+k.Release+"=") {
+		t.Errorf("origin is %s, release %s", k.Origin, k.Release)
+	}
+	for _, f := range k.Features {
+		if f.State != "built in" && f.State != "module" {
+			t.Errorf("%s is %s", f.Name, f.State)
+		}
+	}
+	f, err := elf.Open(k.BootPath)
+	if err != nil || f.Type != elf.ET_EXEC || filepath.Base(k.BootPath) != "vmlinux" {
+		t.Fatalf("boots %s: %v", k.BootPath, err)
+	}
+	f.Close()
+
+	disk := filepath.Join(k.Folder, "modules.ext4")
+	tool(t, "e2fsck", "-fn", disk)
+	order := tool(t, "debugfs", "-R", "cat /lib/modules/"+k.Release+"/modules.dep", disk)
+	for _, module := range []string{"virtio_blk", "virtio_mmio", "virtio_console", "virtio_pci", "overlay", "dm-snapshot"} {
+		if !strings.Contains(order, "/"+module+".ko:") {
+			t.Errorf("no module %s", module)
+		}
+	}
+	if k.Modules.Count < 500 {
+		t.Errorf("%d modules", k.Modules.Count)
+	}
+
+	// A bundle of it is the same kernel to somebody else.
+	w.must(t, "kernel", "export", "default", w.path("out", "k.tar"))
+	other := newWorld(t)
+	other.must(t, "kernel", "import", "bundle:"+w.path("out", "k.tar"), "--name", "copy")
+	if again := inspectKernel(t, other, "copy"); again.ID != k.ID || again.Origin != k.Origin {
+		t.Errorf("the bundle gives %s of %s, want %s of %s", again.ID, again.Origin, k.ID, k.Origin)
+	}
+
+	w.must(t, "kernel", "rm", "default")
+	left, err := os.ReadDir(w.path("data", "banger", "kernels"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
