@@ -38,11 +38,10 @@ func powerOff(console int) error {
 // only become read-only.
 func detachDisks() error {
 	unix.Sync()
-	b, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return nil // not even /proc: nothing was mounted
+	points := []string{"/"} // all there is before /proc is mounted in the root file system
+	if b, err := os.ReadFile("/proc/self/mounts"); err == nil {
+		points = diskMounts(string(b))
 	}
-	points := diskMounts(string(b))
 	var errs []error
 	for _, target := range slices.Backward(points) {
 		err := unix.Unmount(target, 0)

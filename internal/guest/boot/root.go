@@ -86,7 +86,7 @@ func (m *machine) mountModules() error {
 	}
 	if err := makePoint(modulesDir, m.config.ReadOnly); err != nil {
 		m.note("kernel's modules not mounted: %v", err)
-		return nil //nolint:nilerr // the machine runs without, and the note says so
+		return nil
 	}
 	d, err := findDisk("/sys/block", guest.ModulesSerial, diskWait)
 	if err != nil {

@@ -100,7 +100,7 @@ func Receive(f *os.File) (Message, error) {
 	var m Message
 	b := make([]byte, MaxMessage+1) // one more, so that too long a message shows
 	n, err := f.Read(b)
-	if err == io.EOF { //nolint:errorlint // as os.File returns it
+	if err == io.EOF {
 		return m, io.EOF
 	}
 	if err != nil {
