@@ -179,12 +179,12 @@ func build(ctx context.Context, img *imagepull.Image, scratch string, o Options)
 	layers, err := unpackAll(ctx, img.Layers, cache, inDisk, scratch, o)
 	defer func() { err = errors.Join(err, closeAll(layers)) }()
 	if err != nil {
-		return nil, err
+		return nil, ofSource(img, err)
 	}
 	created := createdTime(img)
 	tree, err := mergeAll(ctx, layers, created, o)
 	if err != nil {
-		return nil, err
+		return nil, ofSource(img, err)
 	}
 	res, err = d.write(ctx, tree, layers, created)
 	if err != nil {
@@ -195,6 +195,14 @@ func build(ctx context.Context, img *imagepull.Image, scratch string, o Options)
 		res.ID = digest.Digest(layers[0].info.DiffID)
 	}
 	return res, nil
+}
+
+// ofSource names a plain tar, whose layer has no digest that err could name.
+func ofSource(img *imagepull.Image, err error) error {
+	if img.Digest != "" {
+		return err
+	}
+	return fmt.Errorf("reading %s: %w", img.Source, err)
 }
 
 // createdTime is the time that stands in for what no layer gives: the
