@@ -1,0 +1,194 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/guest"
+)
+
+// inImage runs f with the folder image as its root, mounted for itself, and
+// with mounts, a hostname and a network of its own. The thread that has these
+// is not used again.
+func inImage(t *testing.T, image string, flags uintptr, f func() error) error {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root makes a mount namespace here")
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWNET | unix.CLONE_FS); err != nil {
+				return err
+			}
+			if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+				return err
+			}
+			if err := unix.Mount(image, image, "", unix.MS_BIND, ""); err != nil {
+				return err
+			}
+			if err := unix.Mount("", image, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
+				return err
+			}
+			if err := changeRoot(image); err != nil {
+				return err
+			}
+			return f()
+		}()
+	}()
+	return <-done
+}
+
+func write(t *testing.T, name, content string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(content), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// files lists what is in a folder, with the content of files.
+func files(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(name string, e os.DirEntry, err error) error {
+		if err != nil || name == dir {
+			return err
+		}
+		fmt.Fprint(&b, strings.TrimPrefix(name, dir))
+		if e.Type().IsRegular() {
+			content, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, "=%s", content)
+		}
+		fmt.Fprint(&b, " ")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func named(readOnly bool) *machine {
+	return &machine{config: &guest.Config{
+		Version: guest.Version, Hostname: "box.example", Init: guest.InitBanger, ReadOnly: readOnly,
+		Network: guest.Network{DNS: []string{"10.0.2.3"}},
+	}}
+}
+
+// holds fails unless a file has a piece of text.
+func holds(name, want string) error {
+	b, err := os.ReadFile(name)
+	if err == nil && !strings.Contains(string(b), want) {
+		err = fmt.Errorf("%s holds %q, want %q", name, b, want)
+	}
+	return err
+}
+
+// The image's programs see the machine's names; the image's files are as they
+// were, but for what docs/guest.md lists.
+func TestFillRootLeavesTheImageAlone(t *testing.T) {
+	image := t.TempDir()
+	write(t, filepath.Join(image, "etc/hosts"), "image")
+	write(t, filepath.Join(image, "run/db/socket"), "kept")
+	if err := os.Symlink("../run/resolv/resolv.conf", filepath.Join(image, "etc/resolv.conf")); err != nil {
+		t.Fatal(err)
+	}
+	m := named(false)
+	err := inImage(t, image, 0, func() error {
+		if err := m.fillRoot(); err != nil {
+			return err
+		}
+		return errors.Join(
+			holds("/etc/hosts", "127.0.1.1\tbox.example box\n"), holds("/etc/hostname", "box.example\n"),
+			holds("/etc/resolv.conf", "nameserver 10.0.2.3\n"), holds("/proc/sys/kernel/hostname", "box.example"),
+			holds("/run/db/socket", "kept"), holds("/proc/self/mounts", " /dev/pts devpts "),
+			holds("/proc/self/mounts", " /dev/shm tmpfs "), os.WriteFile("/run/new", nil, 0o600),
+		)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m.notes) > 0 {
+		t.Errorf("notes %q", m.notes)
+	}
+	want := "/dev /etc /etc/hostname= /etc/hosts=image /etc/resolv.conf /proc /run /run/db /run/db/socket=kept /sys "
+	if got := files(t, image); got != want {
+		t.Errorf("the image has %s\nwant %s", got, want)
+	}
+}
+
+func TestFillRootOfAnEmptyImage(t *testing.T) {
+	image := t.TempDir()
+	m := named(false)
+	m.config.ModulesDisk = true // there is no /lib to mount it in
+	err := inImage(t, image, 0, func() error {
+		return errors.Join(m.fillRoot(), holds("/proc/sys/kernel/hostname", "box.example"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := files(t, image), "/dev /proc /run /sys "; got != want {
+		t.Errorf("the image has %s, want %s", got, want)
+	}
+	if notes := strings.Join(m.notes, "\n"); !strings.Contains(notes, "/etc/hosts left as it is") || !strings.Contains(notes, "no /lib") {
+		t.Errorf("notes %q", notes)
+	}
+}
+
+func TestFillRootReadOnly(t *testing.T) {
+	image := t.TempDir()
+	err := inImage(t, image, unix.MS_RDONLY, func() error { return named(true).fillRoot() })
+	if !errors.Is(err, errNoPoint) || !strings.Contains(err.Error(), "/proc") {
+		t.Errorf("an image without /proc: %v", err)
+	}
+	for _, dir := range []string{"proc", "dev"} {
+		if err := os.Mkdir(filepath.Join(image, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := named(true)
+	write(t, filepath.Join(image, "etc/hosts"), "image")
+	if err := inImage(t, image, unix.MS_RDONLY, func() error {
+		return errors.Join(m.fillRoot(), holds("/etc/hosts", "box.example"))
+	}); err != nil {
+		t.Errorf("an image with /proc and /dev: %v", err)
+	}
+	if notes := strings.Join(m.notes, "\n"); !strings.Contains(notes, "/sys") || !strings.Contains(notes, "/run") {
+		t.Errorf("notes %q do not say what is missing", notes)
+	}
+	if got, want := files(t, image), "/dev /etc /etc/hosts=image /proc "; got != want {
+		t.Errorf("the image has %s, want %s", got, want)
+	}
+}
+
+// A symlink of the image leads where it does for the image's programs, not
+// out of the image.
+func TestFillRootStaysInTheImage(t *testing.T) {
+	outside, image := t.TempDir(), t.TempDir()
+	write(t, filepath.Join(outside, "hosts"), "outside")
+	write(t, filepath.Join(image, outside, "hosts"), "inside")
+	write(t, filepath.Join(image, "etc/hostname"), "image")
+	if err := os.Symlink(filepath.Join(outside, "hosts"), filepath.Join(image, "etc/hosts")); err != nil {
+		t.Fatal(err)
+	}
+	err := inImage(t, image, 0, func() error {
+		return errors.Join(named(false).fillRoot(), holds(filepath.Join(outside, "hosts"), "box.example"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := files(t, outside); got != "/hosts=outside " {
+		t.Errorf("outside there is %s", got)
+	}
+}
