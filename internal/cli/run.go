@@ -162,7 +162,9 @@ func (a *app) host(ctx context.Context, kernel, accel, policy string) (vm.Host, 
 		Notice: func(text string) { a.note("%s", text) },
 	}
 	if a.verbose {
+		start := time.Now()
 		h.Console = a.err
+		h.Phase = func(done string) { a.note("%6.3fs %s", time.Since(start).Seconds(), done) }
 	}
 	return h, err
 }

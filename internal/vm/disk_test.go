@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/banger-vm/banger/internal/vmm"
@@ -93,5 +94,25 @@ func TestCloneDiskWithoutTool(t *testing.T) {
 	}
 	if !errors.Is(err, ErrNoOverlay) {
 		t.Errorf("error = %v, want ErrNoOverlay", err)
+	}
+}
+
+// BenchmarkCloneDisk clones on the file system of $TMPDIR.
+func BenchmarkCloneDisk(b *testing.B) {
+	for _, size := range []int64{1 << 30, 20 << 30} {
+		b.Run(strconv.FormatInt(size>>30, 10)+"GiB", func(b *testing.B) {
+			image := filepath.Join(b.TempDir(), "base")
+			if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			if err := os.Truncate(image, size); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if _, err := cloneDisk(b.Context(), image, b.TempDir(), 0, false); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -33,6 +33,13 @@ type Host struct {
 	Monitor qemu.Monitor // the zero value is the installed QEMU
 	Console io.Writer    // watches the console; may be nil
 	Notice  func(string) // remarks for the user; may be nil
+	Phase   func(string) // told as each step of a boot is done; may be nil
+}
+
+func (h *Host) phase(done string) {
+	if h.Phase != nil {
+		h.Phase(done)
+	}
 }
 
 func (h *Host) notice(format string, args ...any) {
@@ -88,6 +95,7 @@ func (s *Store) Start(ctx context.Context, o Options, h Host) (m *Machine, err e
 	m = &Machine{Record: rec, dir: dir}
 	rec.Disk, err = cloneDisk(ctx, o.DiskPath, dir.data, o.DiskSize, o.ReadOnly)
 	if err == nil {
+		h.phase("disk cloned (" + string(rec.Disk.Driver) + ")")
 		err = m.boot(ctx, &h)
 	}
 	if err == nil {
@@ -142,10 +150,16 @@ func (m *Machine) boot(ctx context.Context, h *Host) (err error) {
 	if err != nil {
 		return err
 	}
+	h.phase("initramfs written")
 	if m.monitor, err = h.Monitor.Start(ctx, *cfg); err != nil {
 		return err
 	}
-	return m.connect(ctx, keys)
+	h.phase("monitor started (" + string(cfg.Accel) + ")")
+	if err := m.connect(ctx, keys); err != nil {
+		return err
+	}
+	h.phase("agent answers")
+	return nil
 }
 
 // connect waits until the agent answers, or the machine ends.
