@@ -49,6 +49,8 @@ var arrows = []struct{ pkg, internal, modules string }{
 	{"vmm", "", ""},
 	{"vmm/qemu", "vmm", "x/sys"},
 	{"vm", "vmm vmm/qemu guest guest/client initrd kernelcat ext4 store", "x/sys x/crypto"},
+	{"ledger", "", ""},
+	{"ledger/resource", "ledger", "x/sys vishvananda/netlink google/nftables"},
 	{"netstack", "", "x/sys containers/gvisor-tap-vsock vishvananda/netlink google/nftables"},
 	{"digest", "", ""},
 	{"atomicfile", "", "x/sys"},
