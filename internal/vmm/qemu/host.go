@@ -2,6 +2,8 @@ package qemu
 
 import (
 	"bufio"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -42,14 +44,23 @@ func parseTSC(r io.Reader) (int, error) {
 	return 0, lines.Err()
 }
 
-// nobody is the user and group that QEMU runs as when root starts it: the
-// kernel's overflow id, which owns no files.
-const nobody = 65534
+// Ids that QEMU may run with when root starts it.
+const (
+	// firstOwn to lastOwn are given to no user, service or container
+	// (systemd's UIDS-GIDS document: "unused"). A machine takes one of them
+	// at random, so that a guest which has taken its QEMU over cannot trace
+	// or signal the QEMU of another.
+	firstOwn = 0x70000000
+	lastOwn  = 0x7fffffff
+	// nobody is the kernel's overflow id, which owns no files: for a user
+	// namespace that is too small for the others.
+	nobody = 65534
+)
 
-// credential is whom QEMU runs as: nobody where root can become that, and nil,
-// the caller, otherwise. Root without the capability, or of a user namespace
-// that maps no other id, has no privileges to drop. kvm is the path of the
-// device that QEMU must be able to open itself, or "".
+// credential is whom QEMU runs as: somebody without privileges where root can
+// become that, and nil, the caller, otherwise. Root without the capability, or
+// of a user namespace that maps no other id, has no privileges to drop. kvm is
+// the path of the device that QEMU must be able to open itself, or "".
 func credential(kvm string) (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -63,16 +74,19 @@ func credential(kvm string) (*syscall.Credential, error) {
 	if data[0].Effective&need != need {
 		return nil, nil
 	}
-	for _, name := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
+	var idMaps [2]string
+	for i, name := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			return nil, err
 		}
-		if !mapsNobody(string(text)) {
-			return nil, nil
-		}
+		idMaps[i] = string(text)
 	}
-	cred := &syscall.Credential{Uid: nobody, Gid: nobody}
+	id, err := chooseID(rand.Reader, idMaps[0], idMaps[1])
+	if id == 0 || err != nil {
+		return nil, err
+	}
+	cred := &syscall.Credential{Uid: id, Gid: id}
 	if kvm != "" {
 		var st unix.Stat_t
 		if err := unix.Stat(kvm, &st); err != nil {
@@ -86,14 +100,30 @@ func credential(kvm string) (*syscall.Credential, error) {
 	return cred, nil
 }
 
-// mapsNobody says whether a map of user_namespaces(7) has the id nobody.
-func mapsNobody(text string) bool {
+// chooseID is the user and group id of a machine, or 0 where the two maps have
+// no other.
+func chooseID(random io.Reader, uids, gids string) (uint32, error) {
+	var bits [4]byte
+	if _, err := io.ReadFull(random, bits[:]); err != nil {
+		return 0, fmt.Errorf("choose user of machine: %w", err)
+	}
+	own := firstOwn + binary.LittleEndian.Uint32(bits[:])%(lastOwn-firstOwn+1)
+	for _, id := range []uint32{own, nobody} {
+		if maps(uids, id) && maps(gids, id) {
+			return id, nil
+		}
+	}
+	return 0, nil
+}
+
+// maps says whether a map of user_namespaces(7) has id.
+func maps(text string, id uint32) bool {
 	for line := range strings.Lines(text) {
 		var inside, outside, count uint64
 		if _, err := fmt.Sscan(line, &inside, &outside, &count); err != nil {
 			return false
 		}
-		if inside <= nobody && nobody-inside < count {
+		if inside <= uint64(id) && uint64(id)-inside < count {
 			return true
 		}
 	}

@@ -233,7 +233,7 @@ func TestStartingThreadEnds(t *testing.T) {
 	}
 }
 
-// TestPlainUser repeats TestBoot as a user without groups or privileges.
+// TestPlainUser repeats tests as a user without groups or privileges.
 func TestPlainUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("a second user needs root; the other tests ran as a plain one")
@@ -251,16 +251,18 @@ func TestPlainUser(t *testing.T) {
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	const user = 64321 // not the one that root's QEMU runs as
+	const user = 64321
 	if err := os.Chown(scratch, user, user); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestBoot$/^microvm$", "-test.v")
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^(TestBoot|TestChooseAccelWithoutKVM)$/^microvm$", "-test.v")
 	cmd.Dir = scratch
 	cmd.Env = append(os.Environ(), envInitrd+"="+initrd, "TMPDIR="+scratch)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestBoot/microvm") {
-		t.Errorf("%v\n%s", err, out)
+	for _, test := range []string{"TestBoot/microvm", "TestChooseAccelWithoutKVM"} {
+		if err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
+			t.Fatalf("%s: %v\n%s", test, err, out)
+		}
 	}
 }

@@ -22,7 +22,8 @@ import (
 // the console is lost until somebody connects with console.sock in cfg.Dir.
 //
 // QEMU leads a session of its own, so that a terminal's signals do not reach
-// it. Started by root, it runs as nobody.
+// it. Started by root, it runs as a user of its own
+// that owns nothing.
 func (m Monitor) Start(ctx context.Context, cfg vmm.Config) (*Machine, error) {
 	machine, err := m.start(ctx, &cfg)
 	if err != nil {
@@ -73,7 +74,7 @@ func (m Monitor) credential(cfg *vmm.Config) (*syscall.Credential, error) {
 func (m *Machine) command(ctx context.Context, program string, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
 	cmd.Env = environment()
-	cmd.Dir = "/" // nobody may not enter the machine's folder, and nothing is to be written
+	cmd.Dir = "/" // QEMU's user may not enter the machine's folder, and nothing is to be written
 	cmd.Stderr = &m.stderr
 	cmd.WaitDelay = time.Second // should somebody else hold standard error open
 	return cmd
