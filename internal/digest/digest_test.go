@@ -26,9 +26,6 @@ func TestParse(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	seeds := []string{"", "sha256:", "sha512:" + strings.Repeat("0", 128), "sha256:" + strings.Repeat("af", 32), "sha256:../../x"}
-	if len(seeds) == 0 {
-		f.Fatal("no seeds")
-	}
 	for _, s := range seeds {
 		f.Add(s)
 	}
