@@ -71,14 +71,15 @@ func forward(ctx context.Context, ch ssh.NewChannel, network, address string) {
 	if err != nil {
 		return
 	}
-	defer here.Close() //nolint:errcheck // likewise
-	var both sync.WaitGroup
-	defer both.Wait()
-	both.Go(func() { ssh.DiscardRequests(requests) })
+	var requested, copied sync.WaitGroup
+	requested.Go(func() { ssh.DiscardRequests(requests) })
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // likewise
 	defer stop()
-	both.Go(func() { passOn(there, here) })
+	copied.Go(func() { passOn(there, here) })
 	passOn(here, there)
+	copied.Wait()
+	here.Close() //nolint:errcheck // likewise; it ends the requests, once the client closes it too
+	requested.Wait()
 }
 
 // passOn copies one direction and ends it. When the receiver is gone, the

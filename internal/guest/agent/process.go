@@ -203,18 +203,20 @@ func (p *process) hangUp(ctx context.Context, gone, ended <-chan struct{}) {
 
 // An output carries one output of a process to its channel.
 type output struct {
-	src  *os.File
-	dst  io.Writer
-	done chan struct{} // closed when dst has had all that it will get
+	src   *os.File
+	dst   io.Writer
+	ended chan struct{} // closed when the process has ended
+	done  chan struct{} // closed when dst has had all that it will get
 }
 
 func newOutput(src *os.File, dst io.Writer) *output {
-	return &output{src: src, dst: dst, done: make(chan struct{})}
+	return &output{src: src, dst: dst, ended: make(chan struct{}), done: make(chan struct{})}
 }
 
 // settle says that the process has ended: done is closed once what it wrote
 // has been carried, and what its children write within lingerWait.
 func (o *output) settle() {
+	close(o.ended)
 	o.src.SetReadDeadline(time.Now().Add(lingerWait)) //nolint:errcheck // pipes and terminals have deadlines
 }
 
@@ -227,6 +229,10 @@ func (o *output) carry(ctx context.Context) {
 	defer stop()
 	buf := make([]byte, 32<<10)
 	err := o.copy(o.src, buf)
+	for more := true; more && errors.Is(err, unix.EIO); {
+		more = o.reopens()
+		err = o.copy(o.src, buf)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		o.src.SetReadDeadline(time.Time{})             //nolint:errcheck // as in settle
 		o.copy(io.LimitReader(o.src, o.queued()), buf) //nolint:errcheck // the rest, or none
@@ -236,6 +242,22 @@ func (o *output) carry(ctx context.Context) {
 		return
 	}
 	close(o.done)
+}
+
+// reopenWait is how often a terminal is looked at that no process has open.
+const reopenWait = 100 * time.Millisecond
+
+// reopens waits a moment for a process to open its terminal again, as it can
+// by /dev/tty until it ends. Were the master closed, it would be hung up.
+func (o *output) reopens() bool {
+	timer := time.NewTimer(reopenWait)
+	defer timer.Stop()
+	select {
+	case <-o.ended:
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // queued is how many bytes can be read without waiting.
