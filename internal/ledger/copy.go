@@ -116,6 +116,9 @@ func readFile(path, id string) (*body, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: not a regular file", errDamaged)
 	}
+	if info.Size() > MaxSize {
+		return nil, fmt.Errorf("%w: more than %d bytes", errDamaged, MaxSize)
+	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err != nil {
 		return nil, blame(err)
