@@ -150,10 +150,10 @@ func TestOutputIsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(lingerWait + lingerWait/2) // longer than children are waited for
+	<-time.After(lingerWait + lingerWait/2) // longer than children are waited for
 	go func() {
-		p.Wait()
-		w.Close()
+		ignore(p.Wait())
+		closeAnyway(w)
 	}()
 	if n, err := io.Copy(io.Discard, r); n != size || err != nil {
 		t.Errorf("got %d bytes, %v, want %d", n, err, size)
@@ -178,9 +178,12 @@ func TestChildLeftBehind(t *testing.T) {
 
 func waitFor(t *testing.T, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("waited 20 seconds")
+	ctx := limited(t)
+	for !condition() {
+		select {
+		case <-ctx.Done():
+			t.Fatal("waited for long enough")
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

@@ -87,8 +87,8 @@ func forward(ctx context.Context, ch ssh.NewChannel, network, address string) {
 func passOn(to, from halves) {
 	_, err := io.Copy(to, from)
 	if err != nil {
-		to.Close()   //nolint:errcheck // it is broken
-		from.Close() //nolint:errcheck // nobody reads it any more
+		to.Close()   // it is broken
+		from.Close() // nobody reads it any more
 		return
 	}
 	to.CloseWrite() //nolint:errcheck // the other direction shows it

@@ -35,7 +35,7 @@ func (m *machine) login(t *testing.T) *ssh.Client {
 		t.Fatal(err)
 	}
 	c := ssh.NewClient(conn, channels, requests)
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { closeAnyway(c) })
 	return c
 }
 
@@ -87,9 +87,9 @@ func TestGarbageInStead(t *testing.T) {
 		"a huge packet":       []byte("SSH-2.0-x\r\n\xff\xff\xff\xff\x00\x14"),
 	} {
 		stream := m.stream(t)
-		stream.Write(b)
-		stream.Close()
-		stream.SetReadDeadline(time.Now().Add(20 * time.Second))
+		ignore(stream.Write(b))
+		closeAnyway(stream)
+		ignore(stream.SetReadDeadline(time.Now().Add(20 * time.Second)))
 		if _, err := io.Copy(io.Discard, stream); err != nil {
 			t.Errorf("%s: the agent holds on to the stream: %v", name, err)
 		}
@@ -131,7 +131,7 @@ func TestBadRequests(t *testing.T) {
 			if ok, err := ch.SendRequest(row.request, true, row.payload); ok || err != nil {
 				t.Errorf("answer %v, %v, want a refusal", ok, err)
 			}
-			ch.Close()
+			closeAnyway(ch)
 		})
 	}
 	for _, name := range []string{guest.RequestPowerOff, guest.RequestClock, "nothing@banger"} {
@@ -168,7 +168,7 @@ func TestTooMuch(t *testing.T) {
 			go ssh.DiscardRequests(requests)
 		}
 	}
-	c.Close()
+	closeAnyway(c)
 	c = m.login(t)
 	ch, requests, err := c.OpenChannel("session", nil)
 	if err != nil {
@@ -190,7 +190,7 @@ func TestTooMuch(t *testing.T) {
 	}
 	for i := range maxConnections + 1 {
 		stream := m.stream(t)
-		stream.SetReadDeadline(time.Now().Add(20 * time.Second))
+		ignore(stream.SetReadDeadline(time.Now().Add(20 * time.Second)))
 		n, err := stream.Read(make([]byte, 1))
 		if n == 0 {
 			if i < maxConnections-2 {

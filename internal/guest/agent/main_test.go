@@ -43,8 +43,8 @@ func proxy(socket string) error {
 		return err
 	}
 	go func() {
-		io.Copy(c, os.Stdin)
-		c.Close()
+		ignore(io.Copy(c, os.Stdin))
+		closeAnyway(c)
 	}()
 	_, err = io.Copy(os.Stdout, c)
 	return err
@@ -105,7 +105,7 @@ func newMachine(t *testing.T, change func(*Options)) *machine {
 	if m.session, err = link.Host(limited(t), hostEnd); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { m.session.Close() })
+	t.Cleanup(func() { closeAnyway(m.session) })
 	return m
 }
 
@@ -154,7 +154,7 @@ func (m *machine) client(t *testing.T) *client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() { closeAnyway(c) })
 	return c
 }
 
@@ -174,22 +174,22 @@ func (m *machine) door(t *testing.T) string {
 				return
 			}
 			all.Go(func() {
-				defer c.Close()
+				defer closeAnyway(c)
 				stream, err := m.session.Open(context.Background())
 				if err != nil {
 					return
 				}
 				go func() {
-					io.Copy(stream, c)
-					stream.Close()
+					ignore(io.Copy(stream, c))
+					closeAnyway(stream)
 				}()
-				io.Copy(c, stream)
+				ignore(io.Copy(c, stream))
 			})
 		}
 	})
 	t.Cleanup(func() {
-		l.Close()
-		m.session.Close()
+		closeAnyway(l)
+		closeAnyway(m.session)
 		all.Wait()
 	})
 	return path
@@ -201,14 +201,14 @@ func socketPair(t *testing.T) (a, b net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer closeAnyway(l)
 	if a, err = net.Dial("unix", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
 	if b, err = l.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { a.Close(); b.Close() })
+	t.Cleanup(func() { closeAnyway(a); closeAnyway(b) })
 	return a, b
 }
 
@@ -218,3 +218,9 @@ func limited(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
+
+// ignore is for results of which what the test checks says enough.
+func ignore(...any) {}
+
+// closeAnyway closes what was only read, or is broken by intent.
+func closeAnyway(c io.Closer) { c.Close() }

@@ -34,7 +34,7 @@ func serverConfig(cfg *guest.Config) (*ssh.ServerConfig, error) {
 	}
 	var clients [][]byte
 	for _, line := range cfg.ClientKeys {
-		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line)) //nolint:dogsled // as it is
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 		if err != nil {
 			return nil, fmt.Errorf("read client key: %w", err)
 		}

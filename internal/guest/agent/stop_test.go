@@ -62,7 +62,7 @@ func TestMainOutlivesConnection(t *testing.T) {
 	file := t.TempDir() + "/file"
 	_, out := start(t, c, mainCommandOf("echo ready; while ! test -e "+file+"; do sleep .05; echo more; done"))
 	out.waitFor(t, "ready")
-	c.Close()
+	closeAnyway(c)
 	if _, err := m.client(t).Status(limited(t)); err != nil {
 		t.Fatal(err)
 	}

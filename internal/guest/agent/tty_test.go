@@ -34,9 +34,12 @@ func (s *screen) String() string {
 
 func (s *screen) waitFor(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(s.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	ctx := limited(t)
+	for !strings.Contains(s.String(), text) {
+		select {
+		case <-ctx.Done():
 			t.Fatalf("no %q on the screen: %q", text, s)
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
@@ -45,7 +48,7 @@ func (s *screen) waitFor(t *testing.T, text string) {
 func on(t *testing.T, c *client.Client, command guest.Command) (*client.Process, *screen, io.Writer) {
 	t.Helper()
 	r, w := io.Pipe()
-	t.Cleanup(func() { w.Close() })
+	t.Cleanup(func() { closeAnyway(w) })
 	out := &screen{}
 	command.Stdin = true
 	p, err := c.Start(limited(t), command, client.Stdio{
@@ -68,12 +71,12 @@ func mustWait(t *testing.T, p *client.Process) client.Exit {
 
 func TestTerminal(t *testing.T) {
 	c := rooted(t).client(t)
-	p, out, in := on(t, c, sh("tty; stty size; echo $TERM; read x; echo got $x; exec sh -c 'trap \"stty size; exit 3\" WINCH; while :; do sleep .05; done'"))
+	p, out, in := on(t, c, sh("tty; stty size; echo $TERM; read x; echo got $x; exec sh -c 'trap \"stty size; exit 3\" WINCH; echo set; while :; do sleep .05; done'"))
 	out.waitFor(t, "/dev/pts/")
 	out.waitFor(t, "33 101\r\nvt220\r\n")
-	io.WriteString(in, "word\n")
+	ignore(io.WriteString(in, "word\n"))
 	out.waitFor(t, "got word\r\n")
-	time.Sleep(300 * time.Millisecond) // for the trap to be set
+	out.waitFor(t, "set\r\n")
 	if err := p.Resize(44, 132); err != nil {
 		t.Fatal(err)
 	}
@@ -88,12 +91,12 @@ func TestTerminalKeys(t *testing.T) {
 	c := rooted(t).client(t)
 	p, out, in := on(t, c, sh("trap 'echo INT; exit 7' INT; echo ready; while :; do sleep .05; done"))
 	out.waitFor(t, "ready")
-	io.WriteString(in, "\x03")
+	ignore(io.WriteString(in, "\x03"))
 	if exit := mustWait(t, p); exit.Code != 7 || !strings.Contains(out.String(), "INT") {
 		t.Errorf("after ^C exit %+v, screen %q", exit, out)
 	}
 	p, _, in = on(t, c, guest.Command{Args: []string{"cat"}})
-	io.WriteString(in, "\x04")
+	ignore(io.WriteString(in, "\x04"))
 	if exit := mustWait(t, p); exit.Code != 0 {
 		t.Errorf("after ^D exit %+v", exit)
 	}
@@ -216,7 +219,7 @@ func TestHangUp(t *testing.T) {
 			}
 			out.waitFor(t, "ready\n")
 			pid := strings.Fields(out.String())[1]
-			c.Close()
+			closeAnyway(c)
 			if _, err := p.Wait(); err == nil {
 				t.Error("no error from a lost process")
 			}

@@ -55,7 +55,7 @@ func New(ctx context.Context, stream net.Conn, keys Keys) (*Client, error) {
 
 // config takes, of what both sides know, what costs an emulated guest least.
 func (k Keys) config() (*ssh.ClientConfig, error) {
-	host, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.HostPublic)) //nolint:dogsled // as it is
+	host, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.HostPublic))
 	if err != nil {
 		return nil, fmt.Errorf("read machine's key: %w", err)
 	}

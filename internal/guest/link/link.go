@@ -40,7 +40,7 @@ func (e *VersionError) Error() string {
 // there is an error.
 func Host(ctx context.Context, conn io.ReadWriteCloser) (*Session, error) {
 	h := &host{wire: newWire(conn), welcomed: make(chan error, 1), done: make(chan struct{})}
-	rand.Read(h.id[:])                                         //nolint:errcheck // it never fails
+	rand.Read(h.id[:])
 	h.channel = newChannel(h.wire, h.id, func() { h.close() }) //nolint:errcheck // nothing is left to be lost
 	go h.read()
 	if err := h.greet(ctx); err != nil {
@@ -95,7 +95,7 @@ func (h *host) read() {
 		case f.id != h.id: // of another host's session, before this one
 		case f.kind == welcome && !met:
 			met = true
-			h.welcomed <- sameVersion(f)
+			h.welcomed <- checkVersion(f)
 		case f.kind == data && met:
 			h.channel.deliver(f.payload)
 		case f.kind == bye && met:
@@ -105,10 +105,11 @@ func (h *host) read() {
 	}
 }
 
-func sameVersion(f frame) error {
-	guest, host := f.payload[len(greeting)-1], greeting[len(greeting)-1]
-	if guest != host {
-		return &VersionError{int(guest), int(host)}
+func sameVersion(f frame) bool { return string(f.payload) == greeting }
+
+func checkVersion(f frame) error {
+	if !sameVersion(f) {
+		return &VersionError{int(f.payload[len(greeting)-1]), int(greeting[len(greeting)-1])}
 	}
 	return nil
 }
@@ -222,7 +223,7 @@ func (l *Listener) begin(f frame) error {
 	l.endSession()
 	l.wire.drop()
 	l.wire.control(welcome, f.id)
-	if sameVersion(f) != nil {
+	if !sameVersion(f) {
 		return nil
 	}
 	l.channel = newChannel(l.wire, f.id, nil)

@@ -38,11 +38,11 @@ func newSession(c *channel, host bool) (*Session, error) {
 	config.StreamOpenTimeout = 0
 	config.MaxStreamWindowSize = streamWindow
 	config.LogOutput = io.Discard // what it logs ends a session, and is the session's error
-	make := yamux.Server
+	start := yamux.Server
 	if host {
-		make = yamux.Client
+		start = yamux.Client
 	}
-	mux, err := make(c, config)
+	mux, err := start(c, config)
 	if err != nil {
 		return nil, fmt.Errorf("start session: %w", err)
 	}
