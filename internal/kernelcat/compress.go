@@ -1,6 +1,7 @@
 package kernelcat
 
 import (
+	"bufio"
 	"bytes"
 	"compress/bzip2"
 	"encoding/binary"
@@ -29,7 +30,10 @@ var magics = []struct{ name, magic string }{ //nolint:gochecknoglobals // a tabl
 	{"lz4", "\x02\x21\x4c\x18"},
 }
 
-const longestMagic = 6
+const (
+	longestMagic = 6
+	sourceBuffer = 64 << 10 // bytes
+)
 
 // compression returns the name of the format that start begins, "" for none
 // that is known.
@@ -56,9 +60,11 @@ func decompress(format string, r io.Reader) (io.ReadCloser, error) {
 		}
 		return z.IOReadCloser(), nil
 	case "xz":
-		// A header may ask for a dictionary of up to 4 GiB. It takes address
-		// space at once, but memory only as content fills it, which is bounded.
-		x, err := xz.NewReader(r)
+		br := bufio.NewReaderSize(r, sourceBuffer)
+		if err := checkDictionary(br); err != nil {
+			return nil, err
+		}
+		x, err := xz.NewReader(br)
 		if err != nil {
 			return nil, err
 		}
@@ -69,6 +75,42 @@ func decompress(format string, r io.Reader) (io.ReadCloser, error) {
 		return io.NopCloser(&legacyLZ4{r: r}), nil
 	}
 	return nil, fmt.Errorf("unknown compression %q", format)
+}
+
+// checkDictionary refuses a stream of xz that asks for a larger dictionary
+// than maxWindow, which the library would allocate at once. It looks at the
+// first block, sections 2.1.1 and 3.1 of the format; encoders give all blocks
+// the same. What is malformed is left to the library.
+func checkDictionary(r *bufio.Reader) error {
+	const (
+		blockAt   = 12 // behind the stream's header
+		maxHead   = 1024
+		sizes     = 0xc0 // flags: compressed and uncompressed size are given
+		lzma2     = 0x21
+		maxDictAt = 40 // the largest value that stands for a size
+	)
+	head, err := r.Peek(blockAt + maxHead)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if len(head) < blockAt+2 {
+		return nil
+	}
+	flags, rest := head[blockAt+1], head[blockAt+2:]
+	for bit := flags & sizes; bit != 0; bit &= bit - 1 {
+		_, n := binary.Uvarint(rest)
+		if n <= 0 {
+			return nil
+		}
+		rest = rest[n:]
+	}
+	if len(rest) < 3 || rest[0] != lzma2 || rest[1] != 1 || rest[2] > maxDictAt {
+		return nil
+	}
+	if size := int64(2|rest[2]&1) << (rest[2]/2 + 11); size > maxWindow {
+		return fmt.Errorf("xz: dictionary of %d bytes, at most %d are taken", size, maxWindow)
+	}
+	return nil
 }
 
 // inflate returns all of data decompressed, refusing more than limit bytes.

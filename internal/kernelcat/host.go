@@ -26,28 +26,40 @@ func (g *gathering) host(ctx context.Context, release string) error {
 		}
 	}
 	g.origin, g.release = "host:"+release, release
-	files := Files{Modules: "/lib/modules/" + release, Config: "/boot/config-" + release}
-	var err error
-	for _, name := range []string{"/boot/vmlinuz-" + release, "/lib/modules/" + release + "/vmlinuz"} {
-		files.Kernel = name
-		if err = readable(name); !errors.Is(err, fs.ErrNotExist) {
+	files, err := installed("/", release)
+	if err != nil {
+		return err
+	}
+	return g.files(ctx, files)
+}
+
+// installed finds the files of a kernel installed below root. The kernel
+// itself must be there and readable; the rest may lack.
+func installed(root, release string) (files Files, err error) {
+	modules := filepath.Join(root, "lib/modules", release)
+	for _, files.Kernel = range []string{filepath.Join(root, "boot/vmlinuz-"+release), filepath.Join(modules, "vmlinuz")} {
+		if err = readable(files.Kernel); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("neither /boot/vmlinuz-%s nor /lib/modules/%s/vmlinuz: %w", release, release, err)
+		return files, fmt.Errorf("neither /boot/vmlinuz-%s nor /lib/modules/%s/vmlinuz: %w", release, release, err)
 	}
 	if err != nil {
-		return err
+		return files, err
 	}
-	for _, optional := range []*string{&files.Config, &files.Modules} {
-		if err := readable(*optional); errors.Is(err, fs.ErrNotExist) {
-			*optional = ""
-		} else if err != nil {
-			return err
+	for _, optional := range []struct {
+		to   *string
+		name string
+	}{{&files.Config, filepath.Join(root, "boot/config-"+release)}, {&files.Modules, modules}} {
+		switch err := readable(optional.name); {
+		case err == nil:
+			*optional.to = optional.name
+		case !errors.Is(err, fs.ErrNotExist):
+			return files, err
 		}
 	}
-	return g.files(ctx, files)
+	return files, nil
 }
 
 func runningRelease() (string, error) {

@@ -146,6 +146,26 @@ func TestBombs(t *testing.T) {
 	}
 }
 
+// TestXZDictionary changes the size that a stream asks for: property 28 stands
+// for 64 MiB, 31 for 192.
+func TestXZDictionary(t *testing.T) {
+	data := compressed(t, "xz", []byte("some text"))
+	at := bytes.Index(data, []byte{0x21, 1}) + 2
+	if at < 2 {
+		t.Fatal("no filter LZMA2")
+	}
+	for property, fits := range map[byte]bool{28: true, 31: false, 40: false} {
+		changed := bytes.Clone(data)
+		changed[at] = property
+		_, err := inflate(changed, 1<<20)
+		if err == nil {
+			t.Error("a header with a wrong checksum was taken")
+		} else if refused := strings.Contains(err.Error(), "xz: dictionary of"); refused == fits {
+			t.Errorf("property %d: %v", property, err)
+		}
+	}
+}
+
 func TestLegacyLZ4Blocks(t *testing.T) {
 	le := binary.LittleEndian
 	head := le.AppendUint32(nil, lz4Magic)

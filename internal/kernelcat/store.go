@@ -158,6 +158,9 @@ func find(kernels []*Kernel, ref string) (*Kernel, error) {
 // or release while it has several names is deleted with force only.
 func (s *Store) Remove(ctx context.Context, ref string, force bool) (k *Kernel, deleted bool, err error) {
 	err = s.locked(ctx, func() error {
+		if err := store.SweepScratch(s.dir); err != nil {
+			return err
+		}
 		kernels, _, err := s.List()
 		if err != nil {
 			return err
