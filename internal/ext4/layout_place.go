@@ -6,10 +6,14 @@ import "github.com/banger-vm/banger/internal/fstree"
 // is left out, as mke2fs does.
 const spareBlocks = 50
 
-// journalBlocks is ext2fs_default_journal_size of e2fsprogs, at most 128 MiB.
+// journalBlocks is ext2fs_default_journal_size of e2fsprogs, at most 128 MiB,
+// but for the smallest disks. A transaction of jbd2 takes at most a quarter of
+// the journal, and the one that grows a file system with 255 reserved
+// descriptor blocks asks for 261 blocks: with the 1024 of e2fsprogs the kernel
+// stops growing such a disk at 128 MiB.
 func journalBlocks(blocks int64) int64 {
 	for _, step := range [...]struct{ below, size int64 }{
-		{32768, 1024}, {256 << 10, 4096}, {512 << 10, 8192}, {4096 << 10, 16384},
+		{32768, 1280}, {256 << 10, 4096}, {512 << 10, 8192}, {4096 << 10, 16384},
 	} {
 		if blocks < step.below {
 			return step.size

@@ -34,7 +34,7 @@ const (
 
 // layoutVersion changes when disks of the same image and options come out
 // different from those of an earlier version.
-const layoutVersion = 1
+const layoutVersion = 2
 
 // identity is what determines the bytes of a disk. Its hash gives the file
 // system's UUID and the seed of its directory hashes, which differ between
