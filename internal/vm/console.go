@@ -118,7 +118,8 @@ func (c *console) trouble() string {
 		if at := strings.Index(text, "Kernel panic - not syncing"); at >= 0 {
 			return "kernel panic" + text[at+len("Kernel panic - not syncing"):]
 		}
-		if text != "" {
+		// The kernel says so of every machine without a PCI bus.
+		if text != "" && !strings.Contains(text, "PCI: Fatal: No config space access function found") {
 			last = text
 		}
 	}

@@ -54,6 +54,11 @@ func (m *Machine) prepare(ctx context.Context, h *Host, keys client.Keys) (*vmm.
 		Disks: []vmm.Disk{m.Record.Disk.device(m.dir.data)}, AgentPort: guest.AgentPort,
 		Dir: m.dir.runtime, Console: m.console,
 	}
+	if m.Record.Plan.Init == guest.InitImage {
+		// systemd would wait 90 s for a login terminal that udev never
+		// announces, and rename the network device that the host knows.
+		cfg.Cmdline = []string{"systemd.getty_auto=0", "net.ifnames=0"}
+	}
 	if disk := h.Kernel.ModulesDisk(); disk != "" {
 		gc.ModulesDisk = true
 		cfg.Disks = append(cfg.Disks, vmm.Disk{Serial: guest.ModulesSerial, Path: disk, Format: vmm.Raw, ReadOnly: true})

@@ -174,18 +174,15 @@ func (m *Machine) connect(ctx context.Context, keys client.Keys) error {
 		}
 	}()
 	err := m.dial(limited, keys)
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
-	}
-	select {
-	case <-m.monitor.Done():
-		return m.bootError()
-	default:
-	}
-	if ctx.Err() == nil && limited.Err() != nil {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(limited.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("boot machine: no answer within %v; the console ends with: %s", BootLimit, m.console.trouble())
 	}
-	return err
+	return m.because(err)
 }
 
 func (m *Machine) dial(ctx context.Context, keys client.Keys) error {
@@ -307,8 +304,12 @@ func (m *Machine) Close(code int, why error) error {
 }
 
 // settle waits for a guest that is about to power off, so that its disk is
-// whole.
+// whole. The image's own init does not know that the main command has ended:
+// it is asked.
 func (m *Machine) settle() error {
+	if m.Record.Plan.Init == guest.InitImage {
+		return m.Stop(context.Background(), endLimit)
+	}
 	select {
 	case <-m.monitor.Done():
 		return nil
