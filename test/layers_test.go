@@ -40,15 +40,16 @@ var arrows = []struct{ pkg, internal, modules string }{
 	{"unpack", "ext4 fstree", "x/sys"},
 	{"store", "", "x/sys"},
 	{"guest", "", ""},
-	{"guest/boot", "guest", "x/sys"},
+	{"guest/control", "guest", "x/sys"},
+	{"guest/boot", "guest guest/control", "x/sys"},
 	{"guest/link", "", "hashicorp/yamux"},
-	{"guest/agent", "guest guest/link", "x/sys x/crypto pkg/sftp"},
+	{"guest/agent", "guest guest/control guest/link", "x/sys x/crypto pkg/sftp"},
 	{"guest/client", "guest guest/link", "x/crypto pkg/sftp"},
 	{"guestbin", "", ""},
 	{"initrd", "guest guestbin", "u-root/u-root"},
 	{"vmm", "", ""},
 	{"vmm/qemu", "vmm", "x/sys"},
-	{"vm", "vmm vmm/qemu guest guest/client initrd kernelcat ext4 store", "x/sys x/crypto"},
+	{"vm", "vmm vmm/qemu guest guest/client guest/link guestbin initrd kernelcat ext4 fstree store", "x/sys"},
 	{"ledger", "", ""},
 	{"ledger/resource", "ledger", "x/sys vishvananda/netlink google/nftables"},
 	{"netstack", "", "x/sys containers/gvisor-tap-vsock vishvananda/netlink google/nftables"},
@@ -133,8 +134,8 @@ func listPackages(t *testing.T) []goPackage {
 func faults(pkg goPackage) []string {
 	name := strings.TrimPrefix(pkg.ImportPath, module+"/")
 	internal, modules := []string{"cli"}, []string(nil)
-	if name == "cmd/banger-guest" {
-		internal = []string{"guest/boot", "guest/agent"}
+	if name == "cmd/banger-guest" { // the program inside a machine
+		internal = []string{"guest", "guest/control", "guest/boot", "guest/agent"}
 	}
 	if inner, ok := strings.CutPrefix(name, "internal/"); ok {
 		row := slices.IndexFunc(arrows, func(a struct{ pkg, internal, modules string }) bool { return a.pkg == inner })

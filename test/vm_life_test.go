@@ -1,0 +1,307 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// TestR1Systemd boots an image with its own init, which must reach its target and still answer exec.
+func TestR1Systemd(t *testing.T) {
+	w := plainYard(t)
+	w.boot(t, "systemd", "--rm", "--memory=512M", reference("systemd:1"))
+	eventually(t, bootLimit, "systemd reaches multi-user.target", func() bool {
+		got := w.run(t, "exec", "systemd", "systemctl", "is-active", "multi-user.target")
+		return strings.TrimSpace(got.stdout) == "active"
+	})
+	got := w.must(t, "exec", "systemd", "sh", "-c", "cat /proc/1/comm; systemctl --failed --no-legend --plain")
+	if got.stdout != "systemd\n" {
+		t.Errorf("process 1, then the units that failed:\n%s", got.stdout)
+	}
+	if got := w.run(t, "exec", "systemd", "systemctl", "poweroff"); got.code != 0 && got.code != 125 {
+		t.Errorf("poweroff: %+v", got)
+	}
+	eventually(t, bootLimit, "the machine ends", func() bool {
+		return !strings.Contains(w.run(t, "ps").stdout, "systemd")
+	})
+	w.expectNoProcess(t)
+}
+
+// staticImage writes an OCI layout of an image that holds one static program and nothing else: banger.
+func staticImage(t *testing.T, dir string) string {
+	t.Helper()
+	program, err := os.ReadFile(suite.banger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layer bytes.Buffer
+	tw := tar.NewWriter(&layer)
+	if err := tw.WriteHeader(&tar.Header{Name: "banger", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tw.Write(program); err != nil {
+		t.Fatal(err)
+	}
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err = mutate.ConfigFile(img, &v1.ConfigFile{
+		OS: "linux", Architecture: runtime.GOARCH, Config: v1.Config{Entrypoint: []string{"/banger"}, Cmd: []string{"version"}},
+		RootFS: v1.RootFS{Type: "layers", DiffIDs: diffIDs(t, img)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := path.AppendImage(img, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": "static"})); err != nil {
+		t.Fatal(err)
+	}
+	return "oci:" + dir + ":static"
+}
+
+func diffIDs(t *testing.T, img v1.Image) []v1.Hash {
+	t.Helper()
+	c, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.RootFS.DiffIDs
+}
+
+// TestR1Distroless runs an image without a shell, a C library or a single folder.
+func TestR1Distroless(t *testing.T) {
+	w := plainYard(t)
+	dir := w.path("out", "static")
+	source := staticImage(t, dir)
+	w.must(t, "image", "import", "--name", "static:1", source)
+	got := w.run(t, "run", "--rm", "static:1")
+	expectCode(t, got, 0)
+	if !strings.HasPrefix(got.stdout, "banger ") {
+		t.Errorf("stdout = %q", got.stdout)
+	}
+	// The smallest disk there is grows as any other.
+	got = w.run(t, "run", "-v", "--rm", "--disk-size=20G", "static:1")
+	if !strings.Contains(got.stderr, "grown from 64 MiB to 20480 MiB") {
+		t.Errorf("stderr = %q", got.stderr)
+	}
+	got = w.run(t, "run", "--rm", "--entrypoint=sh", "static:1", "-c", "true")
+	expectCode(t, got, 127)
+	if !strings.Contains(got.stderr, "no shell") {
+		t.Errorf("stderr = %q", got.stderr)
+	}
+}
+
+// monitorOf finds the QEMU that a process started.
+func monitorOf(t *testing.T, owner int) int {
+	t.Helper()
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", owner))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range children {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		for _, field := range strings.Fields(string(data)) {
+			name, err := os.ReadFile("/proc/" + field + "/comm")
+			if pid, bad := strconv.Atoi(field); err == nil && bad == nil && strings.HasPrefix(string(name), "qemu") {
+				return pid
+			}
+		}
+	}
+	t.Fatalf("process %d has started no QEMU", owner)
+	return 0
+}
+
+// load keeps a file system busy: trees copied and deleted, many files in one directory, holes, renames.
+const load = `set -e
+mkdir -p /load && cd /load
+touch /load/started
+n=0
+while :; do
+	n=$((n + 1)); d=d$((n % 4)); rm -rf $d; cp -a /usr/share $d
+	mkdir -p many; i=0; while [ $i -lt 400 ]; do echo $n >many/$n.$i; i=$((i + 1)); done
+	fallocate -l 40M big.$((n % 3)); rm -f many/$((n - 2)).*
+	mv $d moved.$n; rm -rf moved.$((n - 1)); touch round.$n
+done`
+
+// TestB1DiskInTheGuest grows the disk to 20 GiB in a machine, keeps it busy, pulls the plug, boots it again
+// (the journal is replayed) and lets e2fsck judge what is left.
+func TestB1DiskInTheGuest(t *testing.T) {
+	need(t, "e2fsck", "qemu-img")
+	w := plainYard(t)
+	cmd := w.boot(t, "busy", "--disk-size=20G", reference("debian:12"), "sh", "-c", load)
+	eventually(t, bootLimit, "the load goes round", func() bool {
+		return w.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
+	})
+	got := w.must(t, "exec", "busy", "sh", "-c", "df -B1G --output=size / | tail -n 1")
+	if size := strings.TrimSpace(got.stdout); size != "19" && size != "20" {
+		t.Errorf("the file system has %s GiB, want 19 or 20", size)
+	}
+	if err := syscall.Kill(monitorOf(t, cmd.Process.Pid), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the machine is seen to have ended", func() bool {
+		return strings.Contains(w.run(t, "ps", "-a").stdout, "Exited (125)")
+	})
+	disk := w.diskOf(t, "busy")
+	if journal := tool(t, "dumpe2fs", "-h", w.flat(t, disk, "torn")); !strings.Contains(journal, "needs_recovery") {
+		t.Error("the plug was pulled when nothing was in the journal: the test shows nothing")
+	}
+	// The next boot replays the journal. The load goes on there; it is stopped in good order.
+	again := w.command(t.Context(), "start", "busy")
+	got = finish(t, again, func(p *os.Process) {
+		eventually(t, bootLimit, "the machine answers again", func() bool {
+			return w.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
+		})
+		for range 2 {
+			if err := p.Signal(os.Interrupt); err != nil {
+				t.Error(err)
+			}
+			timer := time.NewTimer(500 * time.Millisecond)
+			<-timer.C
+		}
+	})
+	if got.code != 130 && got.code != 137 && got.code != 143 {
+		t.Errorf("after Ctrl-C twice: %+v", got)
+	}
+	flat := w.flat(t, disk, "whole")
+	tool(t, "e2fsck", "-fn", flat)
+	if state := tool(t, "dumpe2fs", "-h", flat); !strings.Contains(state, "Filesystem state:         clean") {
+		t.Errorf("the file system was not unmounted:\n%s", state)
+	}
+}
+
+// diskOf is the path of a machine's disk.
+func (w world) diskOf(t *testing.T, name string) string {
+	t.Helper()
+	id := strings.Fields(w.must(t, "ps", "-aq").stdout)
+	if len(id) != 1 {
+		t.Fatalf("machines: %q, want %s alone", id, name)
+	}
+	found, err := filepath.Glob(w.path("data", "banger", "machines", id[0], "disk.*"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("disks: %q, %v", found, err)
+	}
+	return found[0]
+}
+
+// flat is the content of a machine's disk as a raw file.
+func (w world) flat(t *testing.T, disk, name string) string {
+	t.Helper()
+	out := w.path("out", name+".raw")
+	tool(t, "qemu-img", "convert", "-O", "raw", disk, out)
+	t.Cleanup(func() { os.Remove(out) }) //nolint:errcheck // in a scratch folder
+	return out
+}
+
+// TestR1KillRun kills the owner of a machine at random moments. No QEMU outlives it, and the next command
+// leaves nothing of the machine.
+func TestR1KillRun(t *testing.T) {
+	w := plainYard(t)
+	args := []string{"run", "--rm", reference("debian:12"), "sleep", "2"}
+	start := time.Now()
+	w.must(t, args...)
+	took := time.Since(start)
+	want := w.inventory(t)
+	t.Logf("seed: go test -crash.seed=%d", *crashSeed)
+	random := rand.New(rand.NewPCG(*crashSeed, 2))
+	killed := 0
+	for i := range moments {
+		moment := time.Duration((float64(i) + random.Float64()) / moments * float64(took))
+		if got := signalAt(t, w, moment, os.Kill, args...); got.code == -1 {
+			killed++
+		}
+		w.expectNoProcess(t)
+		w.must(t, "ps")
+		w.expectInventory(t, want)
+		if t.Failed() {
+			t.Fatalf("after a kill at %v of %v", moment, took)
+		}
+	}
+	if killed < moments/2 {
+		t.Errorf("%d of %d runs were killed: the moments miss the run", killed, moments)
+	}
+}
+
+// TestR1NeverWritesTheImage runs machines that write, and looks at the image's disk and its record.
+func TestR1NeverWritesTheImage(t *testing.T) {
+	w := plainYard(t)
+	path := filepath.Join(w.path("data", "banger", "disks"))
+	sum := func() string {
+		out, err := exec.Command("sh", "-c", "cd "+path+" && sha256sum * && stat -c '%n %Y' *").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	before := sum()
+	w.must(t, "run", "--rm", reference("debian:12"), "sh", "-c", "echo x >>/etc/passwd; rm -rf /usr/share; sync")
+	if after := sum(); after != before {
+		t.Errorf("image disks before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// TestR1CloneIsInstant makes disks on file systems with and without shared extents.
+func TestR1CloneIsInstant(t *testing.T) {
+	needRoot(t)
+	need(t, "mkfs.btrfs", "mkfs.xfs")
+	for _, kind := range []string{"btrfs", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			w := machineYard(t, 0)
+			device := filepath.Join(t.TempDir(), "device")
+			f, err := os.Create(device)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := f.Truncate(4 << 30); err != nil {
+				t.Fatal(err)
+			}
+			tool(t, "mkfs."+kind, "-q", device)
+			shared := worldIn(t, mountDisk(t, device, "loop"), 0)
+			tool(t, "cp", "-a", w.path("data", "banger"), shared.path("data"))
+			got := shared.run(t, "run", "--name", "clone", reference("debian:12"), "sh", "-c", "echo written >/srv/x && sync")
+			expectCode(t, got, 0)
+			if disk := shared.diskOf(t, "clone"); !strings.HasSuffix(disk, "disk.raw") {
+				t.Errorf("disk = %s, want one that shares extents", disk)
+			}
+			tool(t, "e2fsck", "-fn", shared.diskOf(t, "clone"))
+			if got := tool(t, "debugfs", "-R", "cat /srv/x", shared.diskOf(t, "clone")); !strings.Contains(got, "written") {
+				t.Errorf("the machine's disk has %q", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,459 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+)
+
+// bootLimit is how long a machine may take to answer under emulation on a busy host.
+const bootLimit = 90 * time.Second
+
+// yards holds the worlds in which machines run, one for each user: their kernel and images are got once.
+var yards struct {
+	sync.Mutex
+	of map[uint32]world
+}
+
+// machineYard is a world with a kernel and the Debian image, for all tests of one user.
+func machineYard(t *testing.T, uid uint32) world {
+	t.Helper()
+	need(t, "qemu-system-x86_64", "qemu-img", "apt-get")
+	if uid != uint32(os.Geteuid()) {
+		needRoot(t)
+	}
+	yards.Lock()
+	defer yards.Unlock()
+	if w, ok := yards.of[uid]; ok {
+		return w
+	}
+	dir, err := os.MkdirTemp(suite.scratch, "yard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := worldIn(t, dir, uid)
+	w.must(t, "kernel", "pull", "default")
+	w.must(t, "image", "pull", "--plain-http", reference("debian:12"))
+	if yards.of == nil {
+		yards.of = map[uint32]world{}
+	}
+	yards.of[uid] = w
+	return w
+}
+
+// plainYard is the yard of a user without privileges, in which most tests run.
+func plainYard(t *testing.T) world {
+	t.Helper()
+	return machineYard(t, nobody)
+}
+
+// boot runs a machine in the background until it answers, and ends it with the test.
+func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := w.command(ctx, append([]string{"run", "--name", name, "--plain-http"}, args...)...)
+	var output lockedBuffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGKILL) }
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		cmd.Wait() //nolint:errcheck // how it ended is asked for where it matters
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		if t.Failed() {
+			t.Logf("machine %s:\n%s\nconsole:\n%s", name, output.String(), w.consoleTail(name))
+		}
+		w.run(t, "rm", name)
+	})
+	eventually(t, bootLimit, "machine "+name+" answers", func() bool {
+		select {
+		case <-ended:
+			t.Fatalf("machine %s ended: %s", name, output.String())
+		default:
+		}
+		return w.run(t, "exec", name, "/bin/true").code == 0
+	})
+	return cmd
+}
+
+// lockedBuffer may be read while a process writes to it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// consoleTail is the end of what the user's machines wrote to their consoles.
+func (w world) consoleTail(string) string {
+	var out strings.Builder
+	logs, _ := filepath.Glob(w.path("data", "banger", "machines", "*", "console.log"))
+	for _, path := range logs {
+		data, err := os.ReadFile(path)
+		if err == nil {
+			fmt.Fprintf(&out, "%s\n", data[max(0, len(data)-4096):])
+		}
+	}
+	return out.String()
+}
+
+// expectCode wants an exit code, and shows what was said when it is another.
+func expectCode(t *testing.T, got outcome, want int) {
+	t.Helper()
+	if got.code != want {
+		t.Errorf("exit code %d, want %d\nstdout: %s\nstderr: %s", got.code, want, got.stdout, got.stderr)
+	}
+}
+
+// with runs banger with standard input.
+func (w world) with(t *testing.T, stdin io.Reader, args ...string) outcome {
+	t.Helper()
+	cmd := w.command(t.Context(), args...)
+	cmd.Stdin = stdin
+	return finish(t, cmd, nil)
+}
+
+// TestR1Run boots a machine for each of the things that only a whole run shows.
+func TestR1Run(t *testing.T) {
+	for _, user := range []struct {
+		name string
+		uid  uint32
+	}{{"root", 0}, {"plain user", nobody}} {
+		t.Run(user.name, func(t *testing.T) {
+			w := machineYard(t, user.uid)
+			before := w.inventory(t)
+			got := w.run(t, "run", "--rm", reference("debian:12"), "sh", "-c", "id -u; cat /proc/1/comm; exit 7")
+			expectCode(t, got, 7)
+			if lines := strings.Fields(got.stdout); len(lines) != 2 || lines[0] != "0" {
+				t.Errorf("stdout = %q", got.stdout)
+			}
+			w.expectNoProcess(t)
+			if got := w.run(t, "ps", "-aq"); got.stdout != "" {
+				t.Errorf("machines are left: %s", got.stdout)
+			}
+			w.expectNoMore(t, append(before, w.machineLeavings()...))
+		})
+	}
+}
+
+// machineLeavings are the files that the first machine makes and that stay: locks, caches.
+func (w world) machineLeavings() []string {
+	out := []string{"/run/banger", "/run/banger/m", "/data/banger/machines", "/data/banger/machines/.lock", "/cache/banger/kvm.json"}
+	files, _ := filepath.Glob(w.path("cache", "banger", "initramfs*"))
+	more, _ := filepath.Glob(w.path("cache", "banger", "initramfs", "*"))
+	for _, path := range append(files, more...) {
+		out = append(out, strings.TrimPrefix(path, w.dir))
+	}
+	return out
+}
+
+func TestR1RunSignalAndInput(t *testing.T) {
+	w := plainYard(t)
+	t.Run("137 by a signal", func(t *testing.T) {
+		expectCode(t, w.run(t, "run", "--rm", reference("debian:12"), "sh", "-c", "kill -9 $$"), 137)
+	})
+	t.Run("standard input", func(t *testing.T) {
+		got := w.with(t, strings.NewReader("hi\n"), "run", "--rm", "-i", reference("debian:12"), "cat")
+		expectCode(t, got, 0)
+		if got.stdout != "hi\n" {
+			t.Errorf("stdout = %q, want hi", got.stdout)
+		}
+	})
+	t.Run("timeout", func(t *testing.T) {
+		expectCode(t, w.run(t, "run", "--rm", "--timeout=2s", reference("debian:12"), "sleep", "1000"), 124)
+	})
+	t.Run("read-only", func(t *testing.T) {
+		got := w.run(t, "run", "--rm", "--read-only", reference("debian:12"), "sh", "-c", "echo x >/srv/x || exit 30")
+		expectCode(t, got, 30)
+	})
+}
+
+// TestR1BootableCheck asks for what cannot run. No machine is made for it.
+func TestR1BootableCheck(t *testing.T) {
+	w := plainYard(t)
+	for _, row := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"no such command", []string{reference("debian:12"), "no-such-program"}, 127, "no such file in the image"},
+		{"a folder", []string{reference("debian:12"), "/etc"}, 126, "is a directory"},
+		{"not executable", []string{reference("debian:12"), "/etc/passwd"}, 126, "not executable"},
+		{"a broken user flag", []string{"--cpus=0x", reference("debian:12")}, 2, "--cpus"},
+		{"too little memory", []string{"--memory=1M", reference("debian:12")}, 2, "memory"},
+		{"an unknown kernel", []string{"--kernel=nothing", "--pull=never", reference("debian:12")}, 125, "kernel"},
+		{"an image that is not here", []string{"--pull=never", "no-such-image"}, 125, "no such image"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got := w.run(t, append([]string{"run", "--rm"}, row.args...)...)
+			expectCode(t, got, row.code)
+			if !strings.Contains(got.stderr, row.want) {
+				t.Errorf("stderr = %q, want %q in it", got.stderr, row.want)
+			}
+		})
+	}
+}
+
+// TestR1Machine shares one machine among all that can share it.
+func TestR1Machine(t *testing.T) {
+	w := plainYard(t)
+	w.boot(t, "shared", "--rm", "--memory=512M", "--disk-size=3G", "-e", "FROM_RUN=yes", reference("app:1"), "sleep", "infinity")
+	for _, sub := range []struct {
+		name string
+		run  func(*testing.T, world)
+	}{
+		{"exit codes", execCodes}, {"surroundings", execSurroundings}, {"input", execInput},
+		{"100 MiB both ways", execBulk}, {"terminal", execTerminal}, {"ssh and scp", execSSH},
+		{"exactness", execExactness}, {"the disk grew", execGrown}, {"a name is taken", execNameTaken},
+	} {
+		t.Run(sub.name, func(t *testing.T) { sub.run(t, w) })
+	}
+}
+
+func execCodes(t *testing.T, w world) {
+	for _, row := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"true"}, 0}, {[]string{"false"}, 1}, {[]string{"sh", "-c", "exit 99"}, 99},
+		{[]string{"/no/such/file"}, 127}, {[]string{"no-such-program"}, 127}, {[]string{"/etc/passwd"}, 126},
+		{[]string{"sh", "-c", "kill -9 $$"}, 137}, {[]string{"sh", "-c", "kill -TERM $$"}, 143},
+	} {
+		t.Run(strings.Join(row.args, " "), func(t *testing.T) {
+			expectCode(t, w.run(t, append([]string{"exec", "shared"}, row.args...)...), row.want)
+		})
+	}
+	t.Run("no such machine", func(t *testing.T) { expectCode(t, w.run(t, "exec", "nobody-here", "true"), 125) })
+}
+
+// execSurroundings knows the demo's app image: user dev (1000), folder /home/dev, DEMO=1.
+func execSurroundings(t *testing.T, w world) {
+	for _, row := range []struct{ name, flags, script, want string }{
+		{"of the image", "", `echo "$(id -un):$(id -gn) $PWD $HOME $DEMO $FROM_RUN $HOSTNAME $(hostname)"`, "dev:dev /home/dev /home/dev 1 yes shared shared\n"},
+		{"a user by number", "-u 0:0", `echo "$(id -u):$(id -g) $HOME"`, "0:0 /root\n"},
+		{"a user by name and a group", "-u root:games", `echo "$(id -u):$(id -gn)"`, "0:games\n"},
+		{"a number that no file knows", "-u 4321:9876", `echo "$(id -u):$(id -g)"`, "4321:9876\n"},
+		{"a folder", "-w /tmp", "pwd", "/tmp\n"},
+		{"a folder that is made", "-u 0 -w /made/up", "pwd", "/made/up\n"},
+		{"a variable in place of the image's", "-e DEMO=2 -e X=a=b", `echo "$DEMO $X"`, "2 a=b\n"},
+		{"standard error apart", "", "echo out; echo err >&2", "out\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			args := append([]string{"exec"}, strings.Fields(row.flags)...)
+			got := w.run(t, append(args, "shared", "sh", "-c", row.script)...)
+			expectCode(t, got, 0)
+			if got.stdout != row.want {
+				t.Errorf("stdout = %q, want %q (stderr %q)", got.stdout, row.want, got.stderr)
+			}
+		})
+	}
+}
+
+func execInput(t *testing.T, w world) {
+	got := w.with(t, strings.NewReader("one\ntwo\n"), "exec", "-i", "shared", "sort", "-r")
+	if got.stdout != "two\none\n" {
+		t.Errorf("stdout = %q", got.stdout)
+	}
+	got = w.with(t, strings.NewReader("unread"), "exec", "shared", "cat")
+	if got.stdout != "" || got.code != 0 {
+		t.Errorf("without -i: %+v", got)
+	}
+}
+
+func execBulk(t *testing.T, w world) {
+	const size = 100 << 20
+	data := make([]byte, size)
+	if _, err := rand.Read(data); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	got := w.with(t, bytes.NewReader(data), "exec", "-i", "shared", "cat")
+	expectCode(t, got, 0)
+	if want, have := sha256.Sum256(data), sha256.Sum256([]byte(got.stdout)); want != have {
+		t.Errorf("%d bytes came back of %d, with sha256 %x, want %x", len(got.stdout), size, have, want)
+	}
+	t.Logf("%.1f MiB/s each way", float64(size>>20)/time.Since(start).Seconds())
+}
+
+// execTerminal resizes a real terminal while a command has it.
+func execTerminal(t *testing.T, w world) {
+	cmd := w.command(t.Context(), "exec", "-it", "shared", "sh", "-c", "stty size; read line; stty size; echo got $line; tty")
+	cmd.SysProcAttr.Pdeathsig = 0
+	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+	terminal, err := pty.StartWithAttrs(cmd, &pty.Winsize{Rows: 33, Cols: 101}, cmd.SysProcAttr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	var output lockedBuffer
+	copied := make(chan struct{})
+	go func() {
+		io.Copy(&output, terminal) //nolint:errcheck // ends with EIO when the command does
+		close(copied)
+	}()
+	eventually(t, 20*time.Second, "the first size", func() bool { return strings.Contains(output.String(), "33 101") })
+	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 44, Cols: 77}); err != nil {
+		t.Fatal(err)
+	}
+	// The size travels beside the keys: they follow when it has arrived.
+	eventually(t, 20*time.Second, "the new size", func() bool {
+		return strings.Contains(w.run(t, "exec", "-u", "0", "shared", "sh", "-c", "for p in /dev/pts/[0-9]*; do stty -F $p size; done").stdout, "44 77")
+	})
+	if _, err := io.WriteString(terminal, "hello\r"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("exec: %v", err)
+	}
+	<-copied
+	for _, want := range []string{"44 77", "got hello", "/dev/pts/"} {
+		if !strings.Contains(output.String(), want) {
+			t.Errorf("the terminal has no %q:\n%s", want, output.String())
+		}
+	}
+}
+
+// execSSH uses the host's ssh, scp and sftp.
+func execSSH(t *testing.T, w world) {
+	need(t, "ssh", "scp", "sftp")
+	config := w.path("out", "shared.conf")
+	got := w.must(t, "ssh", "--config", "shared")
+	if err := os.WriteFile(config, []byte(got.stdout), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	host := func(name string, args ...string) outcome {
+		t.Helper()
+		cmd := w.command(t.Context())
+		cmd.Path, _ = exec.LookPath(name)
+		cmd.Args = append([]string{name, "-F", config}, args...)
+		return finish(t, cmd, nil)
+	}
+	if got := host("ssh", "shared", "echo $USER; exit 5"); got.code != 5 || strings.TrimSpace(got.stdout) != "root" {
+		t.Errorf("ssh: %+v", got)
+	}
+	if got := host("ssh", "dev@shared", "id -un; pwd"); got.stdout != "dev\n/home/dev\n" {
+		t.Errorf("ssh as another user: %+v", got)
+	}
+	file := w.path("out", "script")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\necho run\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o751); err != nil { //nolint:gosec // the mode is what the test carries
+		t.Fatal(err)
+	}
+	if err := os.Chown(file, int(w.uid), int(w.uid)); err != nil {
+		t.Fatal(err)
+	}
+	expectCode(t, host("scp", "-p", file, "shared:/tmp/script"), 0)
+	if got := w.must(t, "exec", "-u", "0", "shared", "sh", "-c", "stat -c %a /tmp/script && /tmp/script"); got.stdout != "751\nrun\n" {
+		t.Errorf("after scp: %q", got.stdout)
+	}
+	expectCode(t, host("scp", "-p", "shared:/tmp/script", w.path("out", "back")), 0)
+	if info, err := os.Stat(w.path("out", "back")); err != nil || info.Mode().Perm() != 0o751 {
+		t.Errorf("back from the machine: %v, %v", info, err)
+	}
+}
+
+// execExactness looks at what peers lose, from inside.
+func execExactness(t *testing.T, w world) {
+	script := `stat -c '%a %u:%g' /usr/bin/sudo
+getcap /usr/local/bin/python-low-ports
+stat -c '%F %t,%T' /srv/odd/null
+stat -c '%u:%g' /srv/odd/wide-owner
+stat -c '%y' /srv/odd/old | cut -c1-19
+stat -c '%h' /srv/odd/linked-2`
+	got := w.must(t, "exec", "-u", "0", "-e", "TZ=UTC", "shared", "sh", "-c", script)
+	want := `4755 0:0
+/usr/local/bin/python-low-ports cap_net_bind_service,cap_net_raw=ep
+character special file 1,3
+3000000000:2999999999
+1960-02-03 04:05:06
+2
+`
+	if got.stdout != want {
+		t.Errorf("inside the machine:\n%s\nwant:\n%s", got.stdout, want)
+	}
+}
+
+func execGrown(t *testing.T, w world) {
+	got := w.must(t, "exec", "-u", "0", "shared", "sh", "-c", "df -B1M --output=size / | tail -n 1; grep -c vda /proc/mounts")
+	var megabytes, mounts int
+	if _, err := fmt.Sscan(got.stdout, &megabytes, &mounts); err != nil || megabytes < 2500 || mounts < 1 {
+		t.Errorf("size of / = %q, want nearly 3 GiB on vda (%v)", got.stdout, err)
+	}
+}
+
+func execNameTaken(t *testing.T, w world) {
+	got := w.run(t, "run", "--rm", "--name", "shared", reference("debian:12"), "true")
+	expectCode(t, got, 125)
+	if !strings.Contains(got.stderr, "name is in use") {
+		t.Errorf("stderr = %q", got.stderr)
+	}
+	expectCode(t, w.run(t, "rm", "shared"), 1)
+}
+
+// TestR1Signals interrupts a run as a user at the keyboard would.
+func TestR1Signals(t *testing.T) {
+	w := plainYard(t)
+	interrupt := func(t *testing.T, command string, times int) outcome {
+		t.Helper()
+		cmd := w.command(t.Context(), "run", "--rm", reference("debian:12"), "sh", "-c", command)
+		return finish(t, cmd, func(p *os.Process) {
+			eventually(t, bootLimit, "the trap is set", func() bool {
+				ids := strings.Fields(w.run(t, "ps", "-q").stdout)
+				return len(ids) == 1 && w.run(t, "exec", ids[0], "test", "-e", "/tmp/ready").code == 0
+			})
+			for range times {
+				if err := p.Signal(os.Interrupt); err != nil {
+					t.Fatal(err)
+				}
+				timer := time.NewTimer(300 * time.Millisecond)
+				<-timer.C
+			}
+		})
+	}
+	t.Run("the first goes to the command", func(t *testing.T) {
+		expectCode(t, interrupt(t, `trap 'exit 42' INT; touch /tmp/ready; while :; do sleep 0.1; done`, 1), 42)
+	})
+	t.Run("the second stops the machine", func(t *testing.T) {
+		got := interrupt(t, `trap '' INT; trap 'exit 9' TERM; touch /tmp/ready; while :; do sleep 0.1; done`, 2)
+		expectCode(t, got, 9)
+	})
+	t.Run("the third kills it", func(t *testing.T) {
+		got := interrupt(t, `trap '' INT TERM; touch /tmp/ready; while :; do sleep 0.1; done`, 3)
+		expectCode(t, got, 130)
+		w.expectNoProcess(t)
+	})
+}
