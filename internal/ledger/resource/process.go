@@ -83,18 +83,23 @@ func Alive(e ledger.Entry) (bool, error) {
 	return err == nil && s.start == e.Start && !s.ended(), err
 }
 
-// removeProcess kills the process of e, or those with its mark where it was
-// killed before it was identified.
+// removeProcess kills the process of e, where it is known, and then those with
+// its mark: what it started, or itself where it was not identified.
 func removeProcess(ctx context.Context, e *ledger.Entry) error {
 	if e.PID != 0 {
-		return kill(ctx, e.PID, e.Start)
+		if err := kill(ctx, e.PID, e.Start); err != nil {
+			return err
+		}
 	}
-	found, err := findProcesses(func(o ledger.Owner, name string) bool { return o == e.Owner && name == e.Name })
-	errs := []error{err}
-	for _, p := range found {
-		errs = append(errs, kill(ctx, p.PID, p.Start))
-	}
-	return errors.Join(errs...)
+	return until(ctx, func() (gone bool, err error) {
+		found, err := findProcesses(func(o ledger.Owner, name string) bool { return o == e.Owner && name == e.Name })
+		errs := []error{err}
+		for _, p := range found {
+			errs = append(errs, kill(ctx, p.PID, p.Start))
+		}
+		// Those may have started others before they were killed.
+		return len(found) == 0, errors.Join(errs...)
+	})
 }
 
 // kill ends the process pid that started at start, and no other.

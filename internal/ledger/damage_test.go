@@ -1,0 +1,250 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A state is what becomes of one copy; it returns the bytes of it, or nil
+// where it is missing.
+type state struct {
+	name   string
+	intact bool
+	damage func(t *testing.T, good []byte) []byte
+}
+
+func states() []state {
+	return []state{
+		{"intact", true, func(_ *testing.T, good []byte) []byte { return good }},
+		{"missing", false, func(*testing.T, []byte) []byte { return nil }},
+		{"empty", false, func(*testing.T, []byte) []byte { return []byte{} }},
+		{"truncated", false, func(_ *testing.T, good []byte) []byte { return good[:len(good)/2] }},
+		{"garbage", false, func(*testing.T, []byte) []byte { return []byte("\x00\xffnot a ledger") }},
+		{"too large", false, func(_ *testing.T, good []byte) []byte {
+			return append(slices.Clone(good), bytes.Repeat([]byte(" "), MaxSize)...)
+		}},
+		{"one digit changed", false, func(t *testing.T, good []byte) []byte {
+			bad := bytes.Replace(good, []byte(`"pid":4711`), []byte(`"pid":4712`), 1)
+			if bytes.Equal(bad, good) {
+				t.Fatalf("no process in %s", good)
+			}
+			return bad
+		}},
+		{"of another machine", false, func(t *testing.T, good []byte) []byte {
+			return reseal(t, good, func(b *body) { b.Machine = other; b.Entries = nil })
+		}},
+		{"with an entry of another machine", false, func(t *testing.T, good []byte) []byte {
+			return reseal(t, good, func(b *body) { b.Entries[0].Owner = other + "-00000000" })
+		}},
+		{"of a newer schema", false, func(t *testing.T, good []byte) []byte {
+			return reseal(t, good, func(b *body) { b.Schema++ })
+		}},
+		{"of a schema with other types", false, func(*testing.T, []byte) []byte {
+			return []byte(`{"schema": 7, "entries": "none", "generation": -1}`)
+		}},
+	}
+}
+
+func reseal(t *testing.T, data []byte, change func(*body)) []byte {
+	t.Helper()
+	var b body
+	if err := json.Unmarshal(data, &b); err != nil {
+		t.Fatal(err)
+	}
+	change(&b)
+	out, err := b.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestDamage is the whole table of what may have become of the two copies.
+func TestDamage(t *testing.T) {
+	process := entry(Process, "vmm")
+	process.PID, process.Start, process.Boot = 4711, 99, "boot"
+	want := []Entry{process, entry(Tap, "bgr0123456789ab")}
+	for _, file := range states() {
+		for _, section := range states() {
+			t.Run(file.name+" beside "+section.name, func(t *testing.T) {
+				_, dir, rec := newLedger(t, want...)
+				path := filepath.Join(dir, FileName)
+				good, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				badFile, badSection := file.damage(t, good), section.damage(t, good)
+				if badFile == nil {
+					err = os.Remove(path)
+				} else {
+					err = os.WriteFile(path, badFile, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				judge(t, dir, rec, outcome{file, section, badFile, badSection, want})
+			})
+		}
+	}
+}
+
+type outcome struct {
+	file, section       state
+	badFile, badSection []byte
+	want                []Entry
+}
+
+func judge(t *testing.T, dir string, rec *fakeRecord, o outcome) {
+	t.Helper()
+	before := fileNames(t, dir)
+	// An empty section is none: JSON has no such value.
+	broken := 0
+	if !o.file.intact && o.badFile != nil {
+		broken++
+	}
+	if !o.section.intact && len(o.badSection) > 0 {
+		broken++
+	}
+	entries, damaged, readErr := Read(dir, testID, o.badSection)
+	if after := fileNames(t, dir); !slices.Equal(before, after) {
+		t.Fatalf("Read changed the folder: %q to %q", before, after)
+	}
+	if len(damaged) != broken {
+		t.Errorf("Read told of %v, want %d", damaged, broken)
+	}
+	l, damaged, err := Open(dir, testID, Record{Section: o.badSection, Write: rec.write})
+	if len(damaged) != broken {
+		t.Errorf("Open told of %v, want %d", damaged, broken)
+	}
+	kept(t, dir, o)
+	for _, d := range damaged {
+		if !errors.Is(d, errDamaged) || !strings.Contains(d.Error(), dir) || !strings.Contains(d.Error(), ".damaged-1") {
+			t.Errorf("message %q names no file", d)
+		}
+	}
+	if !o.file.intact && !o.section.intact {
+		if !errors.Is(err, ErrNoLedger) || !errors.Is(readErr, ErrNoLedger) {
+			t.Fatalf("err = %v, %v, want ErrNoLedger", err, readErr)
+		}
+		return
+	}
+	if err != nil || readErr != nil {
+		t.Fatal(err, readErr)
+	}
+	if !slices.Equal(l.Entries(), o.want) || !slices.Equal(entries, o.want) {
+		t.Errorf("entries = %v and %v, want %v", l.Entries(), entries, o.want)
+	}
+	// Either copy alone would do now.
+	for _, section := range []json.RawMessage{nil, rec.section(t)} {
+		again, damaged, err := Read(dir, testID, section)
+		if err != nil || len(damaged) > 0 || !slices.Equal(again, o.want) {
+			t.Errorf("afterwards: %v, %v, %v", again, damaged, err)
+		}
+		if err := os.Remove(filepath.Join(dir, FileName)); err != nil && section == nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// kept asserts that damaged bytes are still somewhere.
+func kept(t *testing.T, dir string, o outcome) {
+	t.Helper()
+	for _, row := range []struct {
+		base   string
+		intact bool
+		data   []byte
+	}{{FileName, o.file.intact, o.badFile}, {sectionName, o.section.intact, o.badSection}} {
+		got, err := os.ReadFile(filepath.Join(dir, row.base+".damaged-1"))
+		damaged := !row.intact && row.data != nil && (row.base == FileName || len(row.data) > 0)
+		if damaged != (err == nil) || (damaged && !bytes.Equal(got, row.data)) {
+			t.Errorf("%s.damaged-1: %d bytes, %v; want it: %v", row.base, len(got), err, damaged)
+		}
+	}
+}
+
+func TestWhatIsNoFileIsDamaged(t *testing.T) {
+	for name, plant := range map[string]func(path string) error{
+		"folder":        func(path string) error { return os.Mkdir(path, 0o700) },
+		"symbolic link": func(path string) error { return os.Symlink("/etc/passwd", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, dir, rec := newLedger(t, entry(Netns, "n"))
+			path := filepath.Join(dir, FileName)
+			if err := errors.Join(os.Remove(path), plant(path)); err != nil {
+				t.Fatal(err)
+			}
+			l, damaged, err := Open(dir, testID, Record{rec.section(t), rec.write})
+			if err != nil || len(damaged) != 1 || len(l.Entries()) != 1 {
+				t.Fatalf("%v, %v, %v", l, damaged, err)
+			}
+			if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+				t.Errorf("%s is not a file again: %v", path, err)
+			}
+		})
+	}
+}
+
+// TestNoPartOfACopyCounts cuts and flips an intact copy everywhere.
+func TestNoPartOfACopyCounts(t *testing.T) {
+	_, dir, _ := newLedger(t, entry(Tap, "bgr"), entry(Process, "vmm"))
+	good, err := os.ReadFile(filepath.Join(dir, FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	good = bytes.TrimSpace(good)
+	want, err := decode(good, testID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		if b, err := decode(good[:i], testID); err == nil {
+			t.Fatalf("the first %d bytes were taken: %v", i, b)
+		}
+		for bit := range 8 {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << bit
+			// A letter's case in a field's name is no part of what it says.
+			if b, err := decode(bad, testID); err == nil && fmt.Sprint(b) != fmt.Sprint(want) {
+				t.Fatalf("bit %d of byte %d changed: %v was taken", bit, i, b)
+			}
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	e := entry(Process, "vmm")
+	e.PID, e.Boot = 1, "b"
+	good, err := (&body{Schema: Schema, Machine: testID, Generation: 1, Entries: []Entry{e}}).encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := decode(good, testID); err != nil {
+		f.Fatal(err) // the seed must be one that is taken
+	}
+	f.Add([]byte(good))
+	f.Add([]byte(`{"schema":1,"machine":"0123456789ab","entries":[{"kind":"tap"}],"checksum":"sha256:"}`))
+	f.Add([]byte(`{"schema":2}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := decode(data, testID)
+		if err != nil {
+			return
+		}
+		if b.Machine != testID || checkAll(b.Entries, testID) != nil {
+			t.Fatalf("taken: %v", b)
+		}
+		again, err := b.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := decode(again, testID); err != nil || !slices.Equal(c.Entries, b.Entries) || c.Generation != b.Generation {
+			t.Fatalf("%v became %v, %v", b, c, err)
+		}
+	})
+}
