@@ -17,7 +17,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,8 +33,7 @@ import (
 // Options are what the agent is started with. The defaults are right inside
 // a machine.
 type Options struct {
-	// Config is the machine's; without a version it is taken from the first
-	// control message.
+	// Config is the machine's.
 	Config guest.Config
 	// Control is the agent's end of the control sockets.
 	Control *os.File
@@ -82,16 +80,6 @@ type agent struct {
 }
 
 func newAgent(opts Options) (*agent, error) {
-	if opts.Config.Version == 0 {
-		m, err := control.Receive(opts.Control)
-		if err != nil {
-			return nil, err
-		}
-		if m.Config == nil {
-			return nil, errors.New("start agent: the first control message has no configuration")
-		}
-		opts.Config = *m.Config
-	}
 	if opts.Config.Version != guest.Version {
 		return nil, fmt.Errorf("start agent: configuration of version %d, this program knows %d", opts.Config.Version, guest.Version)
 	}

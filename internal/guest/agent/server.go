@@ -3,6 +3,8 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"errors"
 	"fmt"
 	"net"
@@ -25,8 +27,7 @@ const (
 )
 
 // serverConfig makes the SSH server's rules: the keys of cfg and no other way
-// in. banger's client takes the first of each list that it knows; the rest is
-// there for ssh(1).
+// in.
 func serverConfig(cfg *guest.Config) (*ssh.ServerConfig, error) {
 	host, err := ssh.ParsePrivateKey([]byte(cfg.HostKey))
 	if err != nil {
@@ -43,7 +44,7 @@ func serverConfig(cfg *guest.Config) (*ssh.ServerConfig, error) {
 	server := &ssh.ServerConfig{
 		Config: ssh.Config{
 			KeyExchanges: []string{ssh.KeyExchangeCurve25519, ssh.KeyExchangeMLKEM768X25519},
-			Ciphers:      []string{ssh.CipherAES128GCM, ssh.CipherChaCha20Poly1305, ssh.CipherAES256GCM, ssh.CipherAES128CTR},
+			Ciphers:      ciphers(),
 		},
 		MaxAuthTries:  maxAuthTries,
 		ServerVersion: "SSH-2.0-banger",
@@ -58,6 +59,33 @@ func serverConfig(cfg *guest.Config) (*ssh.ServerConfig, error) {
 	}
 	server.AddHostKey(host)
 	return server, nil
+}
+
+// ciphers offers AES-GCM where the processor is good at it. Emulated AES
+// instructions are slow: 9 MB/s, where ChaCha20-Poly1305 makes 40. On hardware
+// it is 900 against 150.
+func ciphers() []string {
+	const probe, enough = 8 << 10, 250 * time.Microsecond // 32 MB/s
+	for range 2 {                                         // the first may meet cold caches
+		begin := time.Now()
+		if sealOnce(make([]byte, probe)) == nil && time.Since(begin) < enough {
+			return []string{ssh.CipherAES128GCM, ssh.CipherChaCha20Poly1305, ssh.CipherAES256GCM}
+		}
+	}
+	return []string{ssh.CipherChaCha20Poly1305}
+}
+
+func sealOnce(b []byte) error {
+	block, err := aes.NewCipher(b[:16])
+	if err != nil {
+		return err
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		return err
+	}
+	gcm.Seal(b[:0], make([]byte, gcm.NonceSize()), b[:len(b)-gcm.Overhead()], nil)
+	return nil
 }
 
 // serveConn serves one SSH connection until it ends, and the channels that it

@@ -68,7 +68,7 @@ func (c *Client) Start(ctx context.Context, command guest.Command, streams Stdio
 	}
 	started := make(chan result, 1)
 	go func() { // ends with the connection at the latest
-		p, err := c.start(b, streams)
+		p, err := c.start(ctx, b, streams)
 		started <- result{p, err}
 	}()
 	select {
@@ -78,20 +78,19 @@ func (c *Client) Start(ctx context.Context, command guest.Command, streams Stdio
 		}
 		return r.p, nil
 	case <-ctx.Done():
-		go func() {
-			if r := <-started; r.err == nil {
-				r.p.channel.Close() //nolint:errcheck // nobody wants it
-			}
-		}()
 		return nil, fmt.Errorf("start command: %w", ctx.Err())
 	}
 }
 
-func (c *Client) start(command []byte, streams Stdio) (*Process, error) {
+// start closes the channel when ctx ends before the answer comes, so that the
+// command is not started any more, or is hung up.
+func (c *Client) start(ctx context.Context, command []byte, streams Stdio) (*Process, error) {
 	channel, requests, err := c.conn.OpenChannel("session", nil)
 	if err != nil {
 		return nil, err
 	}
+	stop := context.AfterFunc(ctx, func() { channel.Close() }) //nolint:errcheck // nobody wants it
+	defer stop()
 	if t := streams.TTY; t != nil {
 		// Not waited for: without a terminal the next request is refused or goes without.
 		if _, err := channel.SendRequest("pty-req", false, t.request()); err != nil {
