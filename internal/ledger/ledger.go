@@ -49,7 +49,10 @@ func New(dir, id string, record Record) (*Ledger, error) {
 	l := &Ledger{dir: dir, record: record.Write, body: body{Schema: Schema, Machine: id, Entries: []Entry{}}}
 	// A copy that could not be replaced must not be newer than this ledger's.
 	l.body.Generation = newest(dir, id, record.Section)
-	return l, l.write(l.body.Entries)
+	if err := l.write(l.body.Entries); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 func newest(dir, id string, section []byte) (generation uint64) {
@@ -79,8 +82,8 @@ func Read(dir, id string, section json.RawMessage) (entries []Entry, damaged []e
 
 // Open returns the ledger of machine id for going on with it: copies that are
 // damaged are set aside and told of in damaged, and both are as the newest
-// intact one again. The error is ErrNoLedger when there is none; then both
-// have been set aside too.
+// intact one again; where that cannot be written, damaged says so too. The
+// error is ErrNoLedger when there is none; then both have been set aside.
 func Open(dir, id string, record Record) (l *Ledger, damaged []error, err error) {
 	c, err := load(dir, id, record.Section)
 	if err != nil {
@@ -98,10 +101,10 @@ func Open(dir, id string, record Record) (l *Ledger, damaged []error, err error)
 	}
 	l = &Ledger{dir: dir, record: record.Write, body: *c.best()}
 	if c.differ() {
-		err = l.write(l.body.Entries)
-	}
-	if err != nil {
-		return nil, damaged, err
+		// A full disk must not keep a machine's resources from being given back.
+		if err := l.write(l.body.Entries); err != nil {
+			damaged = append(damaged, fmt.Errorf("restore damaged ledger: %w", err))
+		}
 	}
 	return l, damaged, nil
 }

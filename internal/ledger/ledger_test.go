@@ -188,6 +188,25 @@ func TestFailedWriteKeepsTheLongerList(t *testing.T) {
 	}
 }
 
+// TestFullDiskKeepsNothingFromTeardown opens what it cannot restore.
+func TestFullDiskKeepsNothingFromTeardown(t *testing.T) {
+	held := entry(Tap, "bgr")
+	_, dir, rec := newLedger(t, held)
+	full := errors.New("disk full")
+	l, damaged, err := Open(dir, testID, Record{Write: func(json.RawMessage) error { return full }})
+	if err != nil || len(damaged) != 1 || !errors.Is(damaged[0], full) {
+		t.Fatal(damaged, err)
+	}
+	var removed []Entry
+	err = l.Teardown(t.Context(), func(_ context.Context, e Entry) error { removed = append(removed, e); return nil })
+	if !errors.Is(err, full) || !slices.Equal(removed, []Entry{held}) {
+		t.Errorf("teardown: %v, removed %v", err, removed)
+	}
+	if got, _, err := Read(dir, testID, rec.section(t)); err != nil || !slices.Equal(got, []Entry{held}) {
+		t.Errorf("entries: %v, %v", got, err)
+	}
+}
+
 func TestLostRecord(t *testing.T) {
 	_, dir, _ := newLedger(t, entry(Tap, "bgr"))
 	l, damaged, err := Open(dir, testID, Record{})
