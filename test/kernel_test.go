@@ -71,7 +71,9 @@ func TestKernelFromThePackageManager(t *testing.T) {
 	if err != nil || f.Type != elf.ET_EXEC || filepath.Base(k.BootPath) != "vmlinux" {
 		t.Fatalf("boots %s: %v", k.BootPath, err)
 	}
-	f.Close()
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
 
 	disk := filepath.Join(k.Folder, "modules.ext4")
 	tool(t, "e2fsck", "-fn", disk)

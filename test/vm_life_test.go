@@ -104,6 +104,7 @@ func TestR1Distroless(t *testing.T) {
 	w := plainYard(t)
 	dir := w.path("out", "static")
 	source := staticImage(t, dir)
+	tool(t, "chown", "-R", strconv.Itoa(int(w.uid)), dir)
 	w.must(t, "image", "import", "--name", "static:1", source)
 	got := w.run(t, "run", "--rm", "static:1")
 	expectCode(t, got, 0)
@@ -151,8 +152,8 @@ mkdir -p /load && cd /load
 touch /load/started
 n=0
 while :; do
-	n=$((n + 1)); d=d$((n % 4)); rm -rf $d; cp -a /usr/share $d
-	mkdir -p many; i=0; while [ $i -lt 400 ]; do echo $n >many/$n.$i; i=$((i + 1)); done
+	n=$((n + 1)); d=d$((n % 4)); rm -rf $d; mkdir $d; cp -a /etc /var/lib/dpkg $d
+	mkdir -p many; i=0; while [ $i -lt 200 ]; do echo $n >many/$n.$i; i=$((i + 1)); done
 	fallocate -l 40M big.$((n % 3)); rm -f many/$((n - 2)).*
 	mv $d moved.$n; rm -rf moved.$((n - 1)); touch round.$n
 done`

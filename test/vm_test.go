@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,10 +43,7 @@ func machineYard(t *testing.T, uid uint32) world {
 	if w, ok := yards.of[uid]; ok {
 		return w
 	}
-	dir, err := os.MkdirTemp(suite.scratch, "yard")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := filepath.Join(suite.scratch, "yard-"+strconv.Itoa(int(uid))) // it outlives the test
 	w := worldIn(t, dir, uid)
 	w.must(t, "kernel", "pull", "default")
 	w.must(t, "image", "pull", "--plain-http", reference("debian:12"))
@@ -84,7 +82,8 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 		if t.Failed() {
 			t.Logf("machine %s:\n%s\nconsole:\n%s", name, output.String(), w.consoleTail(name))
 		}
-		w.run(t, "rm", name)
+		// The test's context has ended by now.
+		finish(t, w.command(context.Background(), "rm", name), nil)
 	})
 	eventually(t, bootLimit, "machine "+name+" answers", func() bool {
 		select {

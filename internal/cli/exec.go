@@ -97,7 +97,7 @@ func (a *app) execIn(ctx context.Context, agent *client.Client, command guest.Co
 		return fmt.Errorf("wait for command: %w", err)
 	}
 	if exit.Code != 0 {
-		return exitCode(exit.Code)
+		return exitError(exit.Code)
 	}
 	return nil
 }

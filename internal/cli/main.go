@@ -38,7 +38,7 @@ func Main(ctx context.Context, version string, args []string, stdin io.Reader, s
 	if err == nil {
 		return exitDone
 	}
-	if code, ok := errors.AsType[exitCode](err); ok {
+	if code, ok := errors.AsType[exitError](err); ok {
 		return int(code)
 	}
 	a.printError(ctx, err)

@@ -47,10 +47,10 @@ func (a *app) runCommand() *cobra.Command {
 	return cmd
 }
 
-// An exitCode ends banger with a code and without a message.
-type exitCode int
+// An exitError ends banger with a code and without a message.
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // A codedError is an error with an exit code of its own.
 type codedError struct {
@@ -66,7 +66,7 @@ func ownFailure(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[exitCode](err); ok {
+	if _, ok := errors.AsType[exitError](err); ok {
 		return err
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
@@ -127,7 +127,7 @@ func (r *running) toTheEnd(ctx context.Context) error {
 		return &codedError{code, err}
 	}
 	if code != 0 {
-		return exitCode(code)
+		return exitError(code)
 	}
 	return nil
 }
@@ -196,6 +196,9 @@ func (a *app) imageFor(ctx context.Context, s *store.Store, b *buildFlags, ref, 
 func (a *app) kernelFor(ctx context.Context, name, policy string) (*kernelcat.Kernel, error) {
 	kernels, err := a.openKernels()
 	if err != nil {
+		return nil, err
+	}
+	if err := kernels.Sweep(ctx); err != nil {
 		return nil, err
 	}
 	name = first(name, a.config.Kernel, defaultKernel)

@@ -38,7 +38,7 @@ func (a *app) sshCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		conn, err := machines.Dial(rec) // says at once when the machine does not run
+		conn, err := machines.Dial(cmd.Context(), rec) // says at once when the machine does not run
 		if err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func (a *app) sshProxyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := machines.Dial(rec)
+			conn, err := machines.Dial(cmd.Context(), rec)
 			if err != nil {
 				return err
 			}

@@ -21,6 +21,7 @@ const (
 // An InitChoice says what becomes process 1 of a machine.
 type InitChoice string
 
+// The choices, by the words of the command line.
 const (
 	InitAuto   InitChoice = "auto"   // the image's init where the command is one, else banger's
 	InitImage  InitChoice = "image"  // the image's
@@ -57,7 +58,7 @@ func inputf(format string, args ...any) error { return &InputError{fmt.Sprintf(f
 
 // nameForm is that of docker's container names, and short enough for a
 // hostname (64 bytes, HOST_NAME_MAX of linux/limits.h).
-var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`) //nolint:gochecknoglobals // a constant that Go cannot spell as one
+var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
 
 // complete fills in the defaults and refuses what cannot be.
 func (c *Config) complete(id string) error {

@@ -18,6 +18,7 @@ import (
 // Driver is how a machine's disk comes from the image's.
 type Driver string
 
+// The drivers, in the order in which they are tried.
 const (
 	Reflink Driver = "reflink" // shares the extents of the image's disk
 	Overlay Driver = "overlay" // a QCOW2 file over it

@@ -106,10 +106,10 @@ func join(a, b io.ReadWriteCloser) {
 	var both sync.WaitGroup
 	both.Go(func() {
 		io.Copy(a, b) //nolint:errcheck // a broken connection ends both, and SSH tells its user
-		a.Close()     //nolint:errcheck // likewise
+		a.Close()
 	})
 	io.Copy(b, a) //nolint:errcheck // likewise
-	b.Close()     //nolint:errcheck // likewise
+	b.Close()
 	both.Wait()
 }
 
@@ -121,8 +121,11 @@ func (d *door) close() error {
 }
 
 // Dial connects to the agent of a machine that another process owns.
-func (s *Store) Dial(rec *Record) (net.Conn, error) {
-	conn, err := inFolder(s.runtimeDir(rec.ID), func(path string) (net.Conn, error) { return net.Dial("unix", path) })
+func (s *Store) Dial(ctx context.Context, rec *Record) (net.Conn, error) {
+	conn, err := inFolder(s.runtimeDir(rec.ID), func(path string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", rec.Config.Name, ErrNotRunning)
 	}
@@ -134,7 +137,7 @@ var ErrNotRunning = errors.New("machine is not running")
 
 // Connect opens an SSH connection to the agent of a running machine.
 func (s *Store) Connect(ctx context.Context, rec *Record) (*client.Client, error) {
-	conn, err := s.Dial(rec)
+	conn, err := s.Dial(ctx, rec)
 	if err != nil {
 		return nil, err
 	}

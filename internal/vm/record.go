@@ -25,6 +25,7 @@ const maxRecord = 4 << 20
 // A State is where a machine is in its life, by docker's words.
 type State string
 
+// The states in the order of a life.
 const (
 	StateCreated State = "created"
 	StateRunning State = "running"
@@ -57,7 +58,7 @@ type Record struct {
 const recordName = "record.json"
 
 // idForm is that of a machine's ID: 12 hexadecimal digits, made at random.
-var idForm = regexp.MustCompile(`^[0-9a-f]{12}$`) //nolint:gochecknoglobals // a constant that Go cannot spell as one
+var idForm = regexp.MustCompile(`^[0-9a-f]{12}$`)
 
 func readRecord(dir string) (*Record, error) {
 	path := filepath.Join(dir, recordName)

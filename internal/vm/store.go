@@ -280,8 +280,11 @@ func (s *Store) Sweep(ctx context.Context) error {
 // settle brings one machine in line with the host.
 func (s *Store) settle(id string) error {
 	dir, err := s.lock(id)
+	if errors.Is(err, ErrRunning) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
-		return nil // it runs, or is gone by now
+		return err
 	}
 	rec, err := readRecord(dir.data)
 	switch {

@@ -176,8 +176,7 @@ func TestStoreLockEndsWithItsContext(t *testing.T) {
 
 func TestMachinesAreNewestFirst(t *testing.T) {
 	s := openStore(t)
-	for i, name := range []string{"old", "new", "middle"} {
-		age := []time.Duration{3, 1, 2}[i] * time.Hour
+	for name, age := range map[string]time.Duration{"old": 3 * time.Hour, "new": time.Hour, "middle": 2 * time.Hour} {
 		_, dir := s.make(t, name, func(r *Record) { r.Created = time.Now().Add(-age) })
 		dir.lock.Close()
 	}
