@@ -275,3 +275,18 @@ func TestOptionsAreChecked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCiphers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cpuinfo")
+	for content, want := range map[string]string{
+		"model name\t: QEMU TCG CPU version 2.5+\nflags\t\t: aes\n": ssh.CipherChaCha20Poly1305,
+		"model name\t: Some Processor\n":                            ssh.CipherAES128GCM,
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := ciphers(file); got[0] != want {
+			t.Errorf("%q: %q first, want %q", content, got, want)
+		}
+	}
+}
