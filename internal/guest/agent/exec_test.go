@@ -19,6 +19,7 @@ import (
 func run(t *testing.T, c *client.Client, command guest.Command, in io.Reader) (stdout, stderr string, exit client.Exit) {
 	t.Helper()
 	var out, errs bytes.Buffer
+	command = mine(command)
 	command.Stdin = in != nil
 	p, err := c.Start(limited(t), command, client.Stdio{In: in, Out: &out, Err: &errs})
 	if err != nil {
@@ -30,7 +31,16 @@ func run(t *testing.T, c *client.Client, command guest.Command, in io.Reader) (s
 	return out.String(), errs.String(), exit
 }
 
-func sh(script string) guest.Command { return guest.Command{Args: []string{"sh", "-c", script}} }
+// mine makes the current user a command's, where it names none: only root may
+// become root.
+func mine(c guest.Command) guest.Command {
+	if c.User == "" && os.Geteuid() != 0 {
+		c.User = currentUser()
+	}
+	return c
+}
+
+func sh(script string) guest.Command { return mine(guest.Command{Args: []string{"sh", "-c", script}}) }
 
 func TestExitCodes(t *testing.T) {
 	c := rooted(t).client(t)
@@ -115,7 +125,7 @@ func TestBinaryClean(t *testing.T) {
 	}
 	c := rooted(t).client(t)
 	sent, back := sha256.New(), sha256.New()
-	command := guest.Command{Args: []string{"cat"}, Stdin: true}
+	command := mine(guest.Command{Args: []string{"cat"}, Stdin: true})
 	in := io.TeeReader(io.LimitReader(rand.Reader, size), sent)
 	count := &counter{w: back}
 	p, err := c.Start(limited(t), command, client.Stdio{In: in, Out: count})

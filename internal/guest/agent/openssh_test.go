@@ -87,7 +87,7 @@ func TestStockSSH(t *testing.T) {
 		{"input", "some words", []string{host, "cat; wc -c </dev/null"}, "some words0\n", 0},
 		{"login shell", "case $0 in -*) echo login;; esac; exit 3\n", []string{"-T", host}, "login\n", 3},
 		{"terminal", "", []string{"-tt", host, "tty >/dev/null && stty size; exit 4"}, "0 0\r\n", 4},
-		{"environment", "", []string{"-o", "SetEnv=COLOUR=blue", host, "echo $COLOUR $LOGNAME"}, "blue " + currentUser() + "\n", 0},
+		{"environment", "", []string{"-o", "SetEnv=COLOUR=blue", host, "echo $COLOUR ${LOGNAME:+named}"}, "blue named\n", 0},
 		{"not found", "", []string{host, "nosuchprogram 2>/dev/null"}, "", 127},
 		{"no such user", "", []string{"nosuchuser@machine", "true"}, "", 126},
 		{"other cipher", "", []string{"-c", "chacha20-poly1305@openssh.com", host, "echo hi"}, "hi\n", 0},
@@ -219,6 +219,9 @@ func TestDial(t *testing.T) {
 }
 
 func TestSFTP(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("banger's client logs in as root")
+	}
 	c := rooted(t).client(t)
 	files, err := c.SFTP()
 	if err != nil {

@@ -46,7 +46,7 @@ func TestMainEnds(t *testing.T) {
 // A main command that cannot start is one that has ended.
 func TestMainCannotStart(t *testing.T) {
 	m := rooted(t)
-	p, _ := start(t, m.client(t), guest.Command{Args: []string{"/no/such"}, Main: true})
+	p, _ := start(t, m.client(t), mine(guest.Command{Args: []string{"/no/such"}, Main: true}))
 	if exit := mustWait(t, p); exit.Code != 127 {
 		t.Errorf("exit %+v", exit)
 	}

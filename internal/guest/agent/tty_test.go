@@ -50,6 +50,7 @@ func on(t *testing.T, c *client.Client, command guest.Command) (*client.Process,
 	r, w := io.Pipe()
 	t.Cleanup(func() { closeAnyway(w) })
 	out := &screen{}
+	command = mine(command)
 	command.Stdin = true
 	p, err := c.Start(limited(t), command, client.Stdio{
 		In: r, Out: out, Err: out, TTY: &client.TTY{Term: "vt220", Rows: 33, Cols: 101},
@@ -170,7 +171,7 @@ func TestSignals(t *testing.T) {
 		name string
 		code int
 	}{{"TERM", 143}, {"SIGKILL", 137}, {"9", 137}, {"SIGRTMIN+4", 128 + 38}, {"USR1", 138}} {
-		p, err := c.Start(limited(t), guest.Command{Args: []string{"sleep", "60"}}, client.Stdio{})
+		p, err := c.Start(limited(t), mine(guest.Command{Args: []string{"sleep", "60"}}), client.Stdio{})
 		if err != nil {
 			t.Fatal(err)
 		}
