@@ -81,7 +81,8 @@ func (e *MissingError) Error() string {
 // Modules returns the wanted modules with all that they need, in the order in
 // which they are to be loaded. What is built into the kernel is left out.
 // Where neither the configuration nor the modules of the kernel are known,
-// all counts as built in. The error may be a *MissingError.
+// all counts as built in. Signatures are left out where the kernel loads
+// modules without. The error may be a *MissingError.
 func (k *Kernel) Modules(ctx context.Context, wanted []string) ([]Module, error) {
 	r, err := k.resolver()
 	if err != nil {
@@ -109,6 +110,9 @@ func (k *Kernel) Modules(ctx context.Context, wanted []string) ([]Module, error)
 		data, err := disk.module(path.Join("lib/modules", k.Release, m.Path))
 		if err != nil {
 			return nil, fmt.Errorf("kernel %s: module %s: %w", k.ShownName(), m.Name, err)
+		}
+		if r.options["CONFIG_MODULE_SIG_FORCE"] != "y" {
+			data = unsigned(data)
 		}
 		out = append(out, Module{Name: m.Name, Data: data})
 	}
