@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/banger-vm/banger/internal/atomicfile"
@@ -40,19 +41,24 @@ func drivers(model vmm.Model) []string {
 	return append([]string{"virtio_mmio"}, common...)
 }
 
-// prepare makes what the monitor needs to start the machine.
-func (m *Machine) prepare(ctx context.Context, h *Host, keys client.Keys) (*vmm.Config, error) {
+// prepare makes what the monitor needs to start the machine, but for its disk.
+func (m *Machine) prepare(ctx context.Context, h *Host) (cfg *vmm.Config, keys client.Keys, err error) {
+	if m.console, err = openConsole(m.dir.data, h.Console); err != nil {
+		return nil, keys, err
+	}
+	if keys, err = client.NewKeys(); err != nil {
+		return nil, keys, err
+	}
 	conf := &m.Record.Config
 	base, modules, err := baseInitramfs(ctx, h.Cache, h.Kernel, conf.Model)
 	if err != nil {
-		return nil, err
+		return nil, keys, err
 	}
 	gc := m.guestConfig(keys, modules)
-	cfg := &vmm.Config{
+	cfg = &vmm.Config{
 		Name: conf.Name, Model: conf.Model, Accel: h.Accel, CPUs: conf.CPUs, Memory: conf.Memory,
 		Kernel: h.Kernel.BootPath(), Initrd: filepath.Join(m.dir.runtime, "initramfs"),
-		Disks: []vmm.Disk{m.Record.Disk.device(m.dir.data)}, AgentPort: guest.AgentPort,
-		Dir: m.dir.runtime, Console: m.console,
+		AgentPort: guest.AgentPort, Dir: m.dir.runtime, Console: m.console,
 	}
 	if m.Record.Plan.Init == guest.InitImage {
 		// systemd would wait 90 s for a login terminal that udev never
@@ -61,18 +67,18 @@ func (m *Machine) prepare(ctx context.Context, h *Host, keys client.Keys) (*vmm.
 	}
 	if disk := h.Kernel.ModulesDisk(); disk != "" {
 		gc.ModulesDisk = true
-		cfg.Disks = append(cfg.Disks, vmm.Disk{Serial: guest.ModulesSerial, Path: disk, Format: vmm.Raw, ReadOnly: true})
+		cfg.Disks = []vmm.Disk{{Serial: guest.ModulesSerial, Path: disk, Format: vmm.Raw, ReadOnly: true}}
 	}
 	if cfg.Accel == "" {
 		if cfg.Accel, err = chooseAccel(ctx, h, cfg, base); err != nil {
-			return nil, err
+			return nil, keys, err
 		}
 	}
 	if gc.Entropy, err = entropy(); err != nil {
-		return nil, err
+		return nil, keys, err
 	}
 	gc.Time = time.Now().UnixNano()
-	return cfg, writeInitramfs(cfg.Initrd, base, gc)
+	return cfg, keys, writeInitramfs(cfg.Initrd, base, gc)
 }
 
 func entropy() ([]byte, error) {
@@ -124,25 +130,37 @@ func baseInitramfs(ctx context.Context, cache string, k *kernelcat.Kernel, model
 	if err != nil {
 		return "", nil, err
 	}
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%d %s %s %q\n", guest.Version, k.ID, model, drivers(model))
+	sum.Write(program)
+	const short = 32 // digits of a name
+	dir := filepath.Join(cache, "initramfs")
+	path = filepath.Join(dir, hex.EncodeToString(sum.Sum(nil))[:short])
+	if modules, err = readModuleNames(path); err == nil {
+		return path, modules, nil
+	}
 	loaded, err := k.Modules(ctx, drivers(model))
 	if err != nil {
 		return "", nil, fmt.Errorf("kernel %s: %w", k.Release, err)
 	}
-	sum := sha256.New()
-	fmt.Fprintf(sum, "%d %s %s\n", guest.Version, k.ID, model)
-	sum.Write(program)
 	parts := make([]initrd.Module, 0, len(loaded))
 	for _, mod := range loaded {
-		fmt.Fprintf(sum, "%s\n", mod.Name)
 		modules = append(modules, mod.Name)
 		parts = append(parts, initrd.Module(mod))
 	}
-	dir := filepath.Join(cache, "initramfs")
-	path = filepath.Join(dir, hex.EncodeToString(sum.Sum(nil))[:32])
-	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
-		return path, modules, nil
-	}
 	return path, modules, makeInitramfs(dir, path, program, parts)
+}
+
+// namesSuffix is that of the file beside a cached initramfs which has the
+// names of its modules, a line each. It is written last.
+const namesSuffix = ".modules"
+
+func readModuleNames(path string) ([]string, error) {
+	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+		return nil, errors.Join(fs.ErrNotExist, err)
+	}
+	data, err := os.ReadFile(path + namesSuffix)
+	return strings.Fields(string(data)), err
 }
 
 func makeInitramfs(dir, path string, program []byte, parts []initrd.Module) error {
@@ -159,7 +177,17 @@ func makeInitramfs(dir, path string, program []byte, parts []initrd.Module) erro
 	if b.Len() > maxInitramfsSize {
 		return fmt.Errorf("make initramfs: %d bytes are more than %d", b.Len(), maxInitramfsSize)
 	}
-	return atomicfile.Write(path, b.Bytes(), 0o600)
+	if err := atomicfile.Write(path, b.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("make initramfs: %w", err)
+	}
+	var names bytes.Buffer
+	for _, part := range parts {
+		fmt.Fprintln(&names, part.Name)
+	}
+	if err := atomicfile.Write(path+namesSuffix, names.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("make initramfs: %w", err)
+	}
+	return nil
 }
 
 // pruneInitramfs makes room for one more: those of kernels and versions past
@@ -175,8 +203,9 @@ func pruneInitramfs(dir string) error {
 			infos = append(infos, info)
 		}
 	}
+	const filesEach = 2
 	slices.SortFunc(infos, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
-	for _, info := range infos[min(len(infos), maxInitramfs-1):] {
+	for _, info := range infos[min(len(infos), filesEach*(maxInitramfs-1)):] {
 		if err := os.Remove(filepath.Join(dir, info.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

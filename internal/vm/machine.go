@@ -93,11 +93,10 @@ func (s *Store) Start(ctx context.Context, o Options, h Host) (m *Machine, err e
 		return nil, err
 	}
 	m = &Machine{Record: rec, dir: dir}
-	rec.Disk, err = cloneDisk(ctx, o.DiskPath, dir.data, o.DiskSize, o.ReadOnly)
-	if err == nil {
-		h.phase("disk cloned (" + string(rec.Disk.Driver) + ")")
-		err = m.boot(ctx, &h)
-	}
+	err = m.boot(ctx, &h, func() (err error) {
+		rec.Disk, err = cloneDisk(ctx, o.DiskPath, dir.data, o.DiskSize, o.ReadOnly)
+		return err
+	})
 	if err == nil {
 		// From here on the machine is one that a user can look at and remove.
 		rec.Remove, rec.State, rec.Started = o.Remove, StateRunning, time.Now().UTC()
@@ -125,7 +124,7 @@ func (s *Store) Restart(ctx context.Context, id string, h Host) (m *Machine, err
 	}
 	m = &Machine{Record: rec, dir: dir}
 	rec.Kernel = h.Kernel.ID
-	err = m.boot(ctx, &h)
+	err = m.boot(ctx, &h, func() error { return nil })
 	if err == nil {
 		rec.State, rec.Started, rec.Finished = StateRunning, time.Now().UTC(), time.Time{}
 		rec.ExitCode, rec.Error = 0, ""
@@ -137,20 +136,17 @@ func (s *Store) Restart(ctx context.Context, id string, h Host) (m *Machine, err
 	return m, nil
 }
 
-// boot starts the monitor on the machine's disk and waits for the agent.
-func (m *Machine) boot(ctx context.Context, h *Host) (err error) {
-	if m.console, err = openConsole(m.dir.data, h.Console); err != nil {
+// boot starts the monitor on the machine's disk, which clone makes meanwhile,
+// and waits for the agent.
+func (m *Machine) boot(ctx context.Context, h *Host, clone func() error) (err error) {
+	cloned := make(chan error, 1)
+	go func() { cloned <- clone() }()
+	cfg, keys, err := m.prepare(ctx, h)
+	if err := errors.Join(err, <-cloned); err != nil {
 		return err
 	}
-	keys, err := client.NewKeys()
-	if err != nil {
-		return err
-	}
-	cfg, err := m.prepare(ctx, h, keys)
-	if err != nil {
-		return err
-	}
-	h.phase("initramfs written")
+	cfg.Disks = append([]vmm.Disk{m.Record.Disk.device(m.dir.data)}, cfg.Disks...)
+	h.phase("disk and initramfs made")
 	if m.monitor, err = h.Monitor.Start(ctx, *cfg); err != nil {
 		return err
 	}
