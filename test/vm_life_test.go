@@ -5,6 +5,7 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -305,4 +306,24 @@ func TestR1CloneIsInstant(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestR1GuestFailureIsTold breaks what a machine needs to come up. The reason must reach the user, at once.
+func TestR1GuestFailureIsTold(t *testing.T) {
+	need(t, "qemu-io")
+	w := plainYard(t)
+	w.must(t, "run", "--name", "broken", reference("debian:12"), "true")
+	t.Cleanup(func() { finish(t, w.command(context.Background(), "rm", "broken"), nil) })
+	// The superblock of the machine's own disk, not of the image's.
+	tool(t, "qemu-io", "-f", "qcow2", "-c", "write -P 0 0 8k", w.diskOf(t, "broken"))
+	start := time.Now()
+	got := w.run(t, "start", "broken")
+	expectCode(t, got, 125)
+	if !strings.Contains(got.stderr, "machine ended: ") || !strings.Contains(got.stderr, "root") {
+		t.Errorf("stderr = %q", got.stderr)
+	}
+	if took := time.Since(start); took > bootLimit {
+		t.Errorf("it took %v to say so", took)
+	}
+	w.expectNoProcess(t)
 }
