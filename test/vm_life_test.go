@@ -319,7 +319,7 @@ func TestR1GuestFailureIsTold(t *testing.T) {
 	start := time.Now()
 	got := w.run(t, "start", "broken")
 	expectCode(t, got, 125)
-	if !strings.Contains(got.stderr, "machine ended: ") || !strings.Contains(got.stderr, "root") {
+	if !strings.Contains(got.stderr, "machine ended: ") || !strings.Contains(got.stderr, "no ext4") {
 		t.Errorf("stderr = %q", got.stderr)
 	}
 	if took := time.Since(start); took > bootLimit {
