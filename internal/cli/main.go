@@ -26,7 +26,7 @@ const (
 func Main(ctx context.Context, version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	// The merged tree is one large live object with few pointers, so that
 	// collecting often costs little and holds the peak close to what is live.
-	debug.SetGCPercent(25)
+	debug.SetGCPercent(20)
 
 	a := &app{version: version, in: stdin, out: stdout, err: stderr}
 	root := a.rootCommand()
