@@ -55,7 +55,8 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVar(&a.progress, "progress", "auto", "show progress as auto, plain, json or none")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show progress as lines with the seconds that have passed")
 	root.AddCommand(a.convertCommand(), a.imageCommand(), a.kernelCommand(), a.verifyCommand(), a.versionCommand(),
-		a.runCommand(), a.startCommand(), a.execCommand(), a.sshCommand(), a.sshProxyCommand(), a.psCommand(), a.rmCommand())
+		a.runCommand(), a.startCommand(), a.execCommand(), a.sshCommand(), a.sshProxyCommand(), a.psCommand(), a.stopCommand(),
+		a.inspectCommand(), a.rmCommand())
 	return root
 }
 

@@ -111,7 +111,7 @@ func (s *Store) Start(ctx context.Context, o Options, h Host) (m *Machine, err e
 // Restart boots a machine that has ended, with its disk as it is. When it
 // fails the machine stays as it was.
 func (s *Store) Restart(ctx context.Context, id string, h Host) (m *Machine, err error) {
-	dir, err := s.lock(id)
+	dir, err := s.claim(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -141,6 +141,15 @@ func (s *Store) lock(id string) (*folder, error) {
 	return &folder{data: s.dataDir(id), runtime: s.runtimeDir(id), lock: f}, nil
 }
 
+// claim is lock beside no sweep, which locks every machine for a moment.
+func (s *Store) claim(ctx context.Context, id string) (dir *folder, err error) {
+	err = s.locked(ctx, func() (err error) {
+		dir, err = s.lock(id)
+		return err
+	})
+	return dir, err
+}
+
 // running reports whether a process holds the machine.
 func (s *Store) running(id string) bool {
 	dir, err := s.lock(id)
@@ -244,9 +253,28 @@ func (s *Store) Find(ref string) (*Record, error) {
 	return nil, fmt.Errorf("machine %s: prefix of %d machines", ref, len(found))
 }
 
+// WaitEnd waits until a machine that was asked to stop has ended and its owner
+// has let go of it: as long as the guest may take, and a little longer.
+func (s *Store) WaitEnd(ctx context.Context, rec *Record, grace time.Duration) error {
+	limit := grace + endLimit
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("machine %s: still runs after %v", rec.Config.Name, limit))
+	defer cancel()
+	const every = 20 * time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for s.running(rec.ID) {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
 // Remove deletes a machine that does not run.
-func (s *Store) Remove(rec *Record) error {
-	dir, err := s.lock(rec.ID)
+func (s *Store) Remove(ctx context.Context, rec *Record) error {
+	dir, err := s.claim(ctx, rec.ID)
 	if err != nil {
 		return err
 	}

@@ -140,11 +140,11 @@ func TestR3DamagedRecordStays(t *testing.T) {
 func TestStoreRemove(t *testing.T) {
 	s := openStore(t)
 	rec, dir := s.make(t, "box", nil)
-	if err := s.Remove(rec); !errors.Is(err, ErrRunning) {
+	if err := s.Remove(t.Context(), rec); !errors.Is(err, ErrRunning) {
 		t.Fatalf("removing a machine that runs: %v", err)
 	}
 	dir.lock.Close()
-	if err := s.Remove(rec); err != nil {
+	if err := s.Remove(t.Context(), rec); err != nil {
 		t.Fatal(err)
 	}
 	if records, _, err := s.Machines(); err != nil || len(records) != 0 {
