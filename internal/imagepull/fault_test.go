@@ -449,7 +449,7 @@ func TestResolveErrorsAreClassified(t *testing.T) {
 		{"forbidden", answer(403, "", ""), "", ErrUnauthorized, "403"},
 		{"web page", answer(200, "text/html", "<html><body>sign in to this network"), "", nil, "web page"},
 		{"no JSON", answer(200, "application/json", "{]"), "", nil, "parse manifest"},
-		{"endless", answer(200, typeOCIManifest, strings.Repeat(" ", 9<<20)), "", nil, "more than 8388608 bytes"},
+		{"endless", answer(200, typeOCIManifest, strings.Repeat(" ", 9<<20)), "", nil, "the limit is 8388608 (set by limits.json)"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s, o := newServer(t), quick(t)
