@@ -93,6 +93,10 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 		}
 		return w.run(t, "exec", name, "/bin/true").code == 0
 	})
+	// What is wanted gone later must be seen while it is there.
+	if pid := monitorOf(t, cmd.Process.Pid); !w.holds("/proc/" + strconv.Itoa(pid)) {
+		t.Errorf("QEMU, process %d, is not seen as one of this world", pid)
+	}
 	return cmd
 }
 
@@ -138,7 +142,9 @@ func expectCode(t *testing.T, got outcome, want int) {
 // with runs banger with standard input.
 func (w world) with(t *testing.T, stdin io.Reader, args ...string) outcome {
 	t.Helper()
-	cmd := w.command(t.Context(), args...)
+	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
+	defer cancel()
+	cmd := w.command(ctx, args...)
 	cmd.Stdin = stdin
 	return finish(t, cmd, nil)
 }
@@ -308,7 +314,9 @@ func execBulk(t *testing.T, w world) {
 
 // execTerminal resizes a real terminal while a command has it.
 func execTerminal(t *testing.T, w world) {
-	cmd := w.command(t.Context(), "exec", "-it", "shared", "sh", "-c", "stty size; read line; stty size; echo got $line; tty")
+	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
+	defer cancel()
+	cmd := w.command(ctx, "exec", "-it", "shared", "sh", "-c", "stty size; read line; stty size; echo got $line; tty")
 	cmd.SysProcAttr.Pdeathsig = 0
 	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
 	terminal, err := pty.StartWithAttrs(cmd, &pty.Winsize{Rows: 33, Cols: 101}, cmd.SysProcAttr)
@@ -322,12 +330,12 @@ func execTerminal(t *testing.T, w world) {
 		io.Copy(&output, terminal) //nolint:errcheck // ends with EIO when the command does
 		close(copied)
 	}()
-	eventually(t, 20*time.Second, "the first size", func() bool { return strings.Contains(output.String(), "33 101") })
+	eventually(t, bootLimit, "the first size", func() bool { return strings.Contains(output.String(), "33 101") })
 	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 44, Cols: 77}); err != nil {
 		t.Fatal(err)
 	}
 	// The size travels beside the keys: they follow when it has arrived.
-	eventually(t, 20*time.Second, "the new size", func() bool {
+	eventually(t, bootLimit, "the new size", func() bool {
 		return strings.Contains(w.run(t, "exec", "-u", "0", "shared", "sh", "-c", "for p in /dev/pts/[0-9]*; do stty -F $p size; done").stdout, "44 77")
 	})
 	if _, err := io.WriteString(terminal, "hello\r"); err != nil {
@@ -426,33 +434,44 @@ func execNameTaken(t *testing.T, w world) {
 // TestR1Signals interrupts a run as a user at the keyboard would.
 func TestR1Signals(t *testing.T) {
 	w := plainYard(t)
-	interrupt := func(t *testing.T, command string, times int) outcome {
-		t.Helper()
-		cmd := w.command(t.Context(), "run", "--rm", reference("debian:12"), "sh", "-c", command)
-		return finish(t, cmd, func(p *os.Process) {
-			eventually(t, bootLimit, "the trap is set", func() bool {
-				ids := strings.Fields(w.run(t, "ps", "-q").stdout)
-				return len(ids) == 1 && w.run(t, "exec", ids[0], "test", "-e", "/tmp/ready").code == 0
-			})
-			for range times {
-				if err := p.Signal(os.Interrupt); err != nil {
-					t.Fatal(err)
-				}
-				timer := time.NewTimer(300 * time.Millisecond)
-				<-timer.C
-			}
+	for _, row := range []struct {
+		name, script string
+		times, code  int
+	}{
+		{"the first goes to the command", `trap 'exit 42' INT`, 1, 42},
+		{"the second stops the machine", `trap 'touch /tmp/int' INT; trap 'exit 9' TERM`, 2, 9},
+		{"the third kills it", `trap 'touch /tmp/int' INT; trap '' TERM`, 3, 130},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			expectCode(t, interrupt(t, w, row.script, row.times), row.code)
+			w.expectNoProcess(t)
 		})
 	}
-	t.Run("the first goes to the command", func(t *testing.T) {
-		expectCode(t, interrupt(t, `trap 'exit 42' INT; touch /tmp/ready; while :; do sleep 0.1; done`, 1), 42)
-	})
-	t.Run("the second stops the machine", func(t *testing.T) {
-		got := interrupt(t, `trap '' INT; trap 'exit 9' TERM; touch /tmp/ready; while :; do sleep 0.1; done`, 2)
-		expectCode(t, got, 9)
-	})
-	t.Run("the third kills it", func(t *testing.T) {
-		got := interrupt(t, `trap '' INT TERM; touch /tmp/ready; while :; do sleep 0.1; done`, 3)
-		expectCode(t, got, 130)
-		w.expectNoProcess(t)
-	})
+}
+
+// interrupt sends SIGINT so many times to a run of the script, each when the one before has had its effect.
+func interrupt(t *testing.T, w world, script string, times int) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
+	defer cancel()
+	cmd := w.command(ctx, "run", "--rm", "--name", "signals", reference("debian:12"), "sh", "-c",
+		script+"; touch /tmp/ready; while :; do sleep 0.1; done")
+	var stderr lockedBuffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inside := func(file string) func() bool {
+		return func() bool { return w.run(t, "exec", "signals", "test", "-e", file).code == 0 }
+	}
+	for _, ready := range []func() bool{
+		inside("/tmp/ready"), inside("/tmp/int"), func() bool { return strings.Contains(stderr.String(), "once more to kill it") },
+	}[:times] {
+		eventually(t, bootLimit, "the machine is ready for a signal", ready)
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd.Wait() //nolint:errcheck // its exit code is the outcome
+	return outcome{"", stderr.String(), cmd.ProcessState.ExitCode()}
 }

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,9 +90,14 @@ func (w world) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// runLimit is how long a command may take that hangs: many times what any needs.
+const runLimit = 5 * time.Minute
+
 func (w world) run(t *testing.T, args ...string) outcome {
 	t.Helper()
-	return finish(t, w.command(t.Context(), args...), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
+	defer cancel()
+	return finish(t, w.command(ctx, args...), nil)
 }
 
 // must is run for what has to succeed.
@@ -197,7 +203,8 @@ func (w world) expectNoProcess(t *testing.T) {
 	eventually(t, 5*time.Second, "processes of "+w.dir+" end", func() bool { return len(w.processes(t)) == 0 })
 }
 
-// processes lists those whose command line or folder is inside the world.
+// processes lists those whose command line or folder is inside the world, or who have a file of it open: QEMU
+// gets all its files open and works in none of the world's folders.
 func (w world) processes(t *testing.T) []string {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -215,11 +222,23 @@ func (w world) processes(t *testing.T) []string {
 		if err != nil {
 			continue
 		}
-		if bytes.Contains(line, []byte(w.dir)) || strings.HasPrefix(cwd, w.dir) {
+		if bytes.Contains(line, []byte(w.dir)) || strings.HasPrefix(cwd, w.dir) || w.holds(filepath.Dir(path)) {
 			out = append(out, strings.ReplaceAll(string(line), "\x00", " "))
 		}
 	}
 	return out
+}
+
+// holds reports whether the process of a folder in /proc, not this one, has a file of the world open.
+func (w world) holds(process string) bool {
+	if process == "/proc/"+strconv.Itoa(os.Getpid()) {
+		return false
+	}
+	descriptors, _ := filepath.Glob(filepath.Join(process, "fd", "*"))
+	return slices.ContainsFunc(descriptors, func(fd string) bool {
+		to, err := os.Readlink(fd) // it may be closed by now
+		return err == nil && strings.HasPrefix(to, w.dir+"/")
+	})
 }
 
 // expectComplaint wants an error as the contract has it: exit code 1, one line that starts with banger:

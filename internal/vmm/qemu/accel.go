@@ -30,7 +30,12 @@ type verdict struct {
 	Key     string    `json:"key"`
 	Accel   vmm.Accel `json:"accel"`
 	Notice  string    `json:"notice,omitempty"`
+	Found   int64     `json:"found,omitempty"` // when it was TCG, in seconds since 1970
 }
+
+// slowLife is how long a verdict of TCG holds: what kept a machine from
+// booting may have been a busy host or the want of memory.
+const slowLife = 10 * time.Minute
 
 // ChooseAccel says what machines like probe can be run with: KVM when probe
 // has booted with it, because a /dev/kvm that opens may still hang or crash,
@@ -38,8 +43,8 @@ type verdict struct {
 // probe needs a kernel and an initramfs that knows ProbeWord, and a folder; its
 // Accel, Console and Stay do not matter.
 //
-// The answer is kept in the file cachePath until the host's next boot, for
-// this QEMU and for key, which names the kernel. A cache that cannot be read
+// The answer is kept in the file cachePath for this QEMU and for key, which
+// names the kernel: KVM until the host's next boot, TCG for ten minutes. A cache that cannot be read
 // means another probe.
 func (m Monitor) ChooseAccel(ctx context.Context, probe vmm.Config, cachePath, key string) (vmm.Accel, string, error) {
 	program, err := m.program()
@@ -65,6 +70,7 @@ func (m Monitor) ChooseAccel(ctx context.Context, probe vmm.Config, cachePath, k
 		if inFault := (*vmm.ExitError)(nil); !errors.As(err, &inFault) && !errors.Is(err, errProbe) {
 			return "", "", fmt.Errorf("choose accelerator: %w", err)
 		}
+		found.Found = time.Now().Unix()
 		found.Accel, found.Notice = vmm.TCG, m.slow(fmt.Sprintf("a machine does not boot with it: %v", err))
 	}
 	if err := remember(cachePath, found); err != nil {
@@ -184,8 +190,9 @@ func remembered(path string, want verdict) (verdict, bool) {
 	if json.Unmarshal(data, &known) != nil {
 		return verdict{}, false
 	}
-	want.Accel, want.Notice = known.Accel, known.Notice
-	valid := known.Accel == vmm.KVM || known.Accel == vmm.TCG && known.Notice != ""
+	want.Accel, want.Notice, want.Found = known.Accel, known.Notice, known.Found
+	age := time.Since(time.Unix(known.Found, 0))
+	valid := known.Accel == vmm.KVM || known.Accel == vmm.TCG && known.Notice != "" && age >= 0 && age < slowLife
 	return known, valid && known == want
 }
 
