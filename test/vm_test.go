@@ -174,10 +174,13 @@ func TestR1Run(t *testing.T) {
 
 // machineLeavings are the files that the first machine makes and that stay: locks, caches.
 func (w world) machineLeavings() []string {
-	out := []string{"/run/banger", "/run/banger/m", "/data/banger/machines", "/data/banger/machines/.lock", "/cache/banger/kvm.json"}
+	out := []string{"/run/banger", "/data/banger/machines", "/data/banger/machines/.lock", "/cache/banger/kvm.json"}
 	files, _ := filepath.Glob(w.path("cache", "banger", "initramfs*"))
-	more, _ := filepath.Glob(w.path("cache", "banger", "initramfs", "*"))
-	for _, path := range append(files, more...) {
+	for _, pattern := range []string{"cache/banger/initramfs/*", "run/banger/*"} {
+		more, _ := filepath.Glob(w.path(pattern))
+		files = append(files, more...)
+	}
+	for _, path := range files {
 		out = append(out, strings.TrimPrefix(path, w.dir))
 	}
 	return out

@@ -65,6 +65,11 @@ func planBoot(img *store.Image, disk string, c *Config) (*Plan, error) {
 	}
 	root := imageRoot{fs}
 	cmd := c.command(&img.Config)
+	if cmd.StopSignal != "" {
+		if _, err := guest.ParseSignal(cmd.StopSignal); err != nil {
+			return nil, notBootable("its stop signal: %w", err)
+		}
+	}
 	asked := len(c.Args) > 0 || c.Entrypoint != nil && *c.Entrypoint != ""
 	choice := c.Init
 	if choice == InitAuto {
@@ -74,7 +79,7 @@ func planBoot(img *store.Image, disk string, c *Config) (*Plan, error) {
 		}
 	}
 	if choice == InitImage {
-		return planImageInit(root, cmd, asked)
+		return planImageInit(root, c, cmd, asked)
 	}
 	if len(cmd.Args) == 0 {
 		return nil, notBootable("it has neither an entrypoint nor a command, and none was given")
@@ -85,8 +90,11 @@ func planBoot(img *store.Image, disk string, c *Config) (*Plan, error) {
 
 // planImageInit runs the image's init; a command besides it is run once the
 // machine is up.
-func planImageInit(root imageRoot, cmd guest.Command, asked bool) (*Plan, error) {
+func planImageInit(root imageRoot, c *Config, cmd guest.Command, asked bool) (*Plan, error) {
 	if len(cmd.Args) > 0 && isInit(cmd.Args[0]) {
+		if what := c.forCommand(); what != "" {
+			return nil, inputf("%s is for a command, and here the image's init is all that runs", what)
+		}
 		plain := cmd
 		plain.User, plain.Dir = "", ""
 		return &Plan{Init: guest.InitImage, InitArgs: cmd.Args}, root.checkCommand(&plain)
@@ -97,6 +105,9 @@ func planImageInit(root imageRoot, cmd guest.Command, asked bool) (*Plan, error)
 	}
 	plan := &Plan{Init: guest.InitImage, InitArgs: []string{inits[at]}}
 	if !asked {
+		if what := c.forCommand(); what != "" {
+			return nil, inputf("%s is for a command, and here the image's init is all that runs", what)
+		}
 		return plan, nil
 	}
 	cmd.Main = true
@@ -239,16 +250,23 @@ func (r imageRoot) find(program string, cmd *guest.Command) (*ext4.Inode, error)
 		}
 		return r.lookup(program)
 	}
+	var other *ext4.Inode // of that name, but not to be executed
 	for _, dir := range strings.Split(searchPath(cmd.Env), ":") {
 		in, err := r.lookup(path.Join("/", dir, program))
-		if err == nil && in.Type == fstree.Regular && in.Mode&0o111 != 0 {
-			return in, nil
-		}
-		if err != nil && !errors.Is(err, errNoFile) {
+		switch {
+		case errors.Is(err, errNoFile):
+		case err != nil:
 			return nil, err
+		case in.Type == fstree.Regular && in.Mode&0o111 != 0:
+			return in, nil
+		case other == nil:
+			other = in
 		}
 	}
-	return nil, errNoFile
+	if other == nil {
+		return nil, errNoFile
+	}
+	return other, nil
 }
 
 func searchPath(env []string) string {
@@ -301,7 +319,10 @@ func interpreter(head []byte, file io.ReaderAt) (interp, why string) {
 	if !bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
 		return "", "" // binfmt_misc may know it; the kernel decides
 	}
-	f, err := elf.NewFile(file)
+	if len(head) <= elf.EI_CLASS || elf.Class(head[elf.EI_CLASS]) != elf.ELFCLASS64 {
+		return "", "is not for a 64-bit machine"
+	}
+	f, err := elf.NewFile(noSections{file})
 	if err != nil {
 		return "", "is not a sound ELF file"
 	}
@@ -317,6 +338,22 @@ func interpreter(head []byte, file io.ReaderAt) (interp, why string) {
 		}
 	}
 	return "", ""
+}
+
+// noSections hides the section table of an ELF64 file: e_shoff, and e_shnum
+// with e_shstrndx. Nothing here wants it, and it would be read whole, as large
+// as the image says it is.
+type noSections struct{ io.ReaderAt }
+
+// ReadAt gives zeros in the place of what is hidden.
+func (r noSections) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(p, off)
+	for _, field := range [][2]int64{{0x28, 8}, {0x3c, 4}} {
+		for i := max(field[0], off); i < min(field[0]+field[1], off+int64(n)); i++ {
+			p[i-off] = 0
+		}
+	}
+	return n, err
 }
 
 func machines() map[string]elf.Machine {

@@ -92,6 +92,7 @@ func testFiles() []file {
 		{"usr/bin/empty-line", "#!\n", 0o755, reg},
 		{"usr/bin/plain", "data", 0o644, reg},
 		{"usr/bin/torn", "\x7fELF", 0o755, reg},
+		{"usr/bin/header", "\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 20), 0o755, reg},
 		{"usr/bin/there", "/etc/alternatives/there", 0o777, link},
 		{"etc/alternatives/there", "../../usr/bin/tool", 0o777, link},
 		{"usr/bin/loop", "loop", 0o777, link},
@@ -125,7 +126,9 @@ func TestR1Bootable(t *testing.T) {
 		{"of another architecture", []string{"alien"}, "EM_AARCH64", 126},
 		{"a script whose interpreter is not there", []string{"orphan"}, "python9", 126},
 		{"a script that names none", []string{"empty-line"}, "names no interpreter", 126},
-		{"an ELF file cut off", []string{"torn"}, "not a sound ELF", 126},
+		{"an ELF file cut off", []string{"torn"}, "not for a 64-bit machine", 126},
+		{"an ELF file of nothing but a header", []string{"header"}, "not a sound ELF", 126},
+		{"not executable, in PATH", []string{"plain"}, "not executable", 126},
 		{"shell form without a shell", []string{"/bin/sh", "-c", "tool"}, "no shell", 127},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -154,6 +157,23 @@ func TestR1Bootable(t *testing.T) {
 	})
 }
 
+// TestR1HostileELF claims a section table that would not fit into memory.
+func TestR1HostileELF(t *testing.T) {
+	b := []byte(program(ours))
+	binary.LittleEndian.PutUint64(b[0x28:], 4096) // e_shoff
+	binary.LittleEndian.PutUint16(b[0x3a:], 64)   // e_shentsize
+	binary.LittleEndian.PutUint16(b[0x3c:], 1)    // e_shnum
+	file := make([]byte, 4096+64)
+	copy(file, b)
+	binary.LittleEndian.PutUint32(file[4096+4:], 3)        // sh_type: SHT_STRTAB
+	binary.LittleEndian.PutUint64(file[4096+0x18:], 0)     // sh_offset
+	binary.LittleEndian.PutUint64(file[4096+0x20:], 1<<40) // sh_size
+	interp, why := interpreter(file, bytes.NewReader(file))
+	if interp != "" || why != "" {
+		t.Errorf("interpreter = %q, %q: the section table was read", interp, why)
+	}
+}
+
 // TestR1Init chooses process 1.
 func TestR1Init(t *testing.T) {
 	bare := disk(t, testFiles())
@@ -172,6 +192,7 @@ func TestR1Init(t *testing.T) {
 		{"an init that banger is to run", full, []string{"/sbin/init"}, Config{Init: InitBanger}, guest.InitBanger, nil, true, false},
 		{"the image's init beside its command", full, []string{"tool"}, Config{Init: InitImage}, guest.InitImage, []string{"/sbin/init"}, false, false},
 		{"the image's init beside a command of the user's", full, nil, Config{Init: InitImage, Args: []string{"tool"}}, guest.InitImage, []string{"/sbin/init"}, true, false},
+		{"the image's init, with what only a command has", full, []string{"/sbin/init"}, Config{User: "dev"}, "", nil, false, true},
 		{"an init that is not there", bare, []string{"tool"}, Config{Init: InitImage}, "", nil, false, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {

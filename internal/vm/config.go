@@ -3,6 +3,7 @@ package vm
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/guest"
@@ -41,7 +42,7 @@ type Config struct {
 	ReadOnly   bool              `json:"readOnly,omitempty"`
 	Entrypoint *string           `json:"entrypoint,omitempty"` // nil: the image's; "": none
 	Args       []string          `json:"args,omitempty"`       // in place of the image's Cmd
-	Env        []string          `json:"env,omitempty"`        // NAME=value, over the image's
+	Env        []string          `json:"env,omitempty"`        // NAME=value over the image's, NAME to take one away
 	User       string            `json:"user,omitempty"`       // "" is the image's
 	Dir        string            `json:"dir,omitempty"`        // "" is the image's
 	TTY        bool              `json:"tty,omitempty"`
@@ -85,6 +86,8 @@ func (c *Config) complete(id string) error {
 		return inputf("memory of %d MiB: want %d MiB or more", c.Memory>>20, int64(MinMemory>>20))
 	case c.Memory%(1<<20) != 0 || c.DiskSize%512 != 0:
 		return inputf("memory of %d bytes, disk of %d: want multiples of 1 MiB and of 512 bytes", c.Memory, c.DiskSize)
+	case c.ReadOnly && c.DiskSize != 0:
+		return inputf("a read-only disk cannot have another size")
 	case c.DiskSize < 0:
 		return inputf("disk size %d is negative", c.DiskSize)
 	case c.Model != vmm.MicroVM && c.Model != vmm.Q35:
@@ -119,7 +122,7 @@ func (c *Config) command(img *store.Config) guest.Command {
 	}
 	cmd := guest.Command{
 		Args: append(append([]string{}, entrypoint...), args...),
-		Env:  mergeEnv(append([]string{"HOSTNAME=" + c.Hostname}, img.Env...), c.Env),
+		Env:  MergeEnv(append([]string{"HOSTNAME=" + c.Hostname}, img.Env...), c.Env),
 		User: orDefault(c.User, img.User), Dir: orDefault(c.Dir, img.WorkingDir),
 		StopSignal: img.StopSignal, Stdin: c.Stdin,
 	}
@@ -132,9 +135,27 @@ func (c *Config) exec(img *store.Config) guest.Command {
 	return guest.Command{Env: cmd.Env, User: cmd.User, Dir: cmd.Dir}
 }
 
-// mergeEnv returns base with the variables of more in the place of those of
-// the same name, then the rest of more.
-func mergeEnv(base, more []string) []string {
+// forCommand names what the user asked for that only a command can have, or
+// is "".
+func (c *Config) forCommand() string {
+	for _, row := range []struct {
+		given bool
+		name  string
+	}{
+		{len(c.Env) > 0, "an environment"}, {c.User != "", "a user"}, {c.Dir != "", "a working directory"},
+		{c.Stdin, "standard input"}, {c.TTY, "a terminal"},
+	} {
+		if row.given {
+			return row.name
+		}
+	}
+	return ""
+}
+
+// MergeEnv returns base with the variables of more in the place of those of
+// the same name, then the rest of more. A name without a value takes the
+// variable away.
+func MergeEnv(base, more []string) []string {
 	var out []string
 	at := map[string]int{}
 	for _, v := range append(append([]string{}, base...), more...) {
@@ -146,5 +167,5 @@ func mergeEnv(base, more []string) []string {
 		at[name] = len(out)
 		out = append(out, v)
 	}
-	return out
+	return slices.DeleteFunc(out, func(v string) bool { return !strings.Contains(v, "=") })
 }

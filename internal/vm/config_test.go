@@ -3,6 +3,7 @@ package vm
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/banger-vm/banger/internal/store"
@@ -49,6 +50,10 @@ func TestR1CommandSurroundings(t *testing.T) {
 	}
 	if got.User != "dev" || got.Dir != "/work" || got.StopSignal != "SIGQUIT" || !got.Stdin || got.Main {
 		t.Errorf("command = %+v", got)
+	}
+	conf.Env = []string{"B"}
+	if got := conf.command(&image).Env; slices.ContainsFunc(got, func(v string) bool { return strings.HasPrefix(v, "B") }) {
+		t.Errorf("environment = %q, want no B", got)
 	}
 	conf.User, conf.Dir = "0:0", "/"
 	if got := conf.command(&image); got.User != "0:0" || got.Dir != "/" {

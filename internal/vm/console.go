@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/banger-vm/banger/internal/guest"
 )
@@ -33,14 +34,41 @@ type console struct {
 	file   *os.File
 	size   int64
 	tail   []byte
-	also   io.Writer // nil or somebody who watches
-	failed error     // the first error of the file
+	watch  chan []byte // to somebody who watches; nil for nobody
+	failed error       // the first error of the file
+
+	watched chan struct{} // closed when the watcher has seen all
 }
 
-// openConsole goes on with the log in the folder dir.
-func openConsole(dir string, also io.Writer) (*console, error) {
-	c := &console{path: filepath.Join(dir, ConsoleLog), also: also}
-	return c, c.open()
+// watchQueue is how many writes a watcher may be behind.
+const watchQueue = 1024
+
+// openConsole goes on with the log in the folder dir. The watcher, which may
+// be nil, is written to beside the log, and never waited for but a moment at
+// the end.
+func openConsole(dir string, watcher io.Writer) (*console, error) {
+	c := &console{path: filepath.Join(dir, ConsoleLog), watched: make(chan struct{})}
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	if watcher == nil {
+		close(c.watched)
+		return c, nil
+	}
+	c.watch = make(chan []byte, watchQueue)
+	go c.show(c.watch, watcher)
+	return c, nil
+}
+
+// show ends with the queue. After an error of the watcher it only empties it.
+func (c *console) show(queue <-chan []byte, watcher io.Writer) {
+	defer close(c.watched)
+	var failed error
+	for p := range queue {
+		if failed == nil {
+			_, failed = watcher.Write(p)
+		}
+	}
 }
 
 func (c *console) open() error {
@@ -63,9 +91,10 @@ func (c *console) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.tail = append(c.tail, p...)
 	c.tail = c.tail[max(0, len(c.tail)-tailSize):]
-	if c.also != nil {
-		if _, err := c.also.Write(p); err != nil {
-			c.also = nil // nobody watches any more
+	if c.watch != nil {
+		select {
+		case c.watch <- bytes.Clone(p):
+		default: // a watcher who does not keep up misses some
 		}
 	}
 	if err := c.log(p); err != nil && c.failed == nil {
@@ -95,6 +124,17 @@ func (c *console) log(p []byte) error {
 
 func (c *console) close() error {
 	c.mu.Lock()
+	if c.watch != nil {
+		close(c.watch)
+		c.watch = nil
+	}
+	c.mu.Unlock()
+	const moment = time.Second
+	select {
+	case <-c.watched:
+	case <-time.After(moment): // the watcher does not read; its goroutine ends with its Write
+	}
+	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.file == nil {
 		return c.failed
@@ -107,21 +147,35 @@ func (c *console) close() error {
 // trouble returns what the guest said of its end: the guest program's error,
 // the kernel's panic, or else the last line there is.
 func (c *console) trouble() string {
+	if why := c.failure(); why != "" {
+		return why
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	last := ""
 	for line := range bytes.Lines(c.tail) {
 		text := strings.TrimSpace(string(line))
-		if at := strings.Index(text, guest.ErrorPrefix); at >= 0 {
-			return text[at+len(guest.ErrorPrefix):]
-		}
-		if at := strings.Index(text, "Kernel panic - not syncing"); at >= 0 {
-			return "kernel panic" + text[at+len("Kernel panic - not syncing"):]
-		}
 		// The kernel says so of every machine without a PCI bus.
 		if text != "" && !strings.Contains(text, "PCI: Fatal: No config space access function found") {
 			last = text
 		}
 	}
 	return last
+}
+
+// failure returns the guest program's error or the kernel's panic, or "".
+func (c *console) failure() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	const panicked = "Kernel panic - not syncing"
+	for line := range bytes.Lines(c.tail) {
+		text := strings.TrimSpace(string(line))
+		if _, why, ok := strings.Cut(text, guest.ErrorPrefix); ok {
+			return why
+		}
+		if _, why, ok := strings.Cut(text, panicked); ok {
+			return "kernel panic" + why
+		}
+	}
+	return ""
 }

@@ -80,8 +80,32 @@ func TestConsoleWatcherMayLeave(t *testing.T) {
 			t.Fatalf("Write = %d, %v", n, err)
 		}
 	}
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
 	if watcher.calls != 1 {
 		t.Errorf("a watcher that failed was called %d times", watcher.calls)
+	}
+}
+
+// stuckWriter takes nothing until it is let go.
+type stuckWriter chan struct{}
+
+func (s stuckWriter) Write(p []byte) (int, error) {
+	<-s
+	return len(p), nil
+}
+
+// TestConsoleWatcherMayHang: a guest must not wait for who watches it.
+func TestConsoleWatcherMayHang(t *testing.T) {
+	watcher := make(stuckWriter)
+	defer close(watcher)
+	c, err := openConsole(t.TempDir(), watcher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * watchQueue {
+		c.Write([]byte("x")) //nolint:errcheck // never fails
 	}
 	if err := c.close(); err != nil {
 		t.Error(err)

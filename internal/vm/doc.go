@@ -2,10 +2,11 @@
 // virtual machine monitor, the connection to the agent inside it, its main
 // command, its end, and the sweep of what killed owners left.
 //
-// A machine has two folders, both named by its ID and private to the user:
+// A machine has two folders, both named by its ID and private to the user;
+// <root> is a short hash of DATA's path:
 //
 //	DATA/machines/<id>/     record.json, the disk, logs; locked by the owner
-//	RUNTIME/m/<id>/         sockets, keys, initramfs; nothing that must last
+//	RUNTIME/<root>/<id>/    sockets, keys, initramfs; nothing that must last
 //
 // The owner of a running machine is one process. It holds the lock of the
 // data folder while it lives, and the monitor's process dies with it. So a

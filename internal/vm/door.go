@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"github.com/banger-vm/banger/internal/guest/client"
 	"github.com/banger-vm/banger/internal/guest/link"
@@ -97,6 +99,15 @@ func (d *door) lead(visitor *net.UnixConn) {
 		return
 	}
 	defer stream.Close() //nolint:errcheck // likewise
+	ended := make(chan struct{})
+	defer close(ended)
+	d.visitors.Go(func() {
+		select {
+		case <-d.session.Done():
+			visitor.Close() //nolint:errcheck // a visitor who reads no more must not hold the end up
+		case <-ended:
+		}
+	})
 	join(visitor, stream)
 }
 
@@ -126,8 +137,11 @@ func (s *Store) Dial(ctx context.Context, rec *Record) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	})
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("machine %s: %w", rec.Config.Name, ErrNotRunning)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to machine %s: %w", rec.Config.Name, err)
 	}
 	return conn, nil
 }

@@ -137,7 +137,7 @@ func baseInitramfs(ctx context.Context, cache string, k *kernelcat.Kernel, model
 	dir := filepath.Join(cache, "initramfs")
 	path = filepath.Join(dir, hex.EncodeToString(sum.Sum(nil))[:short])
 	if modules, err = readModuleNames(path); err == nil {
-		return path, modules, nil
+		return path, modules, touch(path)
 	}
 	loaded, err := k.Modules(ctx, drivers(model))
 	if err != nil {
@@ -149,6 +149,17 @@ func baseInitramfs(ctx context.Context, cache string, k *kernelcat.Kernel, model
 		parts = append(parts, initrd.Module(mod))
 	}
 	return path, modules, makeInitramfs(dir, path, program, parts)
+}
+
+// touch keeps what is in use from being the oldest.
+func touch(path string) error {
+	now := time.Now()
+	for _, name := range []string{path, path + namesSuffix} {
+		if err := os.Chtimes(name, now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("use cached initramfs: %w", err)
+		}
+	}
+	return nil
 }
 
 // namesSuffix is that of the file beside a cached initramfs which has the

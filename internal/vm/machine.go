@@ -57,7 +57,7 @@ type Options struct {
 	Remove    bool   // the machine with its disk, when it ends
 }
 
-// A Machine is one that this process owns. Run and Stop may be called from
+// A Machine is one that this process owns. Its methods may be called from
 // different goroutines.
 type Machine struct {
 	Record *Record
@@ -187,7 +187,7 @@ func (m *Machine) dial(ctx context.Context, keys client.Keys) error {
 		return fmt.Errorf("connect to agent: %w", err)
 	}
 	if m.session, err = link.Host(ctx, conn); err != nil {
-		return errors.Join(fmt.Errorf("connect to agent: %w", err), conn.Close())
+		return fmt.Errorf("connect to agent: %w", err) // conn is the session's, and closed
 	}
 	stream, err := m.session.Open(ctx)
 	if err != nil {
@@ -253,7 +253,9 @@ func (m *Machine) WaitMain(p *client.Process) (client.Exit, error) {
 // WaitEnd waits until the machine has powered off by itself.
 func (m *Machine) WaitEnd() error {
 	<-m.monitor.Done()
-	if err := m.monitor.Wait(); err != nil {
+	// A kernel that panics, and a guest program that gives up, end QEMU as
+	// well as a machine that powers off.
+	if err := m.monitor.Wait(); err != nil || m.console.failure() != "" {
 		return m.bootError()
 	}
 	return nil
@@ -263,6 +265,11 @@ func (m *Machine) WaitEnd() error {
 // SIGKILL when grace has passed; then the machine powers off. A machine that
 // does not is killed.
 func (m *Machine) Stop(ctx context.Context, grace time.Duration) error {
+	select {
+	case <-m.monitor.Done():
+		return nil
+	default:
+	}
 	limited, cancel := context.WithTimeout(ctx, grace+endLimit)
 	defer cancel()
 	if err := m.agent.PowerOff(limited, grace); err != nil {
@@ -286,7 +293,7 @@ func (m *Machine) Close(code int, why error) error {
 	rec := m.Record
 	var errs []error
 	if !rec.Remove {
-		errs = append(errs, m.settle())
+		errs = append(errs, m.settle(why != nil))
 	}
 	errs = append(errs, m.hangUp())
 	if rec.Remove {
@@ -300,18 +307,18 @@ func (m *Machine) Close(code int, why error) error {
 }
 
 // settle waits for a guest that is about to power off, so that its disk is
-// whole. The image's own init does not know that the main command has ended:
-// it is asked.
-func (m *Machine) settle() error {
-	if m.Record.Plan.Init == guest.InitImage {
-		return m.Stop(context.Background(), endLimit)
+// whole. It is asked to where it does not do so by itself: the image's own
+// init does not know that the main command has ended, and after an error on
+// this side the command may go on.
+func (m *Machine) settle(failed bool) error {
+	if !failed && m.Record.Plan.Init != guest.InitImage {
+		select {
+		case <-m.monitor.Done():
+			return nil
+		case <-time.After(endLimit):
+		}
 	}
-	select {
-	case <-m.monitor.Done():
-		return nil
-	case <-time.After(endLimit):
-		return errors.New("machine did not power off and was killed")
-	}
+	return m.Stop(context.Background(), endLimit)
 }
 
 // hangUp ends the connections and the process.

@@ -94,7 +94,7 @@ func (r *Record) check(folder string) error {
 		return fmt.Errorf("record is of machine %q", r.ID)
 	case !nameForm.MatchString(r.Config.Name):
 		return fmt.Errorf("machine name %q is not one", r.Config.Name)
-	case r.Disk.File != "" && r.Disk.File != filepath.Base(r.Disk.File):
+	case r.Disk.File != "" && (r.Disk.File != filepath.Base(r.Disk.File) || r.Disk.File[0] == '.'):
 		return fmt.Errorf("disk file %q is not in the machine's folder", r.Disk.File)
 	}
 	switch r.State {

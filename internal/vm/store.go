@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -34,11 +35,21 @@ var ErrRunning = errors.New("machine is running")
 // Open returns the store in the folders data and runtime, which are made if
 // need be, private to the user.
 func Open(data, runtime string) (*Store, error) {
-	s := &Store{filepath.Join(data, "machines"), filepath.Join(runtime, "m")}
-	for _, dir := range []string{s.data, s.runtime} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("open machines folder: %w", err)
-		}
+	s := &Store{data: filepath.Join(data, "machines")}
+	if err := os.MkdirAll(s.data, 0o700); err != nil {
+		return nil, fmt.Errorf("open machines folder: %w", err)
+	}
+	// A user may have several data folders and has one runtime folder: each
+	// sweeps its own part alone.
+	path, err := filepath.EvalSymlinks(s.data)
+	if err != nil {
+		return nil, fmt.Errorf("open machines folder: %w", err)
+	}
+	const short = 4 // bytes of the hash
+	sum := sha256.Sum256([]byte(path))
+	s.runtime = filepath.Join(runtime, hex.EncodeToString(sum[:short]))
+	if err := os.MkdirAll(s.runtime, 0o700); err != nil {
+		return nil, fmt.Errorf("open runtime folder: %w", err)
 	}
 	return s, checkPrivate(runtime)
 }

@@ -113,6 +113,7 @@ func TestR3DamagedRecordStays(t *testing.T) {
 		{"of a newer version", `{"schema":2,"id":"ID","config":{"name":"box"},"state":"exited"}`, "schema version 2"},
 		{"of another machine", `{"schema":1,"id":"0123456789ab","config":{"name":"box"},"state":"exited"}`, "0123456789ab"},
 		{"with a disk outside", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"exited","disk":{"file":"../x"}}`, "not in the machine's folder"},
+		{"with a folder as its disk", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"exited","disk":{"file":".."}}`, "not in the machine's folder"},
 		{"in no known state", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"odd"}`, "odd"},
 		{"of a name that is a path", `{"schema":1,"id":"ID","config":{"name":"../box"},"state":"exited"}`, "../box"},
 	} {
@@ -149,6 +150,29 @@ func TestStoreRemove(t *testing.T) {
 	}
 	if records, _, err := s.Machines(); err != nil || len(records) != 0 {
 		t.Errorf("after the removal: %v, %v", records, err)
+	}
+}
+
+// TestStoreSweepsItsOwnAlone: two data folders of a user share the runtime folder.
+func TestStoreSweepsItsOwnAlone(t *testing.T) {
+	dir := t.TempDir()
+	runtime := filepath.Join(dir, "run")
+	if err := os.Mkdir(runtime, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var stores []*Store
+	for _, name := range []string{"a", "b"} {
+		s, err := Open(filepath.Join(dir, name), runtime)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stores = append(stores, s)
+	}
+	rec, running := stores[0].make(t, "box", nil)
+	defer running.lock.Close()
+	stores[1].sweep(t)
+	if _, err := os.Lstat(stores[0].runtimeDir(rec.ID)); err != nil {
+		t.Errorf("a machine of another data folder lost its runtime folder: %v", err)
 	}
 }
 
