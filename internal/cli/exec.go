@@ -6,6 +6,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/guest/client"
+	"github.com/banger-vm/banger/internal/vm"
 	"github.com/spf13/cobra"
 )
 
@@ -69,7 +70,7 @@ func (a *app) exec(ctx context.Context, e *execFlags, args []string) error {
 	command := rec.Exec
 	command.Args, command.Stdin = args[1:], e.interactive
 	command.User, command.Dir = first(e.user, command.User), first(e.dir, command.Dir)
-	command.Env = append(command.Env, env...)
+	command.Env = vm.MergeEnv(command.Env, env)
 	return a.execIn(ctx, agent, command, term)
 }
 
@@ -91,7 +92,9 @@ func (a *app) execIn(ctx context.Context, agent *client.Client, command guest.Co
 	defer signals.stop()
 	done := make(chan struct{})
 	defer close(done)
-	go signals.follow(done, p, term)
+	go signals.follow(done, p, term, func() {
+		agent.Close() //nolint:errcheck // the command's end is not waited for any more
+	})
 	exit, err := p.Wait()
 	if err != nil {
 		return fmt.Errorf("wait for command: %w", err)

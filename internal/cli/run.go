@@ -124,6 +124,9 @@ func (r *running) toTheEnd(ctx context.Context) error {
 	// From here on signals are the machine's, and its end is ours to wait for.
 	code, err := r.run(context.WithoutCancel(ctx))
 	if err := errors.Join(err, r.machine.Close(code, err)); err != nil {
+		if code == exitDone {
+			code = exitOwn
+		}
 		return &codedError{code, err}
 	}
 	if code != 0 {
@@ -175,8 +178,11 @@ func (a *app) imageFor(ctx context.Context, s *store.Store, b *buildFlags, ref, 
 	if err == nil && policy != "always" && s.HasDisk(img) {
 		return img, nil
 	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) || policy == "never" {
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
+	}
+	if policy == "never" {
+		return nil, fmt.Errorf("image %s, which must not be pulled: %w", ref, store.ErrNotFound)
 	}
 	o, err := b.options(a, ref)
 	if err != nil {

@@ -125,29 +125,29 @@ func (m *machineFlags) environment() ([]string, error) {
 		out = append(out, lines...)
 	}
 	for _, v := range m.env {
-		line, ok, err := envLine(v)
+		line, err := envLine(v)
 		if err != nil {
 			return nil, usagef("--env: %v", err)
 		}
-		if ok {
-			out = append(out, line)
-		}
+		out = append(out, line)
 	}
 	return out, nil
 }
 
 // envLine is the variable that text stands for; a name alone is passed on
-// where the caller has it, and else is none.
-func envLine(text string) (line string, ok bool, err error) {
+// where the caller has it, and else takes the image's away.
+func envLine(text string) (string, error) {
 	name, _, given := strings.Cut(text, "=")
 	if name == "" || strings.ContainsAny(name, " \t") || strings.ContainsRune(text, 0) {
-		return "", false, fmt.Errorf("%q is no variable", text)
+		return "", fmt.Errorf("%q is no variable", text)
 	}
 	if given {
-		return text, true, nil
+		return text, nil
 	}
-	value, ok := os.LookupEnv(name)
-	return name + "=" + value, ok, nil
+	if value, ok := os.LookupEnv(name); ok {
+		return name + "=" + value, nil
+	}
+	return name, nil
 }
 
 func readEnvFile(name string) ([]string, error) {
@@ -167,13 +167,11 @@ func readEnvFile(name string) ([]string, error) {
 		if text == "" || text[0] == '#' {
 			continue
 		}
-		line, ok, err := envLine(text)
+		line, err := envLine(text)
 		if err != nil {
 			return nil, fmt.Errorf("read environment file %s: line %d: %w", name, n, err)
 		}
-		if ok {
-			out = append(out, line)
-		}
+		out = append(out, line)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read environment file %s: %w", name, err)

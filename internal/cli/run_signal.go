@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,11 +25,17 @@ type signals struct{ ch chan os.Signal }
 
 func catchSignals() *signals {
 	s := &signals{make(chan os.Signal, 8)}
+	// Whoever reads the output may go before the machine has ended: that is an
+	// error of a write, and must not kill the machine's owner.
+	signal.Ignore(syscall.SIGPIPE)
 	signal.Notify(s.ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
 	return s
 }
 
-func (s *signals) stop() { signal.Stop(s.ch) }
+func (s *signals) stop() {
+	signal.Stop(s.ch)
+	signal.Reset(syscall.SIGPIPE)
+}
 
 // conduct passes signals on to the command p until done is closed: the first
 // that asks for an end goes to the command, the second stops the machine, the
@@ -89,28 +96,40 @@ func (c *conductor) pass(sig os.Signal) {
 	if !ok {
 		return
 	}
-	switch number {
-	case syscall.SIGWINCH:
-		if c.p != nil {
-			c.term.resized(c.p)
-		}
+	if !endsThings(number) {
+		deliver(number, c.p, c.term)
 		return
-	case syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT:
-		c.asked++
 	}
+	c.asked++
 	const perShell = 128 // what a shell adds to a signal's number
-	switch {
-	case c.asked <= 1 && c.p != nil:
-		if err := c.p.Signal(strings.TrimPrefix(unix.SignalName(number), "SIG")); err != nil {
-			c.app.note("passing %v on: %v", number, err)
-		}
-	case c.asked == 2:
+	switch c.asked {
+	case 1:
+		deliver(number, c.p, c.term)
+	case 2:
 		c.app.note("stopping the machine; once more to kill it")
 		c.end(perShell + int(number))
-	case c.asked == 3:
+	case 3:
 		if err := c.machine.Kill(); err != nil {
 			c.app.note("killing the machine: %v", err)
 		}
+	}
+}
+
+// endsThings reports whether a signal asks for an end.
+func endsThings(s syscall.Signal) bool {
+	return slices.Contains([]syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, s)
+}
+
+// deliver passes a signal on to the command p, and a new size of the terminal.
+// Nobody waits for it: a guest that takes nothing must not keep the next
+// signal from its effect. It ends with the connection at the latest.
+func deliver(s syscall.Signal, p *client.Process, term *terminal) {
+	switch {
+	case p == nil:
+	case s == syscall.SIGWINCH:
+		go term.resized(p)
+	default:
+		go p.Signal(strings.TrimPrefix(unix.SignalName(s), "SIG")) //nolint:errcheck // the command may have ended
 	}
 }
 
@@ -169,18 +188,27 @@ func (t *terminal) resized(p *client.Process) {
 	}
 }
 
-// follow passes signals on to a further command until done is closed.
-func (s *signals) follow(done <-chan struct{}, p *client.Process, term *terminal) {
+// follow passes signals on to a further command until done is closed. The
+// third that asks for an end hangs up: a command may take none.
+func (s *signals) follow(done <-chan struct{}, p *client.Process, term *terminal, hangUp func()) {
+	asked := 0
 	for {
 		select {
 		case <-done:
 			return
 		case sig := <-s.ch:
-			if number, ok := sig.(syscall.Signal); ok && number == syscall.SIGWINCH {
-				term.resized(p)
-			} else if ok {
-				_ = p.Signal(strings.TrimPrefix(unix.SignalName(number), "SIG")) // it may have ended
+			number, ok := sig.(syscall.Signal)
+			if !ok {
+				continue
 			}
+			if endsThings(number) {
+				asked++
+			}
+			if asked == 3 {
+				hangUp()
+				return
+			}
+			deliver(number, p, term)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -114,8 +115,13 @@ func (a *app) sshProxyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer conn.Close()     //nolint:errcheck // ssh says itself when a side is done
-			go io.Copy(conn, a.in) //nolint:errcheck // likewise
+			defer conn.Close() //nolint:errcheck // ssh says itself when a side is done
+			go func() {
+				io.Copy(conn, a.in) //nolint:errcheck // likewise
+				if c, ok := conn.(*net.UnixConn); ok {
+					c.CloseWrite() //nolint:errcheck // so that the machine's side ends too
+				}
+			}()
 			_, err = io.Copy(a.out, conn)
 			if errors.Is(err, syscall.EPIPE) {
 				err = nil // ssh went away
