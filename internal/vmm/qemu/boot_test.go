@@ -64,6 +64,9 @@ func guest(t *testing.T, model vmm.Model) (vmm.Config, *console) {
 	t.Helper()
 	kernel, modules, initrd := os.Getenv(envKernel), os.Getenv(envModules), os.Getenv(envInitrd)
 	if kernel == "" || modules == "" && initrd == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("needs %s and %s: scripts/test sets them", envKernel, envModules)
+		}
 		t.Skipf("needs %s and %s", envKernel, envModules)
 	}
 	if _, _, err := (qemu.Monitor{}).Find(t.Context()); err != nil {

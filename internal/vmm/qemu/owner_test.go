@@ -239,14 +239,17 @@ func TestPlainUser(t *testing.T) {
 		t.Skip("a second user needs root; the other tests ran as a plain one")
 	}
 	cfg, _ := guest(t, vmm.MicroVM)
-	data, err := os.ReadFile(cfg.Initrd)
-	if err != nil {
-		t.Fatal(err)
-	}
 	binary := testBinary(t)
-	initrd, scratch := filepath.Join(filepath.Dir(binary), "initrd"), filepath.Join(filepath.Dir(binary), "tmp")
-	if err := os.WriteFile(initrd, data, 0o644); err != nil { //nolint:gosec // for another user
-		t.Fatal(err)
+	dir := filepath.Dir(binary)
+	kernel, initrd, scratch := filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd"), filepath.Join(dir, "tmp")
+	for from, to := range map[string]string{cfg.Kernel: kernel, cfg.Initrd: initrd} {
+		data, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to, data, 0o644) //nolint:gosec // for another user
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		t.Fatal(err)
@@ -257,7 +260,7 @@ func TestPlainUser(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^(TestBoot|TestChooseAccelWithoutKVM)$/^microvm$", "-test.v")
 	cmd.Dir = scratch
-	cmd.Env = append(os.Environ(), envInitrd+"="+initrd, "TMPDIR="+scratch)
+	cmd.Env = append(os.Environ(), envKernel+"="+kernel, envInitrd+"="+initrd, "TMPDIR="+scratch)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	out, err := cmd.CombinedOutput()
 	for _, test := range []string{"TestBoot/microvm", "TestChooseAccelWithoutKVM"} {
