@@ -25,7 +25,8 @@ const (
 	forever = 100 * 365 * 24 * time.Hour
 )
 
-// A Session carries streams between host and guest. Either side may open.
+// A Session carries streams between host and guest. The host opens them: a
+// session of which the guest opens one ends.
 type Session struct {
 	mux *yamux.Session
 }
@@ -41,6 +42,7 @@ func newSession(c *channel, host bool) (*Session, error) {
 	start := yamux.Server
 	if host {
 		start = yamux.Client
+		c.guard.noStreams = true
 	}
 	mux, err := start(c, config)
 	if err != nil {
@@ -49,7 +51,7 @@ func newSession(c *channel, host bool) (*Session, error) {
 	return &Session{mux}, nil
 }
 
-// Open opens a stream. It does not wait for the other side's Accept.
+// Open opens a stream of the host's. It does not wait for the guest's Accept.
 func (s *Session) Open(ctx context.Context) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
@@ -80,7 +82,7 @@ func (s *Session) Open(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// Accept waits for a stream of the other side's.
+// Accept waits for a stream of the host's, in the guest.
 func (s *Session) Accept() (net.Conn, error) {
 	stream, err := s.mux.AcceptStream()
 	if err != nil {
@@ -101,6 +103,8 @@ type channel struct {
 	wire   *wire
 	id     id
 	onDone func()
+
+	guard guard // of what Read returns
 
 	mu     sync.Mutex
 	change sync.Cond
@@ -143,6 +147,10 @@ func (c *channel) Read(p []byte) (int, error) {
 		c.unread = nil
 	}
 	c.change.Broadcast()
+	if err := c.guard.check(p[:n]); err != nil {
+		c.ended = true
+		return 0, err // with which the multiplexer closes the channel
+	}
 	return n, nil
 }
 
