@@ -216,7 +216,11 @@ func (s *shell) run(ctx context.Context, req *ssh.Request, plan *plan) {
 // to its end.
 func (s *shell) live(ctx context.Context, req *ssh.Request, plan *plan) {
 	defer s.channel.Close() //nolint:errcheck // the client has closed it
-	p, err := s.start(ctx, plan)
+	if err := s.agent.root.wait(ctx, s.gone); err != nil {
+		reply(req, false) // no exit code: it is the machine that failed, and the status says why
+		return
+	}
+	p, err := s.start(plan)
 	if err != nil {
 		s.fail(req, err)
 		return
@@ -230,10 +234,7 @@ func (s *shell) live(ctx context.Context, req *ssh.Request, plan *plan) {
 	s.attend(ctx, p, gone)
 }
 
-func (s *shell) start(ctx context.Context, plan *plan) (*process, error) {
-	if err := s.agent.root.wait(ctx, s.gone); err != nil {
-		return nil, err
-	}
+func (s *shell) start(plan *plan) (*process, error) {
 	l, err := plan.launch()
 	if err != nil {
 		return nil, err

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -184,7 +186,8 @@ func TestPowerOffOfImagesInit(t *testing.T) {
 	}
 }
 
-// What will never have a root says why.
+// What will never have a root refuses commands, which have no exit code then,
+// and says why.
 func TestFatal(t *testing.T) {
 	for _, row := range []struct {
 		name, want string
@@ -205,14 +208,29 @@ func TestFatal(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			m := newMachine(t, func(o *Options) { o.Sysroot = "/no/such/folder" })
 			c := m.client(t)
+			early := make(chan error, 1) // may be there before boot's word
+			go func() { early <- refused(t, c) }()
 			row.do(t, m)
-			_, errs, exit := run(t, c, sh("true"), nil)
-			if exit.Code == 0 || !strings.Contains(errs, row.want) {
-				t.Errorf("exit %+v, %q, want %q", exit, errs, row.want)
+			if err := errors.Join(<-early, refused(t, c)); err != nil {
+				t.Error(err)
 			}
 			if s, err := c.Status(limited(t)); err != nil || !strings.Contains(strings.Join(s.Notes, ""), row.want) {
 				t.Errorf("status %+v, %v", s, err)
 			}
 		})
 	}
+}
+
+// refused starts a command, and is an error where that is not refused.
+func refused(t *testing.T, c *client.Client) error {
+	t.Helper()
+	p, err := c.Start(limited(t), sh("true"), client.Stdio{})
+	if err != nil {
+		if !strings.Contains(err.Error(), "refused the request") {
+			return err
+		}
+		return nil
+	}
+	exit, err := p.Wait()
+	return errors.Join(fmt.Errorf("a command without a root ended with %+v", exit), err)
 }
