@@ -231,7 +231,7 @@ func (m *Machine) Main(ctx context.Context, io client.Stdio) (*client.Process, e
 // because prefers the reason for a machine's end to what the end did to a
 // connection.
 func (m *Machine) because(err error) error {
-	const settle = 500 * time.Millisecond // from the end of the connection to that of the process
+	const settle = 3 * time.Second // from a refusal, or the end of the connection, to that of the process
 	select {
 	case <-m.monitor.Done():
 		return m.bootError()
