@@ -22,6 +22,10 @@ var ErrNoLedger = errors.New("no intact ledger")
 // ErrHeld says that a machine still holds what a cleared ledger would forget.
 var ErrHeld = errors.New("resources are still held")
 
+// ErrRefused says that a Note has changed neither copy, so that an entry of
+// the same kind and name, if there is one, is another resource's.
+var ErrRefused = errors.New("refused")
+
 // A Record is the ledger's copy in the machine's record. The zero value is
 // that of a machine whose record is lost: there is one copy then, and nothing
 // can be noted.
@@ -213,16 +217,17 @@ func (l *Ledger) Section() (json.RawMessage, error) {
 }
 
 // Note enters resources that are about to be made. When it returns without an
-// error both copies are on disk; after an error nothing may be made.
+// error both copies are on disk; after an error nothing may be made, and unless
+// it is ErrRefused the entries are to be struck, as one copy may have them.
 func (l *Ledger) Note(entries ...Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.record == nil {
-		return fmt.Errorf("note %s: machine %s has no record", names(entries), l.body.Machine)
+		return fmt.Errorf("note %s: %w: machine %s has no record", names(entries), ErrRefused, l.body.Machine)
 	}
 	after := append(slices.Clone(l.body.Entries), entries...)
 	if err := checkAll(after, l.body.Machine); err != nil {
-		return fmt.Errorf("note resource: %w", err)
+		return fmt.Errorf("note resource: %w: %w", ErrRefused, err)
 	}
 	if err := l.write(after); err != nil {
 		return fmt.Errorf("note %s: %w", names(entries), err)

@@ -23,9 +23,13 @@ type Maker struct {
 func (m Maker) make(ctx context.Context, e ledger.Entry, do func(e *ledger.Entry) error) error {
 	e.Owner = m.Owner
 	boot, err := bootID()
-	if err == nil {
-		e.Boot = boot
-		err = m.Ledger.Note(e)
+	if err != nil {
+		return fmt.Errorf("make %s: %w", &e, err)
+	}
+	e.Boot = boot
+	err = m.Ledger.Note(e)
+	if errors.Is(err, ledger.ErrRefused) {
+		return err // what is entered by this name is alive
 	}
 	if err != nil {
 		return errors.Join(err, m.Ledger.Strike(e)) // one copy may have it
