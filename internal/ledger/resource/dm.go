@@ -133,7 +133,7 @@ func findDM(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 			})
 		}
 	}
-	// Devices on top of others were made after them, as a rule.
+	// The kernel lists them in no order of making: RemoveAll sorts out the rest.
 	slices.Reverse(out)
 	return out, nil
 }

@@ -54,14 +54,27 @@ func Find(ctx context.Context, scope Scope) ([]ledger.Entry, error) {
 	return out, errors.Join(errs...)
 }
 
-// RemoveAll removes entries in their order, goes on after a failure, and
-// returns all of them.
+// RemoveAll removes entries in their order and goes on after a failure. What
+// failed is tried again for as long as a round removed something: the order
+// within a kind is a guess, and a device is busy while another is on top of it.
+// It returns the failures of the last round.
 func RemoveAll(ctx context.Context, entries []ledger.Entry) error {
-	var errs []error
-	for _, e := range entries {
-		if err := Remove(ctx, e); err != nil {
-			errs = append(errs, fmt.Errorf("remove %s: %w", &e, err))
+	return removeRounds(entries, func(e ledger.Entry) error { return Remove(ctx, e) })
+}
+
+func removeRounds(entries []ledger.Entry, remove func(ledger.Entry) error) error {
+	for {
+		var failed []ledger.Entry
+		var errs []error
+		for _, e := range entries {
+			if err := remove(e); err != nil {
+				failed = append(failed, e)
+				errs = append(errs, fmt.Errorf("remove %s: %w", &e, err))
+			}
 		}
+		if len(failed) == 0 || len(failed) == len(entries) {
+			return errors.Join(errs...)
+		}
+		entries = failed
 	}
-	return errors.Join(errs...)
 }
