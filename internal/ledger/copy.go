@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/banger-vm/banger/internal/atomicfile"
 )
 
 // Schema is the version of the format that this package writes. It reads no
@@ -179,7 +181,7 @@ func keepSection(dir string, section []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(to, section, 0o600); err != nil {
+	if err := atomicfile.Write(to, section, 0o600); err != nil {
 		return "", fmt.Errorf("set damaged section aside: %w", err)
 	}
 	return to, nil

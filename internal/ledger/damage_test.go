@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -215,6 +217,39 @@ func TestNoPartOfACopyCounts(t *testing.T) {
 				t.Fatalf("bit %d of byte %d changed: %v was taken", bit, i, b)
 			}
 		}
+	}
+}
+
+// TestSectionIsKeptWholeOrNotAtAll has the disk end within the section.
+func TestSectionIsKeptWholeOrNotAtAll(t *testing.T) {
+	dir := t.TempDir()
+	section := bytes.Repeat([]byte("x"), 4096)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	short := syscall.Rlimit{Cur: uint64(len(section) / 2), Max: limit.Max}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &short); err != nil {
+		t.Fatal(err)
+	}
+	_, keepErr := keepSection(dir, section)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(keepErr, syscall.EFBIG) {
+		t.Errorf("keep: %v, want EFBIG", keepErr)
+	}
+	if left := fileNames(t, dir); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+	to, err := keepSection(dir, section)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, section) {
+		t.Errorf("kept %d bytes, %v", len(got), err)
 	}
 }
 

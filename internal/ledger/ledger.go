@@ -185,8 +185,8 @@ func (c *copies) setAside() (damaged []error, err error) {
 	return damaged, errors.Join(errs...)
 }
 
-// sweepTemporaries removes what a killed writer left of handles.json; the
-// machine's owner is the only writer.
+// sweepTemporaries removes what a killed writer left of handles.json and of
+// sections set aside; the machine's owner is the only writer.
 func sweepTemporaries(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -194,7 +194,8 @@ func sweepTemporaries(dir string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "."+FileName+".tmp-") {
+		name, _, ok := strings.Cut(e.Name(), ".tmp-")
+		if ok && (name == "."+FileName || strings.HasPrefix(name, "."+sectionName+".damaged-")) {
 			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}

@@ -269,8 +269,10 @@ func TestNewReplacesWhatWasNewer(t *testing.T) {
 
 func TestOpenSweepsTemporaries(t *testing.T) {
 	_, dir, rec := newLedger(t)
-	if err := os.WriteFile(filepath.Join(dir, "."+FileName+".tmp-1"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{FileName, sectionName + ".damaged-1"} {
+		if err := os.WriteFile(filepath.Join(dir, "."+name+".tmp-1"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, _, err := Open(dir, testID, Record{rec.section(t), rec.write}); err != nil {
 		t.Fatal(err)
