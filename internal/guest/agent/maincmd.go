@@ -39,14 +39,14 @@ type mainCommand struct {
 
 // claim makes c the main command. There is one in a machine's life.
 func (m *mainCommand) claim(c *guest.Command) error {
-	stop, err := guest.ParseSignal(orDefault(c.StopSignal, "SIGTERM"))
-	if err != nil {
-		return fmt.Errorf("stop signal: %w", err)
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.stage != noMain {
 		return errors.New("the machine has a main command already")
+	}
+	stop, err := guest.ParseSignal(orDefault(c.StopSignal, "SIGTERM"))
+	if err != nil {
+		return fmt.Errorf("stop signal: %w", err)
 	}
 	m.stage, m.stop = starting, syscall.Signal(stop)
 	return nil

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -143,15 +144,15 @@ func TestPowerOffBeforeMainRuns(t *testing.T) {
 		p, _ := start(t, c, mainCommandOf("sleep 60"))
 		exits <- mustWait(t, p)
 	}()
-	// A refused second one shows that the first has been taken.
+	// A second one that is refused for the first shows that it has been taken. It is none that could be taken itself.
 	waitFor(t, func() bool {
-		ctx := limited(t)
-		p, err := c.Start(ctx, guest.Command{Args: []string{"true"}, Main: true, StopSignal: "NONE"}, client.Stdio{})
+		var said bytes.Buffer
+		p, err := c.Start(limited(t), guest.Command{Args: []string{"true"}, Main: true, StopSignal: "NONE"}, client.Stdio{Err: &said})
 		if err != nil {
 			return false
 		}
 		_, err = p.Wait()
-		return err == nil
+		return err == nil && strings.Contains(said.String(), "has a main command already")
 	})
 	if err := c.PowerOff(limited(t), time.Minute); err != nil {
 		t.Fatal(err)
