@@ -215,7 +215,11 @@ func (s *Store) put(ctx context.Context, k *Kernel, force bool) (published *Kern
 		if at >= 0 && !force && kernels[at].whole() == nil {
 			published = kernels[at]
 			published.Names = names
-			return errors.Join(published.write(), s.takeNames(kernels, published))
+			// A name is taken from the others only once it is written here.
+			if err := published.write(); err != nil {
+				return err
+			}
+			return s.takeNames(kernels, published)
 		}
 		k.Names = names
 		if err := k.write(); err != nil {
@@ -267,6 +271,9 @@ func (k *Kernel) write() error {
 	data, err := json.MarshalIndent(&k.Manifest, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
+	}
+	if len(data) >= maxManifest { // with its newline: what is written must be readable
+		return fmt.Errorf("write manifest of kernel %s: %w", k.ID.Short(), &SizeError{maxManifest})
 	}
 	return atomicfile.Write(filepath.Join(k.dir, manifestFile), append(data, '\n'), 0o600)
 }

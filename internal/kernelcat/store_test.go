@@ -172,3 +172,17 @@ func TestPullsAtTheSameTime(t *testing.T) {
 		t.Errorf("%d were first", count)
 	}
 }
+
+// The names are too many for a manifest that could be read again.
+func TestNameStaysWhereItCannotBeMoved(t *testing.T) {
+	s := openStore(t)
+	a, b := fake(t, s, "1", "x"), fake(t, s, "2", "y")
+	again := *b
+	again.Names = []string{"x", strings.Repeat("n", maxManifest)}
+	if _, _, err := s.put(t.Context(), &again, false); err == nil {
+		t.Fatal("a manifest was written that is not read")
+	}
+	if k, err := s.Find("x"); err != nil || k.ID != a.ID {
+		t.Errorf("x is now of %v, %v", k, err)
+	}
+}
