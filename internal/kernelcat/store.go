@@ -13,6 +13,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/store"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -225,12 +226,7 @@ func (s *Store) put(ctx context.Context, k *Kernel, force bool) (published *Kern
 		if err := k.write(); err != nil {
 			return err
 		}
-		if _, err := os.Lstat(dir); err == nil {
-			if err := s.discard(dir); err != nil {
-				return err
-			}
-		}
-		if err := atomicfile.Rename(k.dir, dir); err != nil {
+		if err := publish(k.dir, dir); err != nil {
 			return fmt.Errorf("publish kernel: %w", err)
 		}
 		k.dir = dir
@@ -238,6 +234,36 @@ func (s *Store) put(ctx context.Context, k *Kernel, force bool) (published *Kern
 		return s.takeNames(kernels, published)
 	})
 	return published, fresh, err
+}
+
+// publish moves the folder from to dir. A folder that is there changes places
+// with it in one step, so that a process killed in between leaves either; the
+// old one goes with the scratch folder that from lies in.
+func publish(from, dir string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE)
+	switch {
+	case errors.Is(err, unix.ENOENT): // nothing at dir, or at from, which Rename says
+		return atomicfile.Rename(from, dir)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		err = swap(from, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", dir, err)
+	}
+	return atomicfile.SyncDir(filepath.Dir(dir))
+}
+
+// swap is for file systems that cannot exchange two names: a failure puts the
+// old folder back.
+func swap(from, dir string) error {
+	old := from + ".old"
+	if err := os.Rename(dir, old); err != nil {
+		return err
+	}
+	if err := os.Rename(from, dir); err != nil {
+		return errors.Join(err, os.Rename(old, dir))
+	}
+	return nil
 }
 
 // takeNames removes the names of k from the other kernels.
