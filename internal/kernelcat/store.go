@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/banger-vm/banger/internal/atomicfile"
+	"github.com/banger-vm/banger/internal/digest"
 	"github.com/banger-vm/banger/internal/store"
 	"golang.org/x/sys/unix"
 )
@@ -123,13 +124,24 @@ func readKernel(dir string) (*Kernel, error) {
 
 // Find returns the kernel that ref names: one of its names, its ID, a prefix
 // of the ID's hexadecimal digits, or its release where that is clear. The
-// errors are ErrNotFound and *AmbiguousError.
+// errors are ErrNotFound and *AmbiguousError. Where a manifest is damaged, a
+// kernel that is not found may be the one it was of: that is another error.
 func (s *Store) Find(ref string) (*Kernel, error) {
-	kernels, _, err := s.List()
+	kernels, damaged, err := s.List()
 	if err != nil {
 		return nil, err
 	}
-	return find(kernels, ref)
+	k, err := find(kernels, ref)
+	return k, blame(err, ref, damaged)
+}
+
+// blame returns err, or in place of ErrNotFound what may be why.
+func blame(err error, ref string, damaged []error) error {
+	if len(damaged) == 0 || !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("kernel %s: not among those that can be read (kernel rm with a damaged one's full ID, its folder's name, removes it): %w",
+		ref, errors.Join(damaged...))
 }
 
 func find(kernels []*Kernel, ref string) (*Kernel, error) {
@@ -156,18 +168,27 @@ func find(kernels []*Kernel, ref string) (*Kernel, error) {
 
 // Remove takes the name ref from its kernel. One that loses its last name, or
 // that ref means in another way, is deleted. A kernel that ref means by its ID
-// or release while it has several names is deleted with force only.
+// or release while it has several names is deleted with force only. One whose
+// manifest is damaged has no names: its full ID deletes it.
 func (s *Store) Remove(ctx context.Context, ref string, force bool) (k *Kernel, deleted bool, err error) {
 	err = s.locked(ctx, func() error {
 		if err := store.SweepScratch(s.dir); err != nil {
 			return err
 		}
-		kernels, _, err := s.List()
+		kernels, damaged, err := s.List()
 		if err != nil {
 			return err
 		}
-		if k, err = find(kernels, ref); err != nil {
-			return err
+		k, err = find(kernels, ref)
+		if id := fullID(ref); len(damaged) > 0 && id != "" && errors.Is(err, ErrNotFound) {
+			dir := filepath.Join(s.dir, id.Hex())
+			if _, statErr := os.Lstat(dir); statErr == nil {
+				k, deleted = &Kernel{Manifest: Manifest{ID: id}, dir: dir}, true
+				return s.discard(dir)
+			}
+		}
+		if err != nil {
+			return blame(err, ref, damaged)
 		}
 		if slices.Contains(k.Names, ref) && len(k.Names) > 1 {
 			k.Names = slices.DeleteFunc(k.Names, func(n string) bool { return n == ref })
@@ -180,6 +201,15 @@ func (s *Store) Remove(ctx context.Context, ref string, force bool) (k *Kernel, 
 		return s.discard(k.dir)
 	})
 	return k, deleted, err
+}
+
+// fullID returns the ID that ref is in full, or "".
+func fullID(ref string) digest.Digest {
+	hexadecimal := strings.TrimPrefix(ref, "sha256:")
+	if len(hexadecimal) != 64 || strings.Trim(hexadecimal, "0123456789abcdef") != "" {
+		return ""
+	}
+	return digest.Digest("sha256:" + hexadecimal)
 }
 
 // discard makes a folder vanish in one step and then deletes it.

@@ -101,6 +101,27 @@ func TestDamagedManifests(t *testing.T) {
 			if err != nil || len(kernels) != 1 || len(damaged) != 1 || !strings.Contains(damaged[0].Error(), path) {
 				t.Fatalf("got %d kernels, damaged %v, %v", len(kernels), damaged, err)
 			}
+			if _, err := s.Find("a"); err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), path) {
+				t.Errorf("find: %v", err)
+			}
+			if found, err := s.Find("b"); err != nil || found.Release != "6.1.2" {
+				t.Errorf("find one that is whole: %v, %v", found, err)
+			}
+			for _, ref := range []string{"a", k.ID.Hex()[:12], strings.Repeat("0", 64)} {
+				if _, deleted, err := s.Remove(t.Context(), ref, true); deleted || err == nil || errors.Is(err, ErrNotFound) {
+					t.Errorf("remove %s: %v, %v", ref, deleted, err)
+				}
+			}
+			if gone, deleted, err := s.Remove(t.Context(), string(k.ID), false); !deleted || err != nil || gone.ID != k.ID {
+				t.Errorf("remove by the full ID: %v, %v, %v", gone, deleted, err)
+			}
+			if _, err := s.Find("a"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("find when it is removed: %v", err)
+			}
+			fake(t, s, "1", "a")
+			if err := os.WriteFile(path, []byte(change(before)), 0o600); err != nil {
+				t.Fatal(err)
+			}
 			fake(t, s, "1", "a")
 			if _, damaged, _ := s.List(); len(damaged) != 0 {
 				t.Errorf("a new kernel did not replace the damaged one: %v", damaged)
