@@ -12,13 +12,14 @@ import (
 //
 // order has the place of a module in the order in which they were linked: of
 // several modules with one alias the first is tried first.
-func depmod(x *index, infos []modinfo, order map[string]int) map[string][]byte {
+func depmod(x *index, infos []modinfo, order map[string]int) (map[string][]byte, error) {
 	byName := map[string]*indexed{}
 	for i := range x.Modules {
 		byName[x.Modules[i].Name] = &x.Modules[i]
 	}
 	var dep, alias, soft strings.Builder
 	var depIndex, aliasIndex, builtinIndex indexNode
+	nodes := 0
 	soft.WriteString("# Soft dependencies extracted from modules themselves.\n")
 	alias.WriteString("# Aliases extracted from modules themselves.\n")
 	for i := range x.Modules {
@@ -27,28 +28,53 @@ func depmod(x *index, infos []modinfo, order map[string]int) map[string][]byte {
 		if !ok {
 			place = len(order) + i
 		}
-		line := m.Path + ":"
-		for _, d := range allDepends(byName, m) {
-			line += " " + d.Path
+		line, err := depLine(byName, m, maxDepmod-dep.Len())
+		if err != nil {
+			return nil, err
 		}
 		dep.WriteString(line + "\n")
-		depIndex.add(m.Name, line, uint32(place))
+		nodes += depIndex.add(m.Name, line, uint32(place))
 		for _, a := range infos[i].aliases {
 			alias.WriteString("alias " + a + " " + m.Name + "\n")
-			aliasIndex.add(aliasKey(a), m.Name, uint32(place))
+			nodes += aliasIndex.add(aliasKey(a), m.Name, uint32(place))
+			if alias.Len() > maxDepmod {
+				return nil, &LimitError{"bytes of modules.alias", maxDepmod}
+			}
+			if nodes > maxNodes {
+				return nil, &LimitError{"nodes of their indexes", maxNodes}
+			}
 		}
 		for _, s := range infos[i].soft {
 			soft.WriteString("softdep " + m.Name + " " + s + "\n")
+			if soft.Len() > maxDepmod {
+				return nil, &LimitError{"bytes of modules.softdep", maxDepmod}
+			}
 		}
 	}
 	for i, name := range x.Builtin {
-		builtinIndex.add(name, "", uint32(i))
+		nodes += builtinIndex.add(name, "", uint32(i))
+		if nodes > maxNodes {
+			return nil, &LimitError{"nodes of their indexes", maxNodes}
+		}
 	}
 	return map[string][]byte{
 		"modules.dep": []byte(dep.String()), "modules.dep.bin": depIndex.encode(),
 		"modules.alias": []byte(alias.String()), "modules.alias.bin": aliasIndex.encode(),
 		"modules.softdep": []byte(soft.String()), "modules.builtin.bin": builtinIndex.encode(),
+	}, nil
+}
+
+// depLine returns the line of modules.dep for m, refusing more than room bytes.
+func depLine(byName map[string]*indexed, m *indexed, room int) (string, error) {
+	var line strings.Builder
+	line.WriteString(m.Path + ":")
+	for _, d := range allDepends(byName, m) {
+		line.WriteString(" " + d.Path)
+		if line.Len() >= room {
+			return "", &LimitError{"bytes of modules.dep", maxDepmod}
+		}
 	}
+	return line.String(), nil
 }
 
 // allDepends returns what m needs, directly or not, each behind what needs
@@ -103,10 +129,10 @@ type indexValue struct {
 }
 
 // add puts a value at key. A key that is not ASCII cannot be in an index; no
-// module's name or alias is such.
-func (n *indexNode) add(key, text string, priority uint32) {
+// module's name or alias is such. It returns how many nodes were made.
+func (n *indexNode) add(key, text string, priority uint32) (made int) {
 	if strings.ContainsFunc(key, func(r rune) bool { return r == 0 || r >= 128 }) {
-		return
+		return 0
 	}
 	for first := true; ; first = false {
 		if first && n.prefix == "" && n.values == nil && n.empty() {
@@ -118,15 +144,16 @@ func (n *indexNode) add(key, text string, priority uint32) {
 		}
 		if common < len(n.prefix) {
 			n.split(common)
+			made++
 		}
 		if key = key[common:]; key == "" {
 			n.values = append(n.values, indexValue{text, priority})
-			return
+			return made
 		}
 		child := n.children[key[0]]
 		if child == nil {
 			n.children[key[0]] = &indexNode{prefix: key[1:], values: []indexValue{{text, priority}}}
-			return
+			return made + 1
 		}
 		n, key = child, key[1:]
 	}

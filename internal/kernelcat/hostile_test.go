@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -346,4 +347,59 @@ func lookup(data []byte, key string) (values []string) {
 		at, key = next, key[1:]
 	}
 	return nil
+}
+
+// TestHostileDependencies has what is small in an image and large in memory.
+func TestHostileDependencies(t *testing.T) {
+	long := strings.Repeat("d", 200)
+	for name, row := range map[string]struct {
+		count int
+		info  func(i int) modinfo
+		want  string
+	}{
+		"chain of dependencies": {5000, func(i int) modinfo {
+			return modinfo{depends: []string{fmt.Sprintf("m%d", i+1)}}
+		}, "bytes of modules.dep"},
+		"many aliases": {3, func(i int) modinfo {
+			var m modinfo
+			for n := range maxNodes / 2 {
+				m.aliases = append(m.aliases, fmt.Sprintf("a%d-%06d", i, n))
+			}
+			return m
+		}, "nodes of their indexes"},
+		"one alias again and again": {2, func(int) modinfo {
+			return modinfo{aliases: slices.Repeat([]string{long}, maxDepmod/len(long))}
+		}, "bytes of modules.alias"},
+		"long soft dependencies": {2, func(int) modinfo {
+			return modinfo{soft: slices.Repeat([]string{long}, maxDepmod/len(long))}
+		}, "bytes of modules.softdep"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var x index
+			var infos []modinfo
+			for i := range row.count {
+				info := row.info(i)
+				info.name = fmt.Sprintf("m%d", i)
+				infos = append(infos, info)
+				x.Modules = append(x.Modules, indexed{Name: info.name, Path: long + info.name + ".ko", Depends: info.depends})
+			}
+			_, err := depmod(&x, infos, nil)
+			if e, ok := errors.AsType[*LimitError](err); !ok || e.What != row.want {
+				t.Errorf("got %v, want %s", err, row.want)
+			}
+		})
+	}
+}
+
+func TestManyLargeModinfo(t *testing.T) {
+	mods := "./lib/modules/" + testRelease + "/"
+	tree := kernelTree(t)
+	big := string(compressed(t, "zstd", module(slices.Repeat([]string{"alias=" + strings.Repeat("a", 1000)}, 3000)...)))
+	for i := range maxKept/3000_000 + 1 {
+		tree = append(tree, file{name: fmt.Sprintf("%sbig%d.ko.zst", mods, i), content: big})
+	}
+	_, _, err := openStore(t).Pull(t.Context(), "deb:"+writeFile(t, "x.deb", debOf(t, testControl, "gzip", tree...)), "", Options{})
+	if e, ok := errors.AsType[*LimitError](err); !ok || !strings.Contains(e.What, ".modinfo") {
+		t.Errorf("got %v", err)
+	}
 }

@@ -82,7 +82,10 @@ func TestDepmod(t *testing.T) {
 		x.add("kernel/"+i.name+".ko", i)
 	}
 	x.Builtin = []string{"ext4"}
-	out := depmod(&x, infos, map[string]int{"kernel/b.ko": 0, "kernel/a.ko": 1})
+	out, err := depmod(&x, infos, map[string]int{"kernel/b.ko": 0, "kernel/a.ko": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := "kernel/a.ko:\nkernel/b.ko: kernel/a.ko\nkernel/c.ko: kernel/b.ko kernel/a.ko\n"
 	if string(out["modules.dep"]) != want {
 		t.Errorf("modules.dep is\n%s", out["modules.dep"])

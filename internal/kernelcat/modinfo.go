@@ -24,6 +24,18 @@ type modinfo struct {
 	aliases []string
 }
 
+// size is about how many bytes of memory the strings of m take.
+func (m *modinfo) size() int64 {
+	const header = 16
+	total := int64(header + len(m.name))
+	for _, list := range [][]string{m.depends, m.soft, m.pre, m.aliases} {
+		for _, s := range list {
+			total += int64(header + len(s))
+		}
+	}
+	return total
+}
+
 // parseModinfo reads the section .modinfo of a module.
 func parseModinfo(module []byte) (modinfo, error) {
 	f, err := elf.NewFile(bytes.NewReader(module))

@@ -83,10 +83,28 @@ func belowModules(name, release string) string {
 	return ""
 }
 
+// Bounds of the modules of one kernel, several times what distributions have:
+// what is kept of them lies in memory.
+const (
+	maxModules = 1 << 15
+	maxKept    = 64 << 20 // bytes of what modules say of themselves
+	maxDepmod  = 64 << 20 // bytes of text that depmod makes
+	maxNodes   = 1 << 18  // of its indexes, each of which takes 1 KiB
+)
+
+// A LimitError says that the modules of a kernel are more than banger takes.
+type LimitError struct {
+	What  string
+	Limit int64
+}
+
+func (e *LimitError) Error() string { return fmt.Sprintf("modules: more than %d %s", e.Limit, e.What) }
+
 // makeIndex reads what the modules say of themselves, and adds what
 // modprobe(8) reads where that lacks.
 func (s *moduleSet) makeIndex() error {
 	var infos []modinfo
+	var kept int64
 	for i := range s.files {
 		f := &s.files[i]
 		name := moduleFile(f.path)
@@ -98,6 +116,12 @@ func (s *moduleSet) makeIndex() error {
 			return fmt.Errorf("module %s: %w", f.path, err)
 		}
 		info.name = name
+		if kept += info.size(); kept > maxKept {
+			return &LimitError{"bytes in their sections .modinfo", maxKept}
+		}
+		if len(infos) >= maxModules {
+			return &LimitError{"modules", maxModules}
+		}
 		infos = append(infos, info)
 		s.index.add(f.path, info)
 	}
@@ -107,6 +131,9 @@ func (s *moduleSet) makeIndex() error {
 	}
 	for _, line := range builtin {
 		if name := moduleFile(line); name != "" {
+			if len(s.index.Builtin) >= maxModules {
+				return &LimitError{"names in modules.builtin", maxModules}
+			}
 			s.index.Builtin = append(s.index.Builtin, name)
 		}
 	}
@@ -122,7 +149,11 @@ func (s *moduleSet) makeIndex() error {
 	for i, line := range linked {
 		order[line] = i
 	}
-	for name, data := range depmod(&s.index, infos, order) {
+	made, err := depmod(&s.index, infos, order)
+	if err != nil {
+		return err
+	}
+	for name, data := range made {
 		if s.find(name) == nil { // what there is of the package's own stays
 			s.files = append(s.files, moduleFileEntry{path: name, data: data})
 		}
@@ -151,7 +182,7 @@ func (s *moduleSet) text(name string) ([]string, error) {
 }
 
 // maxText bounds modules.order and modules.builtin in bytes.
-const maxText = 16 << 20
+const maxText = 4 << 20
 
 func (f *moduleFileEntry) modinfo() (modinfo, error) {
 	stored, err := f.tree.read(f.from, maxModule)
