@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/atomicfile"
@@ -149,7 +150,7 @@ func (g *gathering) addModules(ctx context.Context, k *Kernel) error {
 		return nil
 	}
 	g.o.report("writing %d modules of %s", len(set.index.Modules), k.Release)
-	k.Warnings = append(k.Warnings, set.warnings...)
+	k.Warnings = append(k.Warnings, firstFew(set.warnings)...)
 	tarFile := filepath.Join(g.scratch, "modules.tar")
 	sum, err := writeModulesTar(tarFile, set)
 	if err != nil {
@@ -165,11 +166,29 @@ func (g *gathering) addModules(ctx context.Context, k *Kernel) error {
 	if err := k.noteDisk(ctx, disk); err != nil {
 		return err
 	}
-	data, err := json.Marshal(set.index)
+	data, err := encodeIndex(&set.index, maxIndex)
 	if err != nil {
 		return fmt.Errorf("encode index of modules: %w", err)
 	}
-	return k.addFile(indexFile, append(data, '\n'))
+	return k.addFile(indexFile, data)
+}
+
+// encodeIndex refuses what resolver would not read: more than limit bytes.
+func encodeIndex(x *index, limit int64) ([]byte, error) {
+	data, err := json.Marshal(x)
+	if err == nil && int64(len(data)) >= limit { // with its newline
+		err = &SizeError{limit}
+	}
+	return append(data, '\n'), err
+}
+
+// firstFew keeps a source with a fault in every file from filling the manifest.
+func firstFew(warnings []string) []string {
+	const most = 20
+	if len(warnings) <= most {
+		return warnings
+	}
+	return append(slices.Clone(warnings[:most]), fmt.Sprintf("and %d more", len(warnings)-most))
 }
 
 func (k *Kernel) noteDisk(ctx context.Context, disk string) error {

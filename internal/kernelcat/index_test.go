@@ -104,3 +104,31 @@ func TestDepmod(t *testing.T) {
 		t.Errorf("modules.softdep is %s", out["modules.softdep"])
 	}
 }
+
+func TestWhatIsWrittenCanBeRead(t *testing.T) {
+	x := index{Builtin: []string{"ext4"}}
+	data, err := encodeIndex(&x, maxIndex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(len(data))
+	if _, err := encodeIndex(&x, size); err != nil {
+		t.Errorf("at the limit: %v", err)
+	}
+	if _, err := encodeIndex(&x, size-1); err == nil {
+		t.Error("over the limit: no error")
+	}
+	k := &Kernel{dir: t.TempDir(), Manifest: Manifest{Warnings: []string{strings.Repeat("w", maxManifest)}}}
+	if err := k.write(); err == nil {
+		t.Error("a manifest was written that is not read")
+	}
+}
+
+func TestFirstFewWarnings(t *testing.T) {
+	if got := firstFew(slices.Repeat([]string{"w"}, 20)); len(got) != 20 || got[19] != "w" {
+		t.Errorf("of 20: %q", got)
+	}
+	if got := firstFew(slices.Repeat([]string{"w"}, 25)); len(got) != 21 || got[20] != "and 5 more" {
+		t.Errorf("of 25: %q", got)
+	}
+}
