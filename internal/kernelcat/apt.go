@@ -117,7 +117,7 @@ func aptSaid(out string, err error) string {
 // deb makes a tree of the package in a file.
 func (g *gathering) deb(ctx context.Context, file string) (*deb, error) {
 	tarFile := filepath.Join(g.scratch, "data.tar")
-	d, err := unpackDeb(file, tarFile)
+	d, err := unpackDeb(ctx, file, tarFile)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ import (
 
 // assemble makes the folder of a kernel from the trees.
 func (g *gathering) assemble(ctx context.Context) (*Kernel, error) {
-	kernels, err := g.choose()
+	kernels, err := g.choose(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -34,11 +34,11 @@ func (g *gathering) assemble(ctx context.Context) (*Kernel, error) {
 	img := kernels[0].image
 	k.Schema, k.Release, k.Arch, k.Format = Schema, img.release, img.arch, img.format
 	k.Files = map[string]File{}
-	config, err := g.config(img.release)
+	config, err := g.config(ctx, img.release)
 	if err != nil {
 		return nil, err
 	}
-	if config, err = k.addKernels(kernels, config); err != nil {
+	if config, err = k.addKernels(ctx, kernels, config); err != nil {
 		return nil, err
 	}
 	if config != nil {
@@ -60,9 +60,9 @@ func (g *gathering) assemble(ctx context.Context) (*Kernel, error) {
 	return k, atomicfile.SyncDir(k.dir)
 }
 
-func (g *gathering) config(release string) ([]byte, error) {
+func (g *gathering) config(ctx context.Context, release string) ([]byte, error) {
 	for _, t := range g.trees {
-		if data, err := t.config(release); data != nil || err != nil {
+		if data, err := t.config(ctx, release); data != nil || err != nil {
 			return data, err
 		}
 	}
@@ -71,7 +71,7 @@ func (g *gathering) config(release string) ([]byte, error) {
 
 // addKernels writes the kernel and, where there is one, the file with a PVH
 // entry. It returns config, or what the kernel carries where there is none.
-func (k *Kernel) addKernels(kernels []found, config []byte) ([]byte, error) {
+func (k *Kernel) addKernels(ctx context.Context, kernels []found, config []byte) ([]byte, error) {
 	first := kernels[0]
 	data, err := first.tree.read(first.entry, maxKernel)
 	if err != nil {
@@ -83,13 +83,16 @@ func (k *Kernel) addKernels(kernels []found, config []byte) ([]byte, error) {
 	if first.image.format == FormatELF {
 		k.PVH = first.image.pvh
 		if config == nil {
-			config = embeddedConfig(data)
+			config = embeddedConfig(ctx, data)
 		}
 		return config, nil
 	}
-	vmlinux, err := extractVMLinux(data)
+	vmlinux, err := extractVMLinux(ctx, data)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err == nil && config == nil {
-		config = embeddedConfig(vmlinux)
+		config = embeddedConfig(ctx, vmlinux)
 	}
 	if err == nil {
 		var img image
@@ -135,7 +138,7 @@ func (k *Kernel) addFile(name string, data []byte) error {
 
 // addModules writes the modules as a disk, and the index of them.
 func (g *gathering) addModules(ctx context.Context, k *Kernel) error {
-	set, err := collectModules(g.trees, k.Release)
+	set, err := collectModules(ctx, g.trees, k.Release)
 	if err != nil {
 		return err
 	}
@@ -152,7 +155,7 @@ func (g *gathering) addModules(ctx context.Context, k *Kernel) error {
 	g.o.report("writing %d modules of %s", len(set.index.Modules), k.Release)
 	k.Warnings = append(k.Warnings, firstFew(set.warnings)...)
 	tarFile := filepath.Join(g.scratch, "modules.tar")
-	sum, err := writeModulesTar(tarFile, set)
+	sum, err := writeModulesTar(ctx, tarFile, set)
 	if err != nil {
 		return fmt.Errorf("write modules: %w", err)
 	}
@@ -206,7 +209,7 @@ func (k *Kernel) noteDisk(ctx context.Context, disk string) error {
 	return err
 }
 
-func writeModulesTar(name string, set *moduleSet) (sum digest.Digest, err error) {
+func writeModulesTar(ctx context.Context, name string, set *moduleSet) (sum digest.Digest, err error) {
 	f, err := os.Create(name)
 	if err != nil {
 		return "", err
@@ -215,7 +218,7 @@ func writeModulesTar(name string, set *moduleSet) (sum digest.Digest, err error)
 	h := sha256.New()
 	buf := bufio.NewWriterSize(f, 1<<20)
 	w := tar.NewWriter(io.MultiWriter(buf, h))
-	if err := set.writeTar(w); err != nil {
+	if err := set.writeTar(ctx, w); err != nil {
 		return "", err
 	}
 	if err := errors.Join(w.Close(), buf.Flush()); err != nil {

@@ -93,7 +93,7 @@ func (g *gathering) bundle(ctx context.Context, file string) error {
 	}
 	defer f.Close()
 	plain := filepath.Join(g.scratch, "bundle.tar")
-	if err := writeExpanded(plain, f); err != nil {
+	if err := writeExpanded(ctx, plain, f); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	t, err := g.add(ctx, "tar:"+plain, g.local())
@@ -164,14 +164,11 @@ func (k *Kernel) copyModules(ctx context.Context, w *tar.Writer, disk string) er
 		return err
 	}
 	defer t.close()
-	set, err := collectModules([]*tree{t}, k.Release)
+	set, err := collectModules(ctx, []*tree{t}, k.Release)
 	if err != nil || set == nil {
 		return errors.Join(errors.New("no modules on their disk"), err)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return set.writeTar(w)
+	return set.writeTar(ctx, w)
 }
 
 // Export writes k to the file path in the given form, in place of what was

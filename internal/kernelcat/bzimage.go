@@ -2,6 +2,7 @@ package kernelcat
 
 import (
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -103,7 +104,7 @@ func IsRelease(s string) bool {
 // extractVMLinux returns the ELF file inside a bzImage. A payload that ELF
 // loaders cannot use, or in a format that is not read here (such as xz with
 // its filter for x86 code), is an error; the bzImage boots all the same.
-func extractVMLinux(data []byte) ([]byte, error) {
+func extractVMLinux(ctx context.Context, data []byte) ([]byte, error) {
 	s, err := parseSetup(data)
 	if err != nil {
 		return nil, err
@@ -124,7 +125,7 @@ func extractVMLinux(data []byte) ([]byte, error) {
 		// size_append of scripts/Makefile.lib.
 		payload = payload[:len(payload)-4]
 	}
-	out, err := inflate(payload, maxVMLinux)
+	out, err := inflate(ctx, payload, maxVMLinux)
 	if err != nil {
 		return nil, fmt.Errorf("bzImage: payload of format %s: %w", format, err)
 	}
@@ -211,7 +212,7 @@ func findNote(notes []byte, order binary.ByteOrder, align uint64, name string, k
 
 // embeddedConfig returns the configuration that a kernel built with
 // CONFIG_IKCONFIG carries: kernel/configs.c.
-func embeddedConfig(vmlinux []byte) []byte {
+func embeddedConfig(ctx context.Context, vmlinux []byte) []byte {
 	at := bytes.Index(vmlinux, []byte("IKCFG_ST\x1f\x8b"))
 	if at < 0 {
 		return nil
@@ -221,7 +222,7 @@ func embeddedConfig(vmlinux []byte) []byte {
 	if end < 0 {
 		return nil
 	}
-	text, err := inflate(rest[:end], maxConfig)
+	text, err := inflate(ctx, rest[:end], maxConfig)
 	if err != nil {
 		return nil // the kernel is as good without it
 	}

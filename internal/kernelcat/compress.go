@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -114,13 +115,28 @@ func checkDictionary(r *bufio.Reader) error {
 }
 
 // inflate returns all of data decompressed, refusing more than limit bytes.
-func inflate(data []byte, limit int64) (out []byte, err error) {
-	r, err := decompress(compression(data), bytes.NewReader(data))
+func inflate(ctx context.Context, data []byte, limit int64) (out []byte, err error) {
+	r, err := decompress(compression(data), interruptible(ctx, bytes.NewReader(data)))
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	return readBounded(r, limit)
+	return readBounded(interruptible(ctx, r), limit)
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// interruptible reads r until ctx is done. It stands on both sides of a
+// decompressor: much may come of little, and little of much.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
 }
 
 // A SizeError says that something is larger than banger takes.

@@ -3,6 +3,7 @@ package kernelcat
 import (
 	"archive/tar"
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ type dependency struct {
 
 // readDeb reads the package in r and writes its data.tar, decompressed, to
 // data.
-func readDeb(r io.Reader, data io.Writer) (*deb, error) {
+func readDeb(ctx context.Context, r io.Reader, data io.Writer) (*deb, error) {
 	ar := &arReader{r: bufio.NewReaderSize(r, 1<<20)}
 	if name, err := ar.next(); err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func readDeb(r io.Reader, data io.Writer) (*deb, error) {
 		switch base := strings.TrimSuffix(name, path.Ext(name)); {
 		case strings.HasPrefix(name, "_"): // deb(5): to be ignored
 		case name == "control.tar" || base == "control.tar":
-			if d, err = readControl(ar); err != nil {
+			if d, err = readControl(ctx, ar); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		case name == "data.tar" || base == "data.tar":
@@ -64,7 +65,7 @@ func readDeb(r io.Reader, data io.Writer) (*deb, error) {
 				return nil, errors.New("package has no control.tar before its data.tar")
 			}
 			// What follows is of no concern to dpkg either.
-			if err := expand(data, ar, maxTree); err != nil {
+			if err := expand(ctx, data, ar, maxTree); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 			return d, nil
@@ -75,8 +76,8 @@ func readDeb(r io.Reader, data io.Writer) (*deb, error) {
 }
 
 // expand writes what is in r to w, decompressed by what it begins with.
-func expand(w io.Writer, r io.Reader, limit int64) error {
-	br := bufio.NewReaderSize(r, 1<<20)
+func expand(ctx context.Context, w io.Writer, r io.Reader, limit int64) error {
+	br := bufio.NewReaderSize(interruptible(ctx, r), 1<<20)
 	start, err := br.Peek(longestMagic)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -86,15 +87,15 @@ func expand(w io.Writer, r io.Reader, limit int64) error {
 		return err
 	}
 	defer plain.Close()
-	return copyBounded(w, plain, limit)
+	return copyBounded(w, interruptible(ctx, plain), limit)
 }
 
-func readControl(r io.Reader) (*deb, error) {
+func readControl(ctx context.Context, r io.Reader) (*deb, error) {
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		pw.CloseWithError(expand(pw, r, maxControl))
+		pw.CloseWithError(expand(ctx, pw, r, maxControl))
 	}()
 	defer func() {
 		_ = pr.Close() // never fails; it ends the writer
@@ -204,7 +205,7 @@ func isPackageVersion(s string) bool {
 const lowerAlnum = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 // unpackDeb writes the data.tar of the package in the file at name to tarFile.
-func unpackDeb(name, tarFile string) (d *deb, err error) {
+func unpackDeb(ctx context.Context, name, tarFile string) (d *deb, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -215,7 +216,7 @@ func unpackDeb(name, tarFile string) (d *deb, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	d, err = readDeb(f, out)
+	d, err = readDeb(ctx, f, out)
 	if err != nil {
 		return nil, fmt.Errorf("read package %s: %w", path.Base(name), err)
 	}

@@ -1,6 +1,7 @@
 package kernelcat
 
 import (
+	"context"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -12,7 +13,7 @@ import (
 //
 // order has the place of a module in the order in which they were linked: of
 // several modules with one alias the first is tried first.
-func depmod(x *index, infos []modinfo, order map[string]int) (map[string][]byte, error) {
+func depmod(ctx context.Context, x *index, infos []modinfo, order map[string]int) (map[string][]byte, error) {
 	byName := map[string]*indexed{}
 	for i := range x.Modules {
 		byName[x.Modules[i].Name] = &x.Modules[i]
@@ -27,6 +28,9 @@ func depmod(x *index, infos []modinfo, order map[string]int) (map[string][]byte,
 		place, ok := order[m.Path]
 		if !ok {
 			place = len(order) + i
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
 		line, err := depLine(byName, m, maxDepmod-dep.Len())
 		if err != nil {

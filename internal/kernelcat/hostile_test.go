@@ -3,6 +3,7 @@ package kernelcat
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -116,7 +118,7 @@ func TestAbsoluteSymlinksAreTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer disk.Close()
-	if _, err := disk.module("lib/modules/" + testRelease + "/kernel/alias.ko"); err == nil {
+	if _, err := disk.module(t.Context(), "lib/modules/"+testRelease+"/kernel/alias.ko"); err == nil {
 		t.Error("a symlink was followed")
 	}
 }
@@ -126,21 +128,21 @@ func TestBombs(t *testing.T) {
 	for _, format := range []string{"none", "gzip", "xz", "zstd", "lz4"} {
 		t.Run(format, func(t *testing.T) {
 			data := compressed(t, format, zeros)
-			if out, err := inflate(data, 1<<20); err != nil || !bytes.Equal(out, zeros) {
+			if out, err := inflate(t.Context(), data, 1<<20); err != nil || !bytes.Equal(out, zeros) {
 				t.Errorf("at the limit: %d bytes, %v", len(out), err)
 			}
-			_, err := inflate(data, 1<<20-1)
+			_, err := inflate(t.Context(), data, 1<<20-1)
 			if size, ok := errors.AsType[*SizeError](err); !ok || size.Limit != 1<<20-1 {
 				t.Errorf("over the limit: %v", err)
 			}
 			var sink bytes.Buffer
-			if err := expand(&sink, bytes.NewReader(data), 1000); err == nil || sink.Len() > 1001 {
+			if err := expand(t.Context(), &sink, bytes.NewReader(data), 1000); err == nil || sink.Len() > 1001 {
 				t.Errorf("a stream over the limit: %d bytes, %v", sink.Len(), err)
 			}
 			if format == "none" {
 				return
 			}
-			if _, err := inflate(data[:len(data)-len(data)/3], 1<<20); err == nil {
+			if _, err := inflate(t.Context(), data[:len(data)-len(data)/3], 1<<20); err == nil {
 				t.Error("half a stream was taken")
 			}
 		})
@@ -158,7 +160,7 @@ func TestXZDictionary(t *testing.T) {
 	for property, fits := range map[byte]bool{28: true, 31: false, 40: false} {
 		changed := bytes.Clone(data)
 		changed[at] = property
-		_, err := inflate(changed, 1<<20)
+		_, err := inflate(t.Context(), changed, 1<<20)
 		if err == nil {
 			t.Error("a header with a wrong checksum was taken")
 		} else if refused := strings.Contains(err.Error(), "xz: dictionary of"); refused == fits {
@@ -181,7 +183,7 @@ func TestLegacyLZ4Blocks(t *testing.T) {
 		"length cut off":    {append(head[:4:4], 1, 2), "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := inflate(row.data, 1<<20); err == nil || !strings.Contains(err.Error(), row.want) {
+			if _, err := inflate(t.Context(), row.data, 1<<20); err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error is %v, want %q", err, row.want)
 			}
 		})
@@ -210,14 +212,14 @@ func TestHostileBzImages(t *testing.T) {
 		"no payload":                   {change(func(b []byte) { le.PutUint32(b[0x24c:], 0) }), "outside the file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := extractVMLinux(row.data); err == nil || !strings.Contains(err.Error(), row.want) {
+			if _, err := extractVMLinux(t.Context(), row.data); err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error is %v, want %q", err, row.want)
 			}
 		})
 	}
 	for _, format := range []string{"none", "gzip", "lz4", "xz", "zstd"} {
 		want := vmlinux(testRelease, true)
-		got, err := extractVMLinux(bzImage(testRelease, payload(t, format, want)))
+		got, err := extractVMLinux(t.Context(), bzImage(testRelease, payload(t, format, want)))
 		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes, %v", format, len(got), err)
 		}
@@ -229,7 +231,7 @@ func FuzzArchive(f *testing.F) {
 	f.Add(arOf("debian-binary", "2.0\n", "_odd", "x", "control.tar", string(tarOf(f, file{name: "control", content: testControl})), "data.tar", ""))
 	f.Add([]byte("!<arch>\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		d, err := readDeb(bytes.NewReader(data), io.Discard)
+		d, err := readDeb(t.Context(), bytes.NewReader(data), io.Discard)
 		if err == nil && (!isPackageName(d.name) || !isPackageVersion(d.version)) {
 			t.Errorf("package %q, version %q", d.name, d.version)
 		}
@@ -259,8 +261,8 @@ func FuzzKernel(f *testing.F) {
 		if err == nil && !IsRelease(img.release) {
 			t.Errorf("release %q", img.release)
 		}
-		if out, err := extractVMLinux(data); err == nil {
-			embeddedConfig(out)
+		if out, err := extractVMLinux(t.Context(), data); err == nil {
+			embeddedConfig(t.Context(), out)
 		}
 	})
 }
@@ -383,7 +385,7 @@ func TestHostileDependencies(t *testing.T) {
 				infos = append(infos, info)
 				x.Modules = append(x.Modules, indexed{Name: info.name, Path: long + info.name + ".ko", Depends: info.depends})
 			}
-			_, err := depmod(&x, infos, nil)
+			_, err := depmod(t.Context(), &x, infos, nil)
 			if e, ok := errors.AsType[*LimitError](err); !ok || e.What != row.want {
 				t.Errorf("got %v, want %s", err, row.want)
 			}
@@ -400,6 +402,53 @@ func TestManyLargeModinfo(t *testing.T) {
 	}
 	_, _, err := openStore(t).Pull(t.Context(), "deb:"+writeFile(t, "x.deb", debOf(t, testControl, "gzip", tree...)), "", Options{})
 	if e, ok := errors.AsType[*LimitError](err); !ok || !strings.Contains(e.What, ".modinfo") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// endless gives the same bytes for ever.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	began := make(chan struct{})
+	var once sync.Once
+	go func() {
+		<-began
+		cancel()
+	}()
+	w := writerFunc(func(p []byte) (int, error) {
+		once.Do(func() { close(began) })
+		return len(p), nil
+	})
+	if err := expand(ctx, w, endless{}, 1<<40); !errors.Is(err, context.Canceled) {
+		t.Errorf("expand: %v", err)
+	}
+	if _, err := inflate(ctx, compressed(t, "gzip", []byte("text")), 100); !errors.Is(err, context.Canceled) {
+		t.Errorf("inflate: %v", err)
+	}
+	set := &moduleSet{release: testRelease, files: []moduleFileEntry{{path: "x", data: []byte("x")}}}
+	if err := set.writeTar(ctx, tar.NewWriter(io.Discard)); !errors.Is(err, context.Canceled) {
+		t.Errorf("write modules: %v", err)
+	}
+	if err := set.makeIndex(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("index modules: %v", err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestManyKernels(t *testing.T) {
+	tree := kernelTree(t)
+	for i := range maxKernels {
+		tree = append(tree, file{name: fmt.Sprintf("./boot/vmlinuz-6.1.%d", i), content: string(bzImage(testRelease, nil))})
+	}
+	_, _, err := openStore(t).Pull(t.Context(), "deb:"+writeFile(t, "x.deb", debOf(t, testControl, "gzip", tree...)), "", Options{})
+	if err == nil || !strings.Contains(err.Error(), "more than 16 kernels") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -107,7 +107,7 @@ func (k *Kernel) Modules(ctx context.Context, wanted []string) ([]Module, error)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		data, err := disk.module(path.Join("lib/modules", k.Release, m.Path))
+		data, err := disk.module(ctx, path.Join("lib/modules", k.Release, m.Path))
 		if err != nil {
 			return nil, fmt.Errorf("kernel %s: module %s: %w", k.ShownName(), m.Name, err)
 		}
@@ -234,7 +234,7 @@ func openDisk(name string) (*diskReader, error) {
 }
 
 // module reads the module in the regular file name, decompressed.
-func (d *diskReader) module(name string) ([]byte, error) {
+func (d *diskReader) module(ctx context.Context, name string) ([]byte, error) {
 	number := uint32(ext4.RootInode)
 	for part := range strings.SplitSeq(name, "/") {
 		dir, err := d.fs.Inode(number)
@@ -260,5 +260,5 @@ func (d *diskReader) module(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return inflate(stored, maxModule)
+	return inflate(ctx, stored, maxModule)
 }

@@ -82,7 +82,7 @@ func TestDepmod(t *testing.T) {
 		x.add("kernel/"+i.name+".ko", i)
 	}
 	x.Builtin = []string{"ext4"}
-	out, err := depmod(&x, infos, map[string]int{"kernel/b.ko": 0, "kernel/a.ko": 1})
+	out, err := depmod(t.Context(), &x, infos, map[string]int{"kernel/b.ko": 0, "kernel/a.ko": 1})
 	if err != nil {
 		t.Fatal(err)
 	}

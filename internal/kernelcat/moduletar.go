@@ -2,6 +2,7 @@ package kernelcat
 
 import (
 	"archive/tar"
+	"context"
 	"fmt"
 	"io"
 	"path"
@@ -36,7 +37,7 @@ var notModules = strings.Fields("build source vmlinuz config System.map symvers.
 // collectModules finds the modules of release in the trees. Where two have a
 // file of the same name the first one's is taken. It returns nil when there
 // are none.
-func collectModules(trees []*tree, release string) (*moduleSet, error) {
+func collectModules(ctx context.Context, trees []*tree, release string) (*moduleSet, error) {
 	set := &moduleSet{release: release}
 	seen := map[string]bool{}
 	for _, t := range trees {
@@ -66,7 +67,7 @@ func collectModules(trees []*tree, release string) (*moduleSet, error) {
 		return nil, nil
 	}
 	set.sort()
-	return set, set.makeIndex()
+	return set, set.makeIndex(ctx)
 }
 
 func (s *moduleSet) sort() {
@@ -102,16 +103,19 @@ func (e *LimitError) Error() string { return fmt.Sprintf("modules: more than %d 
 
 // makeIndex reads what the modules say of themselves, and adds what
 // modprobe(8) reads where that lacks.
-func (s *moduleSet) makeIndex() error {
+func (s *moduleSet) makeIndex(ctx context.Context) error {
 	var infos []modinfo
 	var kept int64
 	for i := range s.files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		f := &s.files[i]
 		name := moduleFile(f.path)
 		if name == "" || f.from.in.Type != fstree.Regular {
 			continue
 		}
-		info, err := f.modinfo()
+		info, err := f.modinfo(ctx)
 		if err != nil {
 			return fmt.Errorf("module %s: %w", f.path, err)
 		}
@@ -149,7 +153,7 @@ func (s *moduleSet) makeIndex() error {
 	for i, line := range linked {
 		order[line] = i
 	}
-	made, err := depmod(&s.index, infos, order)
+	made, err := depmod(ctx, &s.index, infos, order)
 	if err != nil {
 		return err
 	}
@@ -184,12 +188,12 @@ func (s *moduleSet) text(name string) ([]string, error) {
 // maxText bounds modules.order and modules.builtin in bytes.
 const maxText = 4 << 20
 
-func (f *moduleFileEntry) modinfo() (modinfo, error) {
+func (f *moduleFileEntry) modinfo(ctx context.Context) (modinfo, error) {
 	stored, err := f.tree.read(f.from, maxModule)
 	if err != nil {
 		return modinfo{}, err
 	}
-	module, err := inflate(stored, maxModule)
+	module, err := inflate(ctx, stored, maxModule)
 	if err != nil {
 		return modinfo{}, err
 	}
@@ -199,7 +203,7 @@ func (f *moduleFileEntry) modinfo() (modinfo, error) {
 // writeTar writes the modules as the tar that a kernel's ID covers: names
 // sorted, nothing but names, content and symlinks' targets in it, so that the
 // same modules give the same bytes wherever they came from.
-func (s *moduleSet) writeTar(w *tar.Writer) error {
+func (s *moduleSet) writeTar(ctx context.Context, w *tar.Writer) error {
 	prefix := "lib/modules/" + s.release
 	for _, dir := range []string{"lib", "lib/modules", prefix} {
 		if err := w.WriteHeader(tarHeader(dir, tar.TypeDir, 0)); err != nil {
@@ -207,15 +211,18 @@ func (s *moduleSet) writeTar(w *tar.Writer) error {
 		}
 	}
 	for i := range s.files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		f := &s.files[i]
-		if err := f.writeTar(w, path.Join(prefix, f.path)); err != nil {
+		if err := f.writeTar(ctx, w, path.Join(prefix, f.path)); err != nil {
 			return fmt.Errorf("%s: %w", f.path, err)
 		}
 	}
 	return nil
 }
 
-func (f *moduleFileEntry) writeTar(w *tar.Writer, name string) error {
+func (f *moduleFileEntry) writeTar(ctx context.Context, w *tar.Writer, name string) error {
 	if f.tree == nil {
 		return writeTarFile(w, name, f.data)
 	}
@@ -238,7 +245,7 @@ func (f *moduleFileEntry) writeTar(w *tar.Writer, name string) error {
 	if err := w.WriteHeader(tarHeader(name, tar.TypeReg, data.Size())); err != nil {
 		return err
 	}
-	_, err = io.Copy(w, io.NewSectionReader(data, 0, data.Size()))
+	_, err = io.Copy(w, interruptible(ctx, io.NewSectionReader(data, 0, data.Size())))
 	return err
 }
 

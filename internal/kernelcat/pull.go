@@ -203,10 +203,10 @@ func (g *gathering) local() rootfs.Options {
 
 // choose returns the kernels of the one release that the trees have, or that
 // was asked for.
-func (g *gathering) choose() ([]found, error) {
+func (g *gathering) choose(ctx context.Context) ([]found, error) {
 	var all []found
 	for _, t := range g.trees {
-		kernels, err := t.kernels()
+		kernels, err := t.kernels(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -107,6 +107,9 @@ func (t *tree) read(e *treeEntry, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// maxKernels bounds how many kernels of a tree are looked at.
+const maxKernels = 16
+
 // found is a kernel in a tree.
 type found struct {
 	tree  *tree
@@ -117,11 +120,17 @@ type found struct {
 // kernels returns the files of the tree that are kernels, where distributions,
 // linuxkit (/kernel) and ignite (/boot/vmlinux) put them. A file of such a
 // name that is none is an error: it is most likely a format not known here.
-func (t *tree) kernels() (out []found, err error) {
+func (t *tree) kernels(ctx context.Context) (out []found, err error) {
 	for i := range t.entries {
 		e := &t.entries[i]
 		if e.in.Type != fstree.Regular || !isKernelPath(e.path) {
 			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if len(out) >= maxKernels {
+			return nil, fmt.Errorf("more than %d kernels in it", maxKernels)
 		}
 		data, err := t.read(e, maxKernel)
 		if err != nil {
@@ -170,7 +179,7 @@ func releaseOf(dir string) string {
 
 // config returns the configuration of the kernel release, nil when the tree
 // has none.
-func (t *tree) config(release string) ([]byte, error) {
+func (t *tree) config(ctx context.Context, release string) ([]byte, error) {
 	names := []string{"boot/config-" + release, "kernel_config", "kernel_config.gz", "boot/config", "config"}
 	for _, root := range modulesRoots {
 		names = append(names, root+release+"/config")
@@ -181,7 +190,7 @@ func (t *tree) config(release string) ([]byte, error) {
 			if err != nil || compression(data) == "" {
 				return data, err
 			}
-			return inflate(data, maxConfig)
+			return inflate(ctx, data, maxConfig)
 		}
 	}
 	return nil, nil
@@ -212,7 +221,7 @@ func (t *tree) inner(ctx context.Context, name, scratch string, o rootfs.Options
 		return nil, err
 	}
 	file := filepath.Join(scratch, "inner.tar")
-	if err := writeExpanded(file, io.NewSectionReader(data, 0, data.Size())); err != nil {
+	if err := writeExpanded(ctx, file, io.NewSectionReader(data, 0, data.Size())); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	inner, err := convertTree(ctx, "tar:"+file, scratch, o)
@@ -220,13 +229,13 @@ func (t *tree) inner(ctx context.Context, name, scratch string, o rootfs.Options
 }
 
 // writeExpanded writes what is in r, decompressed, to a new file.
-func writeExpanded(file string, r io.Reader) (err error) {
+func writeExpanded(ctx context.Context, file string, r io.Reader) (err error) {
 	out, err := os.Create(file)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	return expand(out, r, maxTree)
+	return expand(ctx, out, r, maxTree)
 }
 
 // lines splits a text file.
