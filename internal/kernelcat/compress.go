@@ -65,7 +65,7 @@ func decompress(format string, r io.Reader) (io.ReadCloser, error) {
 		if err := checkDictionary(br); err != nil {
 			return nil, err
 		}
-		x, err := xz.NewReader(br)
+		x, err := xz.ReaderConfig{SingleStream: true}.NewReader(br)
 		if err != nil {
 			return nil, err
 		}
@@ -80,8 +80,10 @@ func decompress(format string, r io.Reader) (io.ReadCloser, error) {
 
 // checkDictionary refuses a stream of xz that asks for a larger dictionary
 // than maxWindow, which the library would allocate at once. It looks at the
-// first block, sections 2.1.1 and 3.1 of the format; encoders give all blocks
-// the same. What is malformed is left to the library.
+// first block, sections 2.1.1 and 3.1 of the format: encoders give all blocks of
+// a stream the same, but a later block that differs is not seen. There is one
+// stream: the reader takes nothing behind it. What is malformed is left to the
+// library.
 func checkDictionary(r *bufio.Reader) error {
 	const (
 		blockAt   = 12 // behind the stream's header

@@ -452,3 +452,12 @@ func TestManyKernels(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestXZTakesOneStream(t *testing.T) {
+	one := compressed(t, "xz", []byte("some text"))
+	for name, tail := range map[string][]byte{"stream": one, "padding": make([]byte, 4), "garbage": []byte("x")} {
+		if out, err := inflate(t.Context(), append(bytes.Clone(one), tail...), 100); err == nil {
+			t.Errorf("%s behind the stream: got %q", name, out)
+		}
+	}
+}
