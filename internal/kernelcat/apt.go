@@ -91,9 +91,28 @@ func (g *gathering) download(ctx context.Context, program, wanted string) (strin
 	if err != nil {
 		return "", &AptError{aptSaid(string(out), err)}
 	}
-	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return "", fmt.Errorf("apt-get download %s gave %d packages", wanted, len(debs))
+	file, err := onlyDeb(dir)
+	if err != nil {
+		return "", fmt.Errorf("apt-get download %s: %w", wanted, err)
+	}
+	return file, nil
+}
+
+// onlyDeb returns the path of the one package in dir, whose own name is no
+// pattern.
+func onlyDeb(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	var debs []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".deb") {
+			debs = append(debs, filepath.Join(dir, e.Name()))
+		}
+	}
+	if len(debs) != 1 {
+		return "", fmt.Errorf("gave %d packages", len(debs))
 	}
 	return debs[0], nil
 }

@@ -133,3 +133,20 @@ echo "$4" >> "` + debs + `/log"
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestFolderNameIsNoPattern(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "[a]*")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := onlyDeb(dir); err == nil {
+		t.Error("found a package where there is none")
+	}
+	want := filepath.Join(dir, "x.deb")
+	if err := os.WriteFile(want, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := onlyDeb(dir); err != nil || got != want {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
