@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -167,6 +168,15 @@ func (k *Kernel) copyModules(ctx context.Context, w *tar.Writer, disk string) er
 	set, err := collectModules(ctx, []*tree{t}, k.Release)
 	if err != nil || set == nil {
 		return errors.Join(errors.New("no modules on their disk"), err)
+	}
+	// Hashed first: what is written cannot be taken back.
+	sum := &summer{hash: sha256.New()}
+	hashed := tar.NewWriter(sum)
+	if err := errors.Join(set.writeTar(ctx, hashed), hashed.Close()); err != nil {
+		return err
+	}
+	if k.Loadable == nil || sum.digest() != k.Loadable.Digest {
+		return fmt.Errorf("%s: digest of its modules is %s, not the manifest's", disk, sum.digest())
 	}
 	return set.writeTar(ctx, w)
 }

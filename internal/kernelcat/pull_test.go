@@ -326,3 +326,22 @@ func TestInstalled(t *testing.T) {
 		})
 	}
 }
+
+func TestExportOfDamagedModules(t *testing.T) {
+	k := pull(t, openStore(t), "deb:"+writeFile(t, "k.deb", debOf(t, testControl, "xz", kernelTree(t)...)), "", Options{})
+	disk := mustRead(t, k.ModulesDisk())
+	changed := bytes.Replace(disk, []byte("kernel/fs/jbd2/jbd2.ko"), []byte("kernel/fs/jbd2/jbd3.ko"), 1)
+	if bytes.Equal(disk, changed) {
+		t.Fatal("nothing was changed")
+	}
+	if err := os.WriteFile(k.ModulesDisk(), changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "export")
+	if err := Export(t.Context(), k, path, FormatTar); err == nil || !strings.Contains(err.Error(), "digest of its modules") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("a bundle was left")
+	}
+}
