@@ -40,8 +40,8 @@ func (a *app) kernelExportCommand() *cobra.Command {
 				}
 				return k.WriteBundle(cmd.Context(), a.out)
 			}
-			if _, err := os.Lstat(args[1]); !force && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%s: %w", args[1], rootfs.ErrExists)
+			if err := mayExport(args[1], force); err != nil {
+				return err
 			}
 			return kernelcat.Export(cmd.Context(), k, args[1], format)
 		},
@@ -49,4 +49,15 @@ func (a *app) kernelExportCommand() *cobra.Command {
 	cmd.Flags().StringVar(&format, "format", kernelcat.FormatTar, "form of the file: tar or oci")
 	cmd.Flags().BoolVar(&force, "force", false, "replace FILE")
 	return cmd
+}
+
+// mayExport refuses a path that is taken, or of which that cannot be known.
+func mayExport(path string, force bool) error {
+	switch _, err := os.Lstat(path); {
+	case err == nil && !force:
+		return fmt.Errorf("%s: %w", path, rootfs.ErrExists)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
 }
