@@ -10,9 +10,17 @@ import (
 )
 
 func (a *app) imageCommand() *cobra.Command {
+	return group("image", "Manage images",
+		a.imagePullCommand(), a.imageImportCommand(), a.imageListCommand(), a.imageInspectCommand(),
+		a.imageRemoveCommand(), a.imageExportCommand(), a.imageUnpackCommand(), a.imageVerifyCommand(),
+		a.imagePruneCommand(),
+	)
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "image",
-		Short: "Manage images",
+		Use: use, Short: short,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("unknown command %q (see %s --help)", args[0], cmd.CommandPath())
@@ -21,11 +29,7 @@ func (a *app) imageCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(
-		a.imagePullCommand(), a.imageImportCommand(), a.imageListCommand(), a.imageInspectCommand(),
-		a.imageRemoveCommand(), a.imageExportCommand(), a.imageUnpackCommand(), a.imageVerifyCommand(),
-		a.imagePruneCommand(),
-	)
+	cmd.AddCommand(commands...)
 	return cmd
 }
 

@@ -17,22 +17,10 @@ const kernelSourceHelp = `SOURCE is one of
   docker-daemon:REF, tar:FILE  an image with /boot/vmlinuz-RELEASE, /boot/vmlinux or /kernel`
 
 func (a *app) kernelCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "kernel",
-		Short: "Manage kernels",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q (see %s --help)", args[0], cmd.CommandPath())
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(
+	return group("kernel", "Manage kernels",
 		a.kernelPullCommand(), a.kernelImportCommand(), a.kernelListCommand(), a.kernelInspectCommand(),
 		a.kernelRemoveCommand(), a.kernelExportCommand(),
 	)
-	return cmd
 }
 
 func (a *app) openKernels() (*kernelcat.Store, error) { return kernelcat.Open(a.paths.Data) }
