@@ -31,7 +31,7 @@ import (
 // TestR1Systemd boots an image with its own init, which must reach its target and still answer exec.
 func TestR1Systemd(t *testing.T) {
 	w := plainYard(t)
-	w.boot(t, "systemd", "--rm", "--memory=512M", reference("systemd:1"))
+	cmd := w.boot(t, "systemd", "--rm", "--memory=512M", reference("systemd:1"))
 	eventually(t, bootLimit, "systemd reaches multi-user.target", func() bool {
 		got := w.run(t, "exec", "systemd", "systemctl", "is-active", "multi-user.target")
 		return strings.TrimSpace(got.stdout) == "active"
@@ -47,6 +47,10 @@ func TestR1Systemd(t *testing.T) {
 		return !strings.Contains(w.run(t, "ps").stdout, "systemd")
 	})
 	w.expectNoProcess(t)
+	// With nothing to run but the image's init, its console is the output.
+	if output, ok := cmd.Stdout.(*lockedBuffer); !ok || !strings.Contains(output.String(), "init image") {
+		t.Errorf("the console was not shown: %v", cmd.Stdout)
+	}
 }
 
 // staticImage writes an OCI layout of an image that holds one static program and nothing else: banger.

@@ -50,7 +50,7 @@ func (a *app) exec(ctx context.Context, e *execFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	env, err := (&machineFlags{env: e.env, envFiles: e.envFiles}).environment()
+	env, err := environment(e.envFiles, e.env)
 	if err != nil {
 		return err
 	}

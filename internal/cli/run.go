@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/guest/client"
 	"github.com/banger-vm/banger/internal/imagepull"
 	"github.com/banger-vm/banger/internal/kernelcat"
@@ -17,15 +16,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit codes of run and exec that do not come from the command.
+// The exit codes of run and exec that do not come from the command. 126 and
+// 127 are those of vm.NoCommandError and of the guest.
 const (
 	exitTimeout = 124 // as timeout(1)
 	exitOwn     = 125 // banger failed, as docker's
-	exitNoExec  = 126
-	exitNoFile  = 127
 )
-
-const defaultKernel = kernelcat.DefaultName
 
 func (a *app) runCommand() *cobra.Command {
 	var m machineFlags
@@ -106,9 +102,6 @@ func (a *app) run(cmd *cobra.Command, m *machineFlags, args []string) (err error
 	if err != nil {
 		return err
 	}
-	if m.init == string(vm.InitImage) {
-		host.Console = a.out // what the image's init has to say
-	}
 	signals := catchSignals()
 	defer signals.stop()
 	machine, err := machines.Start(ctx, o, host)
@@ -161,7 +154,7 @@ func (a *app) machineOptions(ctx context.Context, m *machineFlags, ref string, c
 func (a *app) host(ctx context.Context, kernel, accel, policy string) (vm.Host, error) {
 	k, err := a.kernelFor(ctx, kernel, policy)
 	h := vm.Host{
-		Kernel: k, Cache: a.paths.Cache, Accel: vmm.Accel(accel),
+		Kernel: k, Cache: a.paths.Cache, Accel: vmm.Accel(accel), Out: a.out,
 		Notice: func(text string) { a.note("%s", text) },
 	}
 	if a.verbose {
@@ -207,7 +200,7 @@ func (a *app) kernelFor(ctx context.Context, name, policy string) (*kernelcat.Ke
 	if err := kernels.Sweep(ctx); err != nil {
 		return nil, err
 	}
-	name = first(name, a.config.Kernel, defaultKernel)
+	name = first(name, a.config.Kernel, kernelcat.DefaultName)
 	k, err := kernels.Find(name)
 	if err == nil || !errors.Is(err, kernelcat.ErrNotFound) || policy == "never" {
 		return k, err
@@ -310,9 +303,6 @@ func (a *app) start(ctx context.Context, ref, kernel, accel string) error {
 	host, err := a.host(ctx, first(kernel, string(rec.Kernel)), accel, "never")
 	if err != nil {
 		return err
-	}
-	if rec.Plan.Init == guest.InitImage {
-		host.Console = a.out
 	}
 	signals := catchSignals()
 	defer signals.stop()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/banger-vm/banger/internal/kernelcat"
 	"github.com/banger-vm/banger/internal/vm"
 	"github.com/banger-vm/banger/internal/vmm"
 	"github.com/spf13/cobra"
@@ -41,7 +42,7 @@ func (m *machineFlags) register(cmd *cobra.Command) {
 	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", vm.DefaultCPUs))
 	f.StringVarP(&m.memory, "memory", "m", "", fmt.Sprintf("memory, as 2G (default %dM)", vm.DefaultMemory>>20))
 	f.StringVar(&m.diskSize, "disk-size", "", "size of the root disk, as 20G; the file system grows to it (default the image's)")
-	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default "+defaultKernel+")")
+	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default "+kernelcat.DefaultName+")")
 	f.StringVar(&m.model, "machine", "", "machine model: microvm or q35 (default microvm)")
 	f.StringVar(&m.init, "init", "", "process 1: auto, image (the image's own init) or banger (default auto)")
 	f.StringVar(&m.accel, "accel", "", "kvm or tcg (default KVM where it works)")
@@ -100,7 +101,7 @@ func (m *machineFlags) config(cmd *cobra.Command, args []string) (vm.Config, err
 		*s.to = n
 	}
 	var err error
-	if c.Env, err = m.environment(); err != nil {
+	if c.Env, err = environment(m.envFiles, m.env); err != nil {
 		return c, err
 	}
 	c.Labels, err = parseLabels(m.labels)
@@ -115,16 +116,16 @@ const (
 )
 
 // environment reads the files first, then the flags, as docker does.
-func (m *machineFlags) environment() ([]string, error) {
+func environment(files, flags []string) ([]string, error) {
 	var out []string
-	for _, name := range m.envFiles {
+	for _, name := range files {
 		lines, err := readEnvFile(name)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, lines...)
 	}
-	for _, v := range m.env {
+	for _, v := range flags {
 		line, err := envLine(v)
 		if err != nil {
 			return nil, usagef("--env: %v", err)

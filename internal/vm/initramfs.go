@@ -43,7 +43,11 @@ func drivers(model vmm.Model) []string {
 
 // prepare makes what the monitor needs to start the machine, but for its disk.
 func (m *Machine) prepare(ctx context.Context, h *Host) (cfg *vmm.Config, keys client.Keys, err error) {
-	if m.console, err = openConsole(m.dir.data, h.Console); err != nil {
+	watcher := h.Console
+	if !m.HasMain() && h.Out != nil {
+		watcher = h.Out
+	}
+	if m.console, err = openConsole(m.dir.data, watcher); err != nil {
 		return nil, keys, err
 	}
 	if keys, err = client.NewKeys(); err != nil {

@@ -32,6 +32,7 @@ type Host struct {
 	Accel   vmm.Accel    // "" takes KVM where it runs
 	Monitor qemu.Monitor // the zero value is the installed QEMU
 	Console io.Writer    // watches the console; may be nil
+	Out     io.Writer    // watches it in the place of Console where the image's init is all that runs; may be nil
 	Notice  func(string) // remarks for the user; may be nil
 	Phase   func(string) // told as each step of a boot is done; may be nil
 }
@@ -211,9 +212,6 @@ func (m *Machine) bootError() error {
 	}
 	return fmt.Errorf("machine ended: %w", err)
 }
-
-// Agent is the connection to the machine's agent.
-func (m *Machine) Agent() *client.Client { return m.agent }
 
 // HasMain reports whether there is a main command to run. Where the image's
 // init is all that runs there is none.
