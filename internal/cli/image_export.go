@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/banger-vm/banger/internal/atomicfile"
-	"github.com/banger-vm/banger/internal/rootfs"
 	"github.com/banger-vm/banger/internal/sparse"
 	"github.com/banger-vm/banger/internal/store"
 	"github.com/spf13/cobra"
@@ -49,8 +47,8 @@ func (a *app) imageExportCommand() *cobra.Command {
 
 // exportDisk publishes a copy of disk as the file path.
 func exportDisk(ctx context.Context, disk *os.File, path string, force bool) (err error) {
-	if _, err := os.Lstat(path); !force && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", path, rootfs.ErrExists)
+	if err := mayExport(path, force); err != nil {
+		return err
 	}
 	parent := filepath.Dir(path)
 	if err := store.SweepScratch(parent); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/banger-vm/banger/internal/vm"
 	"github.com/spf13/cobra"
 )
 
@@ -103,7 +104,8 @@ func (a *app) sshProxyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "ssh-proxy MACHINE", Hidden: true, Args: exactly("MACHINE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			machines, err := a.openMachines(cmd.Context())
+			// It runs for each connection of ssh, scp and rsync, and sweeps nothing.
+			machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
 			if err != nil {
 				return err
 			}
