@@ -94,8 +94,8 @@ func entropy() ([]byte, error) {
 
 func chooseAccel(ctx context.Context, h *Host, cfg *vmm.Config, base string) (vmm.Accel, error) {
 	probe := *cfg
-	probe.Initrd, probe.Disks, probe.Console = base, nil, nil
-	accel, notice, err := h.Monitor.ChooseAccel(ctx, probe, filepath.Join(h.Cache, "kvm.json"), string(h.Kernel.ID))
+	probe.Initrd, probe.Disks, probe.Cmdline = base, nil, []string{guest.ProbeWord}
+	accel, notice, err := h.Monitor.ChooseAccel(ctx, probe, guest.ProbeAnswer, filepath.Join(h.Cache, "kvm.json"), string(h.Kernel.ID))
 	if notice != "" {
 		h.notice("%s", notice)
 	}

@@ -15,13 +15,6 @@ import (
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
-// ProbeWord on the kernel's command line asks the guest to print ProbeAnswer
-// on the console and power off, without a disk.
-const (
-	ProbeWord   = "banger.probe"
-	ProbeAnswer = "banger: probe ok"
-)
-
 // A verdict is what a probe found out, and for what it holds: one boot of the
 // host, one program, and the caller's key.
 type verdict struct {
@@ -40,13 +33,13 @@ const slowLife = 10 * time.Minute
 // ChooseAccel says what machines like probe can be run with: KVM when probe
 // has booted with it, because a /dev/kvm that opens may still hang or crash,
 // as in a nested machine. A notice says why it is TCG and what to do about it.
-// probe needs a kernel and an initramfs that knows ProbeWord, and a folder; its
+// probe is a machine that prints answer on its console and powers off; its
 // Accel, Console and Stay do not matter.
 //
 // The answer is kept in the file cachePath for this QEMU and for key, which
 // names the kernel: KVM until the host's next boot, TCG for ten minutes. A cache that cannot be read
 // means another probe.
-func (m Monitor) ChooseAccel(ctx context.Context, probe vmm.Config, cachePath, key string) (vmm.Accel, string, error) {
+func (m Monitor) ChooseAccel(ctx context.Context, probe vmm.Config, answer, cachePath, key string) (vmm.Accel, string, error) {
 	program, err := m.program()
 	if err != nil {
 		return "", "", err
@@ -63,7 +56,7 @@ func (m Monitor) ChooseAccel(ctx context.Context, probe vmm.Config, cachePath, k
 	}
 	found := want
 	found.Accel = vmm.KVM
-	if err := m.probe(ctx, probe); err != nil {
+	if err := m.probe(ctx, probe, answer); err != nil {
 		if ctx.Err() != nil {
 			return "", "", fmt.Errorf("choose accelerator: %w", ctx.Err())
 		}
@@ -108,15 +101,14 @@ func (m Monitor) slow(why string) string {
 // errProbe says that the machine of a probe was no good.
 var errProbe = errors.New("no sign of life")
 
-// probe boots cfg with KVM and looks for ProbeAnswer.
-func (m Monitor) probe(ctx context.Context, cfg vmm.Config) error {
+// probe boots cfg with KVM and looks for answer on its console.
+func (m Monitor) probe(ctx context.Context, cfg vmm.Config, answer string) error {
 	limit := m.ProbeLimit
 	if limit == 0 {
 		limit = vmm.ProbeLimit
 	}
-	console := &sighting{want: []byte(ProbeAnswer)}
+	console := &sighting{want: []byte(answer)}
 	cfg.Accel, cfg.Console, cfg.Stay = vmm.KVM, console, false
-	cfg.Cmdline = append(append([]string{}, cfg.Cmdline...), ProbeWord)
 	timed, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	machine, err := m.Start(timed, cfg)

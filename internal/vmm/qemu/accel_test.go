@@ -38,7 +38,7 @@ func TestChooseAccel(t *testing.T) {
 			}
 			cfg, cache := fakeConfig(t), filepath.Join(t.TempDir(), "accel")
 			for range 2 {
-				got, notice, err := f.ChooseAccel(t.Context(), cfg, cache, "kernel 1")
+				got, notice, err := f.ChooseAccel(t.Context(), cfg, probeAnswer, cache, "kernel 1")
 				if got != row.want || err != nil {
 					t.Fatalf("%q, %v, want %q", got, err, row.want)
 				}
@@ -64,7 +64,7 @@ func TestChooseAccelAsksAgain(t *testing.T) {
 	ask := func(why, key string) {
 		t.Helper()
 		want++
-		if got, notice, err := f.ChooseAccel(t.Context(), cfg, cache, key); got != vmm.KVM || notice != "" || err != nil {
+		if got, notice, err := f.ChooseAccel(t.Context(), cfg, probeAnswer, cache, key); got != vmm.KVM || notice != "" || err != nil {
 			t.Fatalf("%s: %q, %q, %v", why, got, notice, err)
 		}
 		if n := f.runs(t); n != want {
@@ -117,7 +117,7 @@ func TestChooseAccelWithoutKVM(t *testing.T) {
 	}
 	for _, row := range rows {
 		f.KVM = row.device
-		got, notice, err := f.ChooseAccel(t.Context(), cfg, cache, "k")
+		got, notice, err := f.ChooseAccel(t.Context(), cfg, probeAnswer, cache, "k")
 		if got != vmm.TCG || err != nil || !strings.Contains(notice, row.device) || !strings.Contains(notice, row.want) {
 			t.Errorf("%s: %q, %q, %v", row.name, got, notice, err)
 		}
@@ -137,20 +137,20 @@ func TestChooseAccelErrors(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if got, _, err := f.ChooseAccel(ctx, cfg, cache, "k"); !errors.Is(err, context.DeadlineExceeded) {
+		if got, _, err := f.ChooseAccel(ctx, cfg, probeAnswer, cache, "k"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
 	t.Run("no kernel", func(t *testing.T) {
 		cfg := cfg
 		cfg.Kernel = filepath.Join(t.TempDir(), "none")
-		if got, _, err := f.ChooseAccel(t.Context(), cfg, cache, "k"); !errors.Is(err, os.ErrNotExist) {
+		if got, _, err := f.ChooseAccel(t.Context(), cfg, probeAnswer, cache, "k"); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
 	t.Run("no program", func(t *testing.T) {
 		missing := qemu.Monitor{Path: filepath.Join(t.TempDir(), "qemu")}
-		if got, _, err := missing.ChooseAccel(t.Context(), cfg, cache, "k"); !errors.Is(err, vmm.ErrMissing) {
+		if got, _, err := missing.ChooseAccel(t.Context(), cfg, probeAnswer, cache, "k"); !errors.Is(err, vmm.ErrMissing) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})

@@ -92,7 +92,7 @@ func play(mode string, control net.Conn, commands *bufio.Scanner) int {
 	case "quiet end":
 		return 0
 	case "sound", "sound but stuck":
-		if !slices.Contains(os.Args, "kvm") || !strings.Contains(strings.Join(os.Args, " "), " "+qemu.ProbeWord) {
+		if !slices.Contains(os.Args, "kvm") || !strings.Contains(strings.Join(os.Args, " "), " "+probeWord) {
 			return complain(fmt.Errorf("arguments %q", os.Args))
 		}
 		console, err := accept("console")
@@ -213,6 +213,12 @@ func (f *fakeQEMU) runs(t *testing.T) int {
 	return len(data)
 }
 
+// A probe's machine has probeWord on its command line and answers with probeAnswer.
+const (
+	probeWord   = "banger.probe"
+	probeAnswer = "banger: probe ok"
+)
+
 // fakeConfig is a machine for a fake, which does not look at its files.
 func fakeConfig(t *testing.T) vmm.Config {
 	t.Helper()
@@ -223,6 +229,6 @@ func fakeConfig(t *testing.T) vmm.Config {
 	}
 	return vmm.Config{
 		Name: "test", Model: vmm.MicroVM, Accel: vmm.TCG, CPUs: 1, Memory: 256 << 20,
-		Kernel: kernel, Initrd: kernel, AgentPort: "test", Dir: dir,
+		Kernel: kernel, Initrd: kernel, AgentPort: "test", Dir: dir, Cmdline: []string{probeWord},
 	}
 }
