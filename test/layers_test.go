@@ -16,7 +16,7 @@ import (
 const module = "github.com/banger-vm/banger"
 
 // leaves may be imported by any package, and import none that is not in their row.
-var leaves = strings.Fields("digest atomicfile paths sparse")
+var leaves = strings.Fields("digest atomicfile jsonfile paths sparse")
 
 // arrows are those of ARCHITECTURE.md: what a package of internal/ may import besides the leaves, and
 // which modules of others. A package without a row, and an import without an entry, fails the test.
@@ -55,6 +55,7 @@ var arrows = []struct{ pkg, internal, modules string }{
 	{"netstack", "", "x/sys containers/gvisor-tap-vsock vishvananda/netlink google/nftables"},
 	{"digest", "", ""},
 	{"atomicfile", "", "x/sys"},
+	{"jsonfile", "atomicfile", ""},
 	{"paths", "", ""},
 	{"sparse", "digest", "x/sys"},
 }

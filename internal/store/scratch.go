@@ -52,7 +52,7 @@ func tryScratch(parent string) (*Scratch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !tryLock(lock) || !stillThere(path, lock) {
+	if !TryLock(lock) || !stillThere(path, lock) {
 		lock.Close()
 		return nil, nil
 	}
@@ -113,19 +113,35 @@ func sweepOne(path string) error {
 		return nil // gone by now, or another user's
 	}
 	defer dir.Close()
-	if !tryLock(dir) {
+	if !TryLock(dir) {
 		return nil
 	}
 	return removeTree(path)
 }
 
-func tryLock(f *os.File) bool {
+// TryLock takes the lock of an open file or folder for this process, unless
+// another has it. It goes with the file's closing.
+func TryLock(f *os.File) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+}
+
+// LockFile waits until no other process holds the file path, which is made if
+// need be, and returns the function that lets the next one in.
+func LockFile(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := waitLock(ctx, f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
 }
 
 // waitLock polls, since a blocked flock(2) could not be canceled.
 func waitLock(ctx context.Context, f *os.File) error {
-	const every = 20 * time.Millisecond
+	const every = 5 * time.Millisecond
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {

@@ -14,10 +14,8 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -26,6 +24,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/digest"
+	"github.com/banger-vm/banger/internal/jsonfile"
 )
 
 // maxRecord bounds the size in bytes of a record that is read.
@@ -64,15 +63,11 @@ func (s *Store) recordPath(id digest.Digest) string {
 // Lock waits until no other process changes the store, and returns the
 // function that lets the next one in.
 func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	unlock, err = LockFile(ctx, filepath.Join(s.root, "lock"))
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder: %w", err)
 	}
-	if err := waitLock(ctx, f); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock data folder: %w", err)
-	}
-	return func() { f.Close() }, nil
+	return unlock, nil
 }
 
 // Images returns the records, newest first. A record that cannot be read is
@@ -119,23 +114,12 @@ func settleNames(newestFirst []*Image) {
 }
 
 func readRecord(path string) (*Image, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
-	if err != nil {
-		return nil, fmt.Errorf("read image record: %w", err)
-	}
-	if len(data) > maxRecord {
-		return nil, fmt.Errorf("read image record %s: more than %d bytes", path, maxRecord)
-	}
 	img := new(Image)
-	if err := json.Unmarshal(data, img); err != nil {
-		return nil, fmt.Errorf("read image record %s: %w", path, err)
+	err := jsonfile.Read(path, maxRecord, img)
+	if err == nil {
+		err = img.check(filepath.Base(path))
 	}
-	if err := img.check(filepath.Base(path)); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("read image record %s: %w", path, err)
 	}
 	return img, nil
@@ -221,11 +205,7 @@ func (s *Store) Update(img *Image) error {
 }
 
 func (s *Store) write(img *Image) error {
-	data, err := json.MarshalIndent(img, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode image record: %w", err)
-	}
-	return atomicfile.Write(s.recordPath(img.ID), append(data, '\n'), 0o600)
+	return jsonfile.Write(s.recordPath(img.ID), img)
 }
 
 // Remove deletes img, its record first. The caller holds the Lock.

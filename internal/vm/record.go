@@ -1,18 +1,15 @@
 package vm
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"time"
 
-	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/digest"
 	"github.com/banger-vm/banger/internal/guest"
+	"github.com/banger-vm/banger/internal/jsonfile"
 )
 
 // Schema is the version of the record format that this package writes. It
@@ -62,23 +59,12 @@ var idForm = regexp.MustCompile(`^[0-9a-f]{12}$`)
 
 func readRecord(dir string) (*Record, error) {
 	path := filepath.Join(dir, recordName)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
-	if err != nil {
-		return nil, fmt.Errorf("read machine record: %w", err)
-	}
-	if len(data) > maxRecord {
-		return nil, fmt.Errorf("read machine record %s: more than %d bytes", path, maxRecord)
-	}
 	rec := new(Record)
-	if err := json.Unmarshal(data, rec); err != nil {
-		return nil, fmt.Errorf("read machine record %s: %w", path, err)
+	err := jsonfile.Read(path, maxRecord, rec)
+	if err == nil {
+		err = rec.check(filepath.Base(dir))
 	}
-	if err := rec.check(filepath.Base(dir)); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("read machine record %s: %w", path, err)
 	}
 	return rec, nil
@@ -106,11 +92,7 @@ func (r *Record) check(folder string) error {
 
 func (r *Record) write(dir string) error {
 	r.Schema = Schema
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode machine record: %w", err)
-	}
-	if err := atomicfile.Write(filepath.Join(dir, recordName), append(data, '\n'), 0o600); err != nil {
+	if err := jsonfile.Write(filepath.Join(dir, recordName), r); err != nil {
 		return fmt.Errorf("write machine record: %w", err)
 	}
 	return nil

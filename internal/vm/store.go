@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/banger-vm/banger/internal/store"
 )
 
 // A Store is where the machines of one user are. Its methods may be called
@@ -79,26 +81,12 @@ func (s *Store) runtimeDir(id string) string { return filepath.Join(s.runtime, i
 
 // locked runs do while no other process makes, renames or sweeps machines.
 func (s *Store) locked(ctx context.Context, do func() error) error {
-	f, err := os.OpenFile(filepath.Join(s.data, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	unlock, err := store.LockFile(ctx, filepath.Join(s.data, ".lock"))
 	if err != nil {
 		return fmt.Errorf("lock machines folder: %w", err)
 	}
-	defer f.Close()
-	const every = 5 * time.Millisecond
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for !tryLock(f) { // a blocked flock(2) could not be canceled
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
+	defer unlock()
 	return do()
-}
-
-func tryLock(f *os.File) bool {
-	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
 // newID returns a machine's ID: random, so that two users' machines on one
@@ -145,7 +133,7 @@ func (s *Store) lock(id string) (*folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock machine: %w", err)
 	}
-	if !tryLock(f) {
+	if !store.TryLock(f) {
 		f.Close()
 		return nil, fmt.Errorf("machine %s: %w", id, ErrRunning)
 	}
