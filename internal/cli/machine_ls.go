@@ -77,7 +77,7 @@ func machineStatus(rec *vm.Record) string {
 			return fmt.Sprintf("Exited (%d)", rec.ExitCode)
 		}
 		return fmt.Sprintf("Exited (%d) %s ago", rec.ExitCode, units.HumanDuration(time.Since(rec.Finished)))
-	case vm.StateCreated:
+	case vm.StateCreating, vm.StateCreated:
 	}
 	return "Created"
 }

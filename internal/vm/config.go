@@ -48,6 +48,9 @@ type Config struct {
 	TTY        bool              `json:"tty,omitempty"`
 	Stdin      bool              `json:"stdin,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
+	DiskDriver Driver            `json:"diskDriver,omitempty"` // "" picks one
+	Accel      vmm.Accel         `json:"accel,omitempty"`      // "" takes KVM where it works
+	Restart    Restart           `json:"restart,omitzero"`
 }
 
 // An InputError is a configuration that makes no sense.

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -24,9 +25,10 @@ type State string
 
 // The states in the order of a life.
 const (
-	StateCreated State = "created"
-	StateRunning State = "running"
-	StateExited  State = "exited"
+	StateCreating State = "creating" // its disk is being made, or it boots for the first time
+	StateCreated  State = "created"
+	StateRunning  State = "running"
+	StateExited   State = "exited"
 )
 
 // Record is what is kept of a machine, as record.json in its folder.
@@ -47,8 +49,12 @@ type Record struct {
 	Started  time.Time     `json:"started,omitzero"`
 	Finished time.Time     `json:"finished,omitzero"`
 	State    State         `json:"state"`
-	ExitCode int           `json:"exitCode"`        // of the main command; 125 when the machine failed
-	Error    string        `json:"error,omitempty"` // why the machine ended, where that was not in order
+	ExitCode int           `json:"exitCode"`           // of the main command; 125 when the machine failed
+	Error    string        `json:"error,omitempty"`    // why the machine ended, where that was not in order
+	Restarts int           `json:"restarts,omitempty"` // by the policy, since a user started it
+	Stopped  bool          `json:"stopped,omitempty"`  // a user asked for its end
+	// Runtime is the ledger's copy in this record, as package ledger has it.
+	Runtime json.RawMessage `json:"runtime,omitempty"`
 }
 
 // recordName is the record's file in a machine's folder.
@@ -84,7 +90,7 @@ func (r *Record) check(folder string) error {
 		return fmt.Errorf("disk file %q is not in the machine's folder", r.Disk.File)
 	}
 	switch r.State {
-	case StateCreated, StateRunning, StateExited:
+	case StateCreating, StateCreated, StateRunning, StateExited:
 		return nil
 	}
 	return errors.New("state " + string(r.State) + " is unknown")
