@@ -291,10 +291,15 @@ func (l *Ledger) Clear() error {
 // remove must be idempotent: when the process is killed before the strike, it
 // is called again.
 func (l *Ledger) Teardown(ctx context.Context, remove func(context.Context, Entry) error, keep ...Kind) error {
+	return l.GiveBack(ctx, remove, func(e *Entry) bool { return !slices.Contains(keep, e.Kind) })
+}
+
+// GiveBack is Teardown of the entries that are chosen.
+func (l *Ledger) GiveBack(ctx context.Context, remove func(context.Context, Entry) error, chosen func(*Entry) bool) error {
 	var gone []Entry
 	var errs []error
 	for _, e := range slices.Backward(l.Entries()) {
-		if slices.Contains(keep, e.Kind) {
+		if !chosen(&e) {
 			continue
 		}
 		if err := remove(ctx, e); err != nil {

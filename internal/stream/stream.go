@@ -33,7 +33,12 @@ const (
 	Answer     Kind = 10 // JSON: what was asked for
 	Exit       Kind = 11 // JSON: how the command ended; the last frame
 	Error      Kind = 12 // JSON: why what was asked for failed; the last frame
+	Credit     Kind = 13 // one frame of Stdin has been taken
 )
+
+// Window is how many frames of Stdin may be on their way without a Credit, so
+// that a Signal behind them is not held up by a command that does not read.
+const Window = 16
 
 // Bounds of a frame.
 const (

@@ -61,6 +61,9 @@ type Config struct {
 	// Console gets what the guest writes to its console, as it comes. Writes
 	// that block hold the guest up.
 	Console io.Writer
+	// Env is added to the process's environment, which has nothing of its
+	// owner's.
+	Env []string
 	// Stay lets the process outlive the thread that started it; without it
 	// the kernel kills the process when its owner dies, however that happens.
 	Stay bool

@@ -22,6 +22,34 @@ func checkPath(path, id string) error {
 	return nil
 }
 
+// A File is one that Reserve notes.
+type File struct {
+	Kind ledger.Kind
+	Path string
+}
+
+// Reserve notes files that are about to be made in the machine's folders, by
+// whomever, in one change of the ledger. They are removed by their paths.
+func (m Maker) Reserve(files ...File) error {
+	boot, err := bootID()
+	if err != nil {
+		return fmt.Errorf("reserve files: %w", err)
+	}
+	var entries []ledger.Entry
+	for _, f := range files {
+		e := ledger.Entry{Kind: f.Kind, Name: f.Path, Path: f.Path, Owner: m.Owner, Boot: boot}
+		if err := checkPath(f.Path, m.Owner.ID()); err != nil {
+			return fmt.Errorf("reserve %s: %w", &e, err)
+		}
+		entries = append(entries, e)
+	}
+	err = m.Ledger.Note(entries...)
+	if err != nil && !errors.Is(err, ledger.ErrRefused) {
+		return errors.Join(err, m.Ledger.Strike(entries...)) // one copy may have them
+	}
+	return err
+}
+
 func fileID(path string) (ledger.FileID, fs.FileMode, error) {
 	info, err := os.Lstat(path)
 	if err != nil {

@@ -20,6 +20,9 @@ const (
 	agentSocket   = "agent.sock"
 )
 
+// Sockets are the names of the sockets that a machine has in its folder.
+func Sockets() []string { return []string{qmpSocket, consoleSocket, agentSocket} }
+
 // inFolder calls use with a path of name in dir that fits into a socket
 // address, whose limit of 108 bytes (sun_path of unix(7)) dir may exceed.
 func inFolder(dir, name string, use func(path string) error) error {

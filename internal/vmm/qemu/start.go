@@ -55,7 +55,7 @@ func (m Monitor) start(ctx context.Context, cfg *vmm.Config) (*Machine, error) {
 		return nil, err
 	}
 	machine := &Machine{dir: cfg.Dir, agent: cfg.AgentPort != "", done: make(chan struct{})}
-	machine.cmd = machine.command(ctx, program, args)
+	machine.cmd = machine.command(ctx, program, args, cfg.Env)
 	machine.cmd.ExtraFiles = files.inherited
 	machine.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: cred}
 	if !cfg.Stay {
@@ -71,9 +71,9 @@ func (m Monitor) credential(cfg *vmm.Config) (*syscall.Credential, error) {
 	return credential("")
 }
 
-func (m *Machine) command(ctx context.Context, program string, args []string) *exec.Cmd {
+func (m *Machine) command(ctx context.Context, program string, args, env []string) *exec.Cmd {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
-	cmd.Env = environment()
+	cmd.Env = append(environment(), env...)
 	cmd.Dir = "/" // QEMU's user may not enter the machine's folder, and nothing is to be written
 	cmd.Stderr = &m.stderr
 	cmd.WaitDelay = time.Second // should somebody else hold standard error open
@@ -157,7 +157,7 @@ func openFiles(ctx context.Context, cfg *vmm.Config, others bool) (*files, error
 			return f, err
 		}
 	}
-	for _, name := range []string{qmpSocket, consoleSocket, agentSocket} {
+	for _, name := range Sockets() {
 		if err := f.add(listen(ctx, cfg.Dir, name)); err != nil {
 			return f, err
 		}
