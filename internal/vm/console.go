@@ -2,11 +2,7 @@ package vm
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,27 +11,17 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// Bounds of a machine's console log.
-const (
-	logFileSize = 1 << 20 // bytes of one file; the one before it is kept too
-	tailSize    = 16 << 10
-)
-
-// ConsoleLog is the console's file in a machine's folder; what it held before
-// it was full is beside it, with ".1".
-const ConsoleLog = "console.log"
+// tailSize is how many bytes of a console's end are kept in memory.
+const tailSize = 16 << 10
 
 // A console keeps what a machine writes to its console: the last two MiB in
 // files, the end in memory. A log that cannot be written, as on a full disk,
 // does not hold the machine up.
 type console struct {
-	mu     sync.Mutex
-	path   string
-	file   *os.File
-	size   int64
-	tail   []byte
-	watch  chan []byte // to somebody who watches; nil for nobody
-	failed error       // the first error of the file
+	log   *logFile
+	mu    sync.Mutex
+	tail  []byte
+	watch chan []byte // to somebody who watches; nil for nobody
 
 	watched chan struct{} // closed when the watcher has seen all
 }
@@ -47,10 +33,11 @@ const watchQueue = 1024
 // be nil, is written to beside the log, and never waited for but a moment at
 // the end.
 func openConsole(dir string, watcher io.Writer) (*console, error) {
-	c := &console{path: filepath.Join(dir, ConsoleLog), watched: make(chan struct{})}
-	if err := c.open(); err != nil {
+	log, err := openLog(filepath.Join(dir, ConsoleLog), consoleLogSize)
+	if err != nil {
 		return nil, err
 	}
+	c := &console{log: log, watched: make(chan struct{})}
 	if watcher == nil {
 		close(c.watched)
 		return c, nil
@@ -71,20 +58,6 @@ func (c *console) show(queue <-chan []byte, watcher io.Writer) {
 	}
 }
 
-func (c *console) open() error {
-	f, err := os.OpenFile(c.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return fmt.Errorf("open console log: %w", err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return fmt.Errorf("open console log: %w", err)
-	}
-	c.file, c.size = f, info.Size()
-	return nil
-}
-
 // Write takes what the guest wrote. It never fails.
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
@@ -97,29 +70,8 @@ func (c *console) Write(p []byte) (int, error) {
 		default: // a watcher who does not keep up misses some
 		}
 	}
-	if err := c.log(p); err != nil && c.failed == nil {
-		c.failed = err
-	}
+	c.log.add(time.Now(), streamConsole, p)
 	return len(p), nil
-}
-
-func (c *console) log(p []byte) error {
-	if c.file == nil {
-		return nil
-	}
-	if c.size+int64(len(p)) > logFileSize {
-		if err := errors.Join(c.file.Close(), os.Rename(c.path, c.path+".1")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			c.file = nil
-			return err
-		}
-		if err := c.open(); err != nil {
-			c.file = nil
-			return err
-		}
-	}
-	n, err := c.file.Write(p)
-	c.size += int64(n)
-	return err
 }
 
 func (c *console) close() error {
@@ -134,14 +86,7 @@ func (c *console) close() error {
 	case <-c.watched:
 	case <-time.After(moment): // the watcher does not read; its goroutine ends with its Write
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.file == nil {
-		return c.failed
-	}
-	err := errors.Join(c.failed, c.file.Close())
-	c.file = nil
-	return err
+	return c.log.close()
 }
 
 // trouble returns what the guest said of its end: the guest program's error,

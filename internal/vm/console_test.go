@@ -8,39 +8,6 @@ import (
 	"testing"
 )
 
-func TestConsoleIsBounded(t *testing.T) {
-	dir := t.TempDir()
-	c, err := openConsole(dir, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	line := strings.Repeat("x", 1023) + "\n"
-	for range 5 * logFileSize / len(line) {
-		if _, err := c.Write([]byte(line)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := c.Write([]byte("the end\n")); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.close(); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 2 {
-		t.Fatalf("files: %v, %v", entries, err)
-	}
-	for _, e := range entries {
-		if info, err := e.Info(); err != nil || info.Size() > logFileSize {
-			t.Errorf("%s has %d bytes, at most %d are wanted (%v)", e.Name(), info.Size(), logFileSize, err)
-		}
-	}
-	data, err := os.ReadFile(c.path)
-	if err != nil || !bytes.HasSuffix(data, []byte("the end\n")) {
-		t.Errorf("the log does not have the end: %v", err)
-	}
-}
-
 func TestConsoleTrouble(t *testing.T) {
 	for _, row := range []struct{ name, text, want string }{
 		{"the guest program's error", "[ 1.0] x\r\nbanger: error: mount root: no device\r\n[ 1.1] reboot: Power down\r\n", "mount root: no device"},

@@ -12,15 +12,15 @@ import (
 type Launch struct {
 	// Supervisor is the command line of a process that calls Supervise for
 	// the machine whose ID is appended to it.
-	Supervisor []string
-	Kernel     digest.Digest // "" is the one that the machine has
-	Accel      vmm.Accel     // "" takes what the machine's Config says
-	Attach     bool          // the stream goes on with the main command's
-	Console    bool          // and has the console
-	TTY        *api.TTY      // size and kind of the terminal of a machine that has one
+	Supervisor []string      `json:"-"`
+	Kernel     digest.Digest `json:"kernel,omitempty"`  // "" is the one that the machine has
+	Accel      vmm.Accel     `json:"accel,omitempty"`   // "" takes what the machine's Config says
+	Attach     bool          `json:"attach,omitempty"`  // the stream goes on with the main command's
+	Console    bool          `json:"console,omitempty"` // and has the console
+	TTY        *api.TTY      `json:"tty,omitempty"`     // size and kind of the terminal of a machine that has one
 	// First says that the machine has just been made to be run at once: when
 	// the start fails it is removed.
-	First bool
+	First bool `json:"first,omitempty"`
 }
 
 // A RestartPolicy says when a machine that has ended is booted again.

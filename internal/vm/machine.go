@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/guest/client"
 	"github.com/banger-vm/banger/internal/guest/link"
 	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/ledger/resource"
 	"github.com/banger-vm/banger/internal/store"
 	"github.com/banger-vm/banger/internal/vmm"
 	"github.com/banger-vm/banger/internal/vmm/qemu"
@@ -35,6 +35,9 @@ type Host struct {
 	Out     io.Writer    // watches it in the place of Console where the image's init is all that runs; may be nil
 	Notice  func(string) // remarks for the user; may be nil
 	Phase   func(string) // told as each step of a boot is done; may be nil
+	// Devices makes what else of the host the monitor needs before it starts,
+	// each through the Maker; nil for nothing.
+	Devices func(context.Context, resource.Maker) error
 }
 
 func (h *Host) phase(done string) {
@@ -63,6 +66,7 @@ type Options struct {
 type Machine struct {
 	Record *Record
 
+	journal *journal
 	dir     *folder
 	console *console
 	monitor *qemu.Machine
@@ -71,84 +75,15 @@ type Machine struct {
 	door    *door
 }
 
-// Start makes a machine and boots it until its agent answers. When it fails,
-// or ctx ends meanwhile, nothing of the machine is left.
-func (s *Store) Start(ctx context.Context, o Options, h Host) (m *Machine, err error) {
-	id, err := newID()
-	if err != nil {
-		return nil, err
-	}
-	if err := o.complete(id); err != nil {
-		return nil, err
-	}
-	plan, err := planBoot(o.Image, o.DiskPath, &o.Config)
-	if err != nil {
-		return nil, err
-	}
-	rec := &Record{
-		ID: id, Config: o.Config, Image: o.Image.ID, ImageName: o.ImageName, Kernel: h.Kernel.ID,
-		Plan: *plan, Exec: o.exec(&o.Image.Config), Remove: true, Created: time.Now().UTC(), State: StateCreated,
-	}
-	dir, err := s.create(ctx, rec)
-	if err != nil {
-		return nil, err
-	}
-	m = &Machine{Record: rec, dir: dir}
-	err = m.boot(ctx, &h, func() (err error) {
-		rec.Disk, err = cloneDisk(ctx, o.DiskPath, dir.data, o.DiskSize, o.ReadOnly)
-		return err
-	})
-	if err == nil {
-		// From here on the machine is one that a user can look at and remove.
-		rec.Remove, rec.State, rec.Started = o.Remove, StateRunning, time.Now().UTC()
-		err = rec.write(dir.data)
-	}
-	if err != nil {
-		return nil, errors.Join(err, m.hangUp(), dir.remove())
-	}
-	return m, nil
-}
-
-// Restart boots a machine that has ended, with its disk as it is. When it
-// fails the machine stays as it was.
-func (s *Store) Restart(ctx context.Context, id string, h Host) (m *Machine, err error) {
-	dir, err := s.claim(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := readRecord(dir.data)
-	if err == nil {
-		err = os.MkdirAll(dir.runtime, 0o700)
-	}
-	if err != nil {
-		return nil, errors.Join(err, dir.release())
-	}
-	m = &Machine{Record: rec, dir: dir}
-	rec.Kernel = h.Kernel.ID
-	err = m.boot(ctx, &h, func() error { return nil })
-	if err == nil {
-		rec.State, rec.Started, rec.Finished = StateRunning, time.Now().UTC(), time.Time{}
-		rec.ExitCode, rec.Error = 0, ""
-		err = rec.write(dir.data)
-	}
-	if err != nil {
-		return nil, errors.Join(err, m.hangUp(), dir.release())
-	}
-	return m, nil
-}
-
-// boot starts the monitor on the machine's disk, which clone makes meanwhile,
-// and waits for the agent.
-func (m *Machine) boot(ctx context.Context, h *Host, clone func() error) (err error) {
-	cloned := make(chan error, 1)
-	go func() { cloned <- clone() }()
+// boot starts the monitor and waits for the agent.
+func (m *Machine) boot(ctx context.Context, h *Host) error {
 	cfg, keys, err := m.prepare(ctx, h)
-	if err := errors.Join(err, <-cloned); err != nil {
+	if err != nil {
 		return err
 	}
 	cfg.Disks = append([]vmm.Disk{m.Record.Disk.device(m.dir.data)}, cfg.Disks...)
-	h.phase("disk and initramfs made")
-	if m.monitor, err = h.Monitor.Start(ctx, *cfg); err != nil {
+	h.phase("initramfs made")
+	if err := m.startMonitor(ctx, h, cfg); err != nil {
 		return err
 	}
 	h.phase("monitor started (" + string(cfg.Accel) + ")")
@@ -157,6 +92,23 @@ func (m *Machine) boot(ctx context.Context, h *Host, clone func() error) (err er
 	}
 	h.phase("agent answers")
 	return nil
+}
+
+// startMonitor enters the monitor's process, and what it needs, in the
+// machine's ledger.
+func (m *Machine) startMonitor(ctx context.Context, h *Host, cfg *vmm.Config) (err error) {
+	if h.Devices != nil {
+		if err := h.Devices(ctx, m.journal.maker); err != nil {
+			return err
+		}
+	}
+	return m.journal.maker.Process(ctx, monitorPart, func(mark string) (int, error) {
+		cfg.Env = []string{mark}
+		if m.monitor, err = h.Monitor.Start(ctx, *cfg); err != nil {
+			return 0, err
+		}
+		return m.monitor.PID(), nil
+	})
 }
 
 // connect waits until the agent answers, or the machine ends.
@@ -283,26 +235,6 @@ func (m *Machine) Stop(ctx context.Context, grace time.Duration) error {
 
 // Kill ends the machine at once, as pulling the plug would.
 func (m *Machine) Kill() error { return m.monitor.Kill() }
-
-// Close ends the machine if it still runs, records its end and gives back
-// all that it held of the host. code is the main command's exit code, why
-// what went wrong, if anything.
-func (m *Machine) Close(code int, why error) error {
-	rec := m.Record
-	var errs []error
-	if !rec.Remove {
-		errs = append(errs, m.settle(why != nil))
-	}
-	errs = append(errs, m.hangUp())
-	if rec.Remove {
-		return errors.Join(append(errs, m.dir.remove())...)
-	}
-	rec.State, rec.ExitCode, rec.Finished = StateExited, code, time.Now().UTC()
-	if why != nil {
-		rec.Error = why.Error()
-	}
-	return errors.Join(append(errs, rec.write(m.dir.data), m.dir.release())...)
-}
 
 // settle waits for a guest that is about to power off, so that its disk is
 // whole. It is asked to where it does not do so by itself: the image's own

@@ -220,6 +220,11 @@ func (p *Process) Signal(name string) error {
 	return p.request("signal", ssh.Marshal(text{guest.SignalName(n)}))
 }
 
+// HangUp gives the process up: it is hung up, as by the end of its terminal.
+func (p *Process) HangUp() {
+	p.channel.Close() //nolint:errcheck // it has ended
+}
+
 // Resize tells the process's terminal its new size.
 func (p *Process) Resize(rows, cols int) error {
 	return p.request("window-change", ssh.Marshal(struct{ Cols, Rows, Width, Height uint32 }{

@@ -1,0 +1,472 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/guest/client"
+	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/ledger"
+	"github.com/banger-vm/banger/internal/stream"
+)
+
+// stopGrace is how long a main command has to end after its stop signal where
+// nobody says otherwise, as docker's.
+const stopGrace = 10 * time.Second
+
+// Exit codes of machines that did not end by their command.
+const (
+	exitKilled = 137 // as of a command that was killed
+)
+
+// A supervisor is the process that owns one machine, from its start to its
+// end, and over its restarts.
+type supervisor struct {
+	store   *Store
+	host    Host
+	kernels *kernelcat.Store
+	launch  Launch
+	journal *journal
+	hub     *hub
+	output  *logFile
+	ended   chan struct{} // closed once exit is set and recorded
+
+	mu      sync.Mutex
+	machine *Machine           // while its agent answers
+	main    *client.Process    // while it runs
+	stdin   *io.PipeWriter     // what it will read or reads; nil where it reads nothing
+	reader  *io.PipeReader     // the other end
+	cancel  context.CancelFunc // ends a boot, or the wait before one
+	asked   bool               // a user asked for the end
+	killed  bool               // by pulling the plug
+	exit    api.Exit
+}
+
+// Supervise is all that a supervisor's process does: it takes over the machine
+// id from the process that called Start, boots it, runs its main command,
+// serves those who ask for something, and gives everything back at its end. h
+// needs no Kernel: the machine's is taken from kernels. When ctx ends the
+// machine is stopped.
+func (s *Store) Supervise(ctx context.Context, id string, kernels *kernelcat.Store, h Host) error {
+	start, dir, err := s.inherit(id)
+	if err != nil {
+		return fmt.Errorf("supervise machine %s: %w", id, err)
+	}
+	conn := stream.New(start)
+	var launch Launch
+	frame, err := conn.Next()
+	if err == nil {
+		err = frame.JSON(&launch)
+	}
+	j, journalErr := s.openJournal(dir)
+	if journalErr != nil {
+		return errors.Join(fmt.Errorf("supervise machine %s: %w", id, journalErr), conn.SendJSON(stream.Error, WireError(journalErr)))
+	}
+	if err != nil { // whoever started this is gone
+		return j.abandon(context.WithoutCancel(ctx), j.rec.State == StateCreating)
+	}
+	v := &supervisor{
+		store: s, host: h, kernels: kernels, launch: launch, journal: j, hub: newHub(), ended: make(chan struct{}),
+	}
+	if err := v.run(ctx, &audience{conn: conn, raw: start, events: true, output: launch.Attach, console: launch.Console}); err != nil {
+		return fmt.Errorf("supervise machine %s: %w", id, err)
+	}
+	return nil
+}
+
+// inherit takes what the process that called Start has passed on.
+func (s *Store) inherit(id string) (net.Conn, *folder, error) {
+	syscall.CloseOnExec(startFD)
+	syscall.CloseOnExec(lockFD)
+	file, lock := os.NewFile(startFD, "start"), os.NewFile(lockFD, s.dataDir(id))
+	mine, err := os.Stat(s.dataDir(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	locked, err := lock.Stat()
+	if err != nil || !os.SameFile(mine, locked) {
+		return nil, nil, errors.Join(errors.New("the machine's lock was not passed on"), err)
+	}
+	start, err := net.FileConn(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	return start, &folder{data: s.dataDir(id), runtime: s.runtimeDir(id), lock: lock}, file.Close()
+}
+
+// run is the supervisor's life.
+func (v *supervisor) run(ctx context.Context, start *audience) (err error) {
+	own := context.WithoutCancel(ctx)
+	v.hub.join(start)
+	desk, err := v.openDesk(own)
+	if err != nil {
+		err = errors.Join(err, v.journal.abandon(own, v.launch.First))
+		v.fail(err)
+		return err
+	}
+	v.output, err = openLog(filepath.Join(v.journal.dir.data, CommandLog), commandLogSize)
+	if err != nil {
+		err = errors.Join(err, v.journal.abandon(own, v.launch.First), desk.close())
+		v.fail(err)
+		return err
+	}
+	v.openInput()
+	go desk.attend(start, v.launch.Attach)
+	stop := context.AfterFunc(ctx, func() { v.stop(own, stopGrace) })
+	defer stop()
+	err = v.lives(own)
+	close(v.ended)
+	v.dismiss()
+	return errors.Join(err, v.output.close(), desk.close())
+}
+
+// dismiss tells those who are attached how the machine ended, and lets them
+// go.
+func (v *supervisor) dismiss() {
+	exit := v.lastExit()
+	all := func(*audience) bool { return true }
+	v.hub.tell(stream.Exit, exit, all)
+	for _, a := range v.hub.those(all) {
+		v.hub.leave(a)
+		a.conn.Close() //nolint:errcheck // it has been told everything
+	}
+}
+
+// lives boots the machine as often as its policy says. Its last end is
+// recorded, and everything given back, when it returns.
+func (v *supervisor) lives(ctx context.Context) error {
+	for n := 0; ; n++ {
+		started := time.Now()
+		err := v.life(ctx, n)
+		if n == 0 && err != nil && !v.booted() {
+			abandoned := v.journal.abandon(ctx, v.launch.First)
+			v.fail(err)
+			return abandoned
+		}
+		if err := v.settle(ctx, n, err); err != nil {
+			return err
+		}
+		if !v.again(n) {
+			return v.finish(ctx)
+		}
+		v.dismiss()
+		if !v.pause(n, time.Since(started)) {
+			return v.finish(ctx)
+		}
+	}
+}
+
+// booted reports whether the machine's agent has ever answered.
+func (v *supervisor) booted() bool { return v.journal.record().State == StateRunning }
+
+// life is one boot of the machine to its end. The error says why it did not
+// boot, or why it ended where that was not in order.
+func (v *supervisor) life(ctx context.Context, n int) error {
+	bootCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !v.begin(cancel) {
+		return errAsked
+	}
+	if n > 0 {
+		v.openInput()
+	}
+	rec := v.journal.record()
+	m := &Machine{Record: &rec, dir: v.journal.dir, journal: v.journal}
+	err := v.boot(bootCtx, m)
+	if err == nil {
+		err = v.announce(m, n)
+	}
+	if err != nil {
+		return errors.Join(err, m.hangUp())
+	}
+	go func() {
+		<-m.monitor.Done()
+		v.hub.hurryUp()
+	}()
+	code, err := v.runCommand(ctx, m)
+	err = errors.Join(err, m.settle(err != nil))
+	v.leave()
+	err = errors.Join(err, m.hangUp())
+	v.setExit(code, err)
+	return err
+}
+
+// errAsked says that a boot was not begun, or was ended, since a user asked
+// for the machine's end.
+var errAsked = errors.New("the machine was stopped while it booted")
+
+// begin notes how a boot is ended, unless a user has asked for the end.
+func (v *supervisor) begin(cancel context.CancelFunc) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.cancel = cancel
+	return !v.asked
+}
+
+// boot starts the machine until its agent answers.
+func (v *supervisor) boot(ctx context.Context, m *Machine) error {
+	h := v.host
+	var err error
+	if h.Kernel, err = v.kernels.Find(string(orDefault(v.launch.Kernel, m.Record.Kernel))); err != nil {
+		return err
+	}
+	m.Record.Kernel = h.Kernel.ID
+	h.Accel = orDefault(v.launch.Accel, m.Record.Config.Accel)
+	events := func(a *audience) bool { return a.events }
+	h.Phase = func(done string) { v.hub.tell(stream.Event, api.Event{Phase: done}, events) }
+	h.Notice = func(text string) { v.hub.tell(stream.Event, api.Event{Notice: text}, events) }
+	h.Console = v.hub.console(stream.Console, func(a *audience) bool { return a.console })
+	h.Out = v.hub.console(stream.Stdout, func(a *audience) bool { return a.output })
+	err = m.boot(ctx, &h)
+	if err != nil && v.wasAsked() {
+		return errAsked
+	}
+	return err
+}
+
+// announce records that the machine runs and tells those who wait for it.
+func (v *supervisor) announce(m *Machine, n int) error {
+	err := v.journal.update(func(rec *Record) {
+		rec.State, rec.Started, rec.Finished = StateRunning, time.Now().UTC(), time.Time{}
+		rec.ExitCode, rec.Error, rec.Restarts = 0, "", n
+		rec.Kernel = m.Record.Kernel
+		if n == 0 {
+			rec.Stopped = false
+		}
+	})
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.machine = m
+	v.mu.Unlock()
+	v.hub.tell(stream.Event, api.Event{Ready: true}, func(a *audience) bool { return a.events })
+	for _, a := range v.hub.those(func(a *audience) bool { return a.events }) {
+		if !a.output && !a.console {
+			v.hub.leave(a)
+			a.conn.Close() //nolint:errcheck // it has been told everything
+		}
+	}
+	return nil
+}
+
+// runCommand runs the main command, or waits for the end of a machine whose
+// image's init is all that runs.
+func (v *supervisor) runCommand(ctx context.Context, m *Machine) (code int, err error) {
+	if !m.HasMain() {
+		return 0, m.WaitEnd()
+	}
+	streams := client.Stdio{
+		Out: io.MultiWriter(v.output.stream("stdout"), v.hub.output(stream.Stdout)),
+		Err: io.MultiWriter(v.output.stream("stderr"), v.hub.output(stream.Stderr)),
+	}
+	if in := v.input(); in != nil {
+		streams.In = v.reader
+		defer in.Close() //nolint:errcheck // ends what still feeds it
+	}
+	if m.Record.Config.TTY {
+		streams.TTY = terminal(v.launch.TTY)
+	}
+	p, err := m.Main(ctx, streams)
+	if err != nil {
+		return exitFailed, err
+	}
+	v.mu.Lock()
+	v.main = p
+	v.mu.Unlock()
+	exit, err := m.WaitMain(p)
+	if err != nil {
+		return exitFailed, err
+	}
+	return exit.Code, nil
+}
+
+// terminal is what a command gets that is to have one.
+func terminal(t *api.TTY) *client.TTY {
+	const columns, rows = 80, 24 // where there is none to take them from
+	if t == nil {
+		t = &api.TTY{}
+	}
+	return &client.TTY{Term: orDefault(t.Term, "xterm"), Rows: orDefault(t.Rows, rows), Cols: orDefault(t.Cols, columns)}
+}
+
+// leave ends what needs the agent.
+func (v *supervisor) leave() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.machine, v.main = nil, nil
+}
+
+func (v *supervisor) setExit(code int, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.exit = api.Exit{Code: code}
+	switch {
+	case v.killed:
+		v.exit.Code = exitKilled
+	case err != nil:
+		v.exit.Error = err.Error()
+	}
+}
+
+// settle records the end of one life and gives back what only that had.
+func (v *supervisor) settle(ctx context.Context, n int, life error) error {
+	if life != nil && !v.booted() && n > 0 { // a restart that did not come up
+		v.setExit(exitFailed, life)
+	}
+	v.mu.Lock()
+	exit, asked := v.exit, v.asked
+	v.mu.Unlock()
+	v.journal.set(func(rec *Record) {
+		rec.State, rec.ExitCode, rec.Error, rec.Finished = StateExited, exit.Code, exit.Error, time.Now().UTC()
+		rec.Stopped = asked
+	})
+	return v.journal.giveBack(ctx, func(e *ledger.Entry) bool {
+		return e.Kind != ledger.Disk && e.Kind != ledger.Folder && e.Kind != ledger.Socket && e.Name != supervisorPart
+	})
+}
+
+// finish gives everything back, with the machine itself where it was to go
+// with its end.
+func (v *supervisor) finish(ctx context.Context) error {
+	if v.journal.record().Remove {
+		return v.journal.discard(ctx)
+	}
+	return v.journal.clear(ctx)
+}
+
+// fail tells whoever started the machine why it did not come up.
+func (v *supervisor) fail(err error) {
+	v.mu.Lock()
+	v.exit = api.Exit{Code: exitFailed, Error: err.Error()}
+	v.mu.Unlock()
+	told := func(a *audience) bool { return a.events }
+	v.hub.tell(stream.Error, WireError(err), told)
+	for _, a := range v.hub.those(told) {
+		v.hub.leave(a)
+		a.conn.Close() //nolint:errcheck // an error is the last frame
+	}
+}
+
+// again says whether the machine is booted again after its n-th life.
+func (v *supervisor) again(n int) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.asked {
+		return false
+	}
+	rec := v.journal.record()
+	switch r := rec.Config.Restart; r.Policy {
+	case RestartAlways, RestartUnlessStopped:
+		return true
+	case RestartOnFailure:
+		return v.exit.Code != 0 && (r.Retries == 0 || n < r.Retries)
+	case RestartNo:
+	}
+	return false
+}
+
+// pause waits before a restart, longer from one to the next unless the
+// machine has lived for a while. It reports false when a user asks for the
+// end meanwhile.
+func (v *supervisor) pause(n int, lived time.Duration) bool {
+	const (
+		shortest = 100 * time.Millisecond
+		longest  = time.Minute
+		while    = 10 * time.Second
+	)
+	wait := shortest
+	if lived < while {
+		wait = min(longest, shortest<<min(n, 10)) //nolint:mnd // 2^10 times the shortest is past the longest
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	if !v.begin(cancel) {
+		return false
+	}
+	<-ctx.Done()
+	return !v.wasAsked()
+}
+
+func (v *supervisor) wasAsked() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.asked
+}
+
+// stop ends the machine for a user, in good order where it runs.
+func (v *supervisor) stop(ctx context.Context, grace time.Duration) {
+	if m := v.askEnd(false); m != nil {
+		m.Stop(ctx, grace) //nolint:errcheck // it has ended in any case, and the record says how
+	}
+}
+
+// kill ends the machine for a user as pulling the plug would.
+func (v *supervisor) kill() {
+	if m := v.askEnd(true); m != nil {
+		m.Kill() //nolint:errcheck // likewise
+	}
+}
+
+// askEnd notes that a user asks for the end, ends a boot, and returns the
+// machine where it runs.
+func (v *supervisor) askEnd(kill bool) *Machine {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.asked = true
+	v.killed = v.killed || kill
+	if v.machine == nil && v.cancel != nil {
+		v.cancel()
+	}
+	return v.machine
+}
+
+// openInput makes the next main command's standard input, where it is to have
+// one. What is attached may write to it from now on.
+func (v *supervisor) openInput() {
+	if !v.journal.record().Config.Stdin {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.reader, v.stdin = io.Pipe()
+}
+
+// input is the main command's standard input, or nil.
+func (v *supervisor) input() *io.PipeWriter {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stdin
+}
+
+// command is the main command while it runs, or nil.
+func (v *supervisor) command() *client.Process {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.main
+}
+
+func (v *supervisor) lastExit() api.Exit {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.exit
+}
+
+// running returns the machine while its agent answers.
+func (v *supervisor) running() (*Machine, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.machine == nil {
+		return nil, ErrNotRunning
+	}
+	return v.machine, nil
+}
