@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/ledger"
+	"github.com/banger-vm/banger/internal/ledger/resource"
 	"github.com/banger-vm/banger/internal/stream"
 )
 

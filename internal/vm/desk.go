@@ -219,7 +219,6 @@ func converse(a *audience, stdin bool, tty *api.TTY, start func(client.Stdio) (*
 	var in *io.PipeWriter
 	if stdin {
 		streams.In, in = io.Pipe()
-		defer in.Close() //nolint:errcheck // ends what still feeds it
 	}
 	if tty != nil {
 		streams.TTY = terminal(tty)
@@ -231,15 +230,24 @@ func converse(a *audience, stdin bool, tty *api.TTY, start func(client.Stdio) (*
 	if err := a.conn.SendJSON(stream.Event, api.Event{Ready: true}); err != nil {
 		p.HangUp()
 	}
-	go func() {
-		listen(a.conn, func() *io.PipeWriter { return in }, func() *client.Process { return p })
+	var listening sync.WaitGroup
+	l := listener{conn: a.conn, input: func() *io.PipeWriter { return in }, process: func() *client.Process { return p }}
+	listening.Go(func() {
+		l.listen(&listening)
 		p.HangUp() // it has ended, or nobody is there for it
-	}()
+	})
 	exit, err := p.Wait()
-	if err != nil {
-		return err
+	if err == nil {
+		err = a.conn.SendJSON(stream.Exit, api.Exit{Code: exit.Code, Signal: exit.Signal})
+	} else {
+		err = a.conn.SendJSON(stream.Error, WireError(err))
 	}
-	return a.conn.SendJSON(stream.Exit, api.Exit{Code: exit.Code, Signal: exit.Signal})
+	if in != nil {
+		in.Close() //nolint:errcheck // never fails
+	}
+	err = errors.Join(err, a.conn.Close())
+	listening.Wait()
+	return err
 }
 
 // attach connects a visitor with the main command until the machine ends or
@@ -266,37 +274,38 @@ func (d *desk) attach(a *audience, r *api.AttachRequest) error {
 // one that has gone while a first start waits for it, the machine ends.
 func (d *desk) attend(a *audience, stdin bool) {
 	defer d.v.hub.leave(a)
-	input := func() *io.PipeWriter { return nil }
+	l := listener{conn: a.conn, input: func() *io.PipeWriter { return nil }, process: d.v.command}
 	if stdin {
-		input = d.v.input
+		l.input = d.v.input
+		// As docker has it: a terminal may come back, a pipe does not.
+		l.once = a.events && !d.v.journal.record().Config.TTY
 	}
-	listen(a.conn, input, d.v.command)
-	if !a.events { // not the one who started the machine
-		return
-	}
-	if d.v.launch.First && !d.v.booted() {
+	l.listen(&d.visitors)
+	if a.events && d.v.launch.First && !d.v.booted() {
 		d.v.kill()
-	}
-	// As docker has it: a terminal may come back, a pipe does not.
-	if in := input(); in != nil && !d.v.journal.record().Config.TTY {
-		in.Close() //nolint:errcheck // never fails
 	}
 }
 
-// listen passes a connection's input, signals and sizes on to a process, until
-// the connection ends.
-func listen(conn *stream.Conn, input func() *io.PipeWriter, process func() *client.Process) {
-	queue := make(chan []byte, stream.Window)
-	var feeder sync.WaitGroup
-	defer feeder.Wait()
+// A listener passes a connection's input, signals and sizes on to a process.
+type listener struct {
+	conn    *stream.Conn
+	input   func() *io.PipeWriter // of the process; nil where it reads none
+	process func() *client.Process
+	once    bool // the end of the connection is the end of the input
+}
+
+// listen goes on until the connection ends. What has come by then is still
+// passed on, by a goroutine of group, which ends with the process's input.
+func (l *listener) listen(group *sync.WaitGroup) {
+	queue := make(chan []byte, stream.Window+1)
 	defer close(queue)
-	feeder.Go(func() { feed(conn, input, queue) })
+	group.Go(func() { l.feed(queue) })
 	for {
-		frame, err := conn.Next()
+		frame, err := l.conn.Next()
 		if err != nil {
-			return
+			break
 		}
-		p := process()
+		p := l.process()
 		switch frame.Kind {
 		case stream.Stdin:
 			queue <- frame.Payload
@@ -313,19 +322,22 @@ func listen(conn *stream.Conn, input func() *io.PipeWriter, process func() *clie
 			}
 		}
 	}
+	if l.once {
+		queue <- nil
+	}
 }
 
 // feed writes what is queued to a process's input, nil being the end of it.
 // The pipe's reader ends it with the process.
-func feed(conn *stream.Conn, input func() *io.PipeWriter, queue <-chan []byte) {
+func (l *listener) feed(queue <-chan []byte) {
 	for data := range queue {
-		switch in := input(); {
+		switch in := l.input(); {
 		case in == nil: // it reads none
 		case data == nil:
 			in.Close() //nolint:errcheck // never fails
 		default:
 			in.Write(data) //nolint:errcheck // the process reads no more
 		}
-		conn.Send(stream.Credit, nil) //nolint:errcheck // the connection's end is seen by its reader
+		l.conn.Send(stream.Credit, nil) //nolint:errcheck // the connection's end is seen by its reader
 	}
 }

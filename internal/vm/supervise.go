@@ -120,7 +120,7 @@ func (v *supervisor) run(ctx context.Context, start *audience) (err error) {
 		return err
 	}
 	v.openInput()
-	go desk.attend(start, v.launch.Attach)
+	desk.visitors.Go(func() { desk.attend(start, v.launch.Attach) })
 	stop := context.AfterFunc(ctx, func() { v.stop(own, stopGrace) })
 	defer stop()
 	err = v.lives(own)
@@ -173,11 +173,12 @@ func (v *supervisor) booted() bool { return v.journal.record().State == StateRun
 func (v *supervisor) life(ctx context.Context, n int) error {
 	bootCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if !v.begin(cancel) {
-		return errAsked
-	}
 	if n > 0 {
 		v.openInput()
+	}
+	defer v.closeInput()
+	if !v.begin(cancel) {
+		return errAsked
 	}
 	rec := v.journal.record()
 	m := &Machine{Record: &rec, dir: v.journal.dir, journal: v.journal}
@@ -269,9 +270,8 @@ func (v *supervisor) runCommand(ctx context.Context, m *Machine) (code int, err 
 		Out: io.MultiWriter(v.output.stream("stdout"), v.hub.output(stream.Stdout)),
 		Err: io.MultiWriter(v.output.stream("stderr"), v.hub.output(stream.Stderr)),
 	}
-	if in := v.input(); in != nil {
+	if v.input() != nil {
 		streams.In = v.reader
-		defer in.Close() //nolint:errcheck // ends what still feeds it
 	}
 	if m.Record.Config.TTY {
 		streams.TTY = terminal(v.launch.TTY)
@@ -439,6 +439,13 @@ func (v *supervisor) openInput() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.reader, v.stdin = io.Pipe()
+}
+
+// closeInput ends what still feeds it.
+func (v *supervisor) closeInput() {
+	if in := v.input(); in != nil {
+		in.Close() //nolint:errcheck // never fails
+	}
 }
 
 // input is the main command's standard input, or nil.
