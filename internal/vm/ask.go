@@ -197,3 +197,25 @@ func (s *Store) Stats(ctx context.Context, id string) (api.Stats, error) {
 func (s *Store) renameRunning(ctx context.Context, rec *Record, name string) error {
 	return s.answerTo(ctx, rec.ID, &request{Rename: name}, nil)
 }
+
+// WaitGone waits until the supervisor of a machine is gone, however it ended.
+// That there is none is no error.
+func (s *Store) WaitGone(ctx context.Context, id string) error {
+	rec, err := readRecord(s.dataDir(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	entries, _, err := ledger.Read(s.dataDir(id), id, rec.Runtime)
+	if err != nil {
+		return fmt.Errorf("watch machine %s: %w", id, err)
+	}
+	for _, e := range entries {
+		if e.Kind == ledger.Process && e.Name == supervisorPart && e.PID != 0 {
+			return resource.WaitEnd(ctx, e)
+		}
+	}
+	return nil
+}

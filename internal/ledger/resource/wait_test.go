@@ -10,8 +10,8 @@ import (
 	"github.com/banger-vm/banger/internal/ledger"
 )
 
-// sleeper starts a process that does nothing, and returns it with its entry.
-func sleeper(t *testing.T) (*exec.Cmd, ledger.Entry) {
+// watched starts a process that does nothing, and returns it with its entry.
+func watched(t *testing.T) (*exec.Cmd, ledger.Entry) {
 	t.Helper()
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
@@ -33,7 +33,7 @@ func sleeper(t *testing.T) (*exec.Cmd, ledger.Entry) {
 }
 
 func TestWaitEnd(t *testing.T) {
-	cmd, e := sleeper(t)
+	cmd, e := watched(t)
 	done := make(chan error, 1)
 	go func() { done <- WaitEnd(t.Context(), e) }()
 	select {
@@ -53,7 +53,7 @@ func TestWaitEnd(t *testing.T) {
 }
 
 func TestWaitEndOfAnother(t *testing.T) {
-	_, e := sleeper(t)
+	_, e := watched(t)
 	e.Start++ // the number has gone to a later process
 	if err := WaitEnd(t.Context(), e); err != nil {
 		t.Error(err)
@@ -61,7 +61,7 @@ func TestWaitEndOfAnother(t *testing.T) {
 }
 
 func TestWaitEndIsGivenUp(t *testing.T) {
-	_, e := sleeper(t)
+	_, e := watched(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- WaitEnd(ctx, e) }()
