@@ -12,7 +12,6 @@ import (
 	"github.com/banger-vm/banger/internal/guest/client"
 	"github.com/banger-vm/banger/internal/guest/link"
 	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/store"
 	"github.com/banger-vm/banger/internal/vmm"
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
@@ -49,15 +48,6 @@ func (h *Host) notice(format string, args ...any) {
 	}
 }
 
-// Options say what a new machine is made of.
-type Options struct {
-	Config
-	Image     *store.Image
-	ImageName string // as the user gave it
-	DiskPath  string // of the image
-	Remove    bool   // the machine with its disk, when it ends
-}
-
 // A Machine is one that this process owns. Its methods may be called from
 // different goroutines.
 type Machine struct {
@@ -78,7 +68,7 @@ func (s *Store) Start(ctx context.Context, o Options, h Host) (m *Machine, err e
 	if err != nil {
 		return nil, err
 	}
-	if err := o.complete(id); err != nil {
+	if err := o.complete(); err != nil {
 		return nil, err
 	}
 	plan, err := planBoot(o.Image, o.DiskPath, &o.Config)
@@ -87,11 +77,15 @@ func (s *Store) Start(ctx context.Context, o Options, h Host) (m *Machine, err e
 	}
 	rec := &Record{
 		ID: id, Config: o.Config, Image: o.Image.ID, ImageName: o.ImageName, Kernel: h.Kernel.ID,
-		Plan: *plan, Exec: o.exec(&o.Image.Config), Remove: true, Created: time.Now().UTC(), State: StateCreated,
+		Plan: *plan, Exec: o.exec(&o.Image.Config), Created: time.Now().UTC(), State: StateCreating,
 	}
-	dir, err := s.create(ctx, rec)
+	d, err := s.enter(ctx, rec)
 	if err != nil {
 		return nil, err
+	}
+	dir := d.dir
+	if err := os.MkdirAll(dir.runtime, 0o700); err != nil {
+		return nil, errors.Join(err, dir.remove())
 	}
 	m = &Machine{Record: rec, dir: dir}
 	err = m.boot(ctx, &h, func() (err error) {
