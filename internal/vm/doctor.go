@@ -250,7 +250,7 @@ func (s *Store) checkRuntime() Check {
 }
 
 func (s *Store) checkFree() Check {
-	free, inodes, err := freeSpace(s.data)
+	free, inodes, err := room(s.data)
 	if err != nil {
 		return Check{"space", LevelError, err.Error(), ""}
 	}

@@ -38,7 +38,7 @@ func (l *Limits) checkCount(machines int) error {
 // checkSpace refuses to make a machine in the folder of a file system that is
 // about to be full: the guests that run would meet the error, not this one.
 func (l *Limits) checkSpace(folder string) error {
-	free, inodes, err := freeSpace(folder)
+	free, inodes, err := room(folder)
 	if err != nil {
 		return err
 	}
@@ -52,9 +52,9 @@ func (l *Limits) checkSpace(folder string) error {
 	return nil
 }
 
-// freeSpace returns the bytes and inodes that are free to this user. A file
+// room returns the bytes and inodes that are free to this user. A file
 // system that makes inodes as it needs them has one free at the least.
-func freeSpace(folder string) (bytes int64, inodes uint64, err error) {
+func room(folder string) (bytes int64, inodes uint64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(folder, &st); err != nil {
 		return 0, 0, fmt.Errorf("find free space of %s: %w", folder, err)
