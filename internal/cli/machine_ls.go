@@ -116,7 +116,7 @@ func (a *app) rmCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := machines.Remove(cmd.Context(), rec); err != nil {
+				if err := machines.Remove(cmd.Context(), rec.ID); err != nil {
 					if errors.Is(err, vm.ErrRunning) {
 						return fmt.Errorf("machine %s: %w", ref, vm.ErrRunning)
 					}

@@ -5,9 +5,11 @@ package jsonfile
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/banger-vm/banger/internal/atomicfile"
 )
@@ -15,11 +17,18 @@ import (
 // Read decodes the file path into v, unless it has more than limit bytes. The
 // error of a file that is not there is fs.ErrNotExist.
 func Read(path string, limit int64, v any) error {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // the open of a FIFO would wait for its writer
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return err

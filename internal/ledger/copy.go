@@ -145,6 +145,9 @@ func blame(err error) error {
 // maxAside bounds the damaged files that are kept of one name.
 const maxAside = 1000
 
+// AsideMark is in the names of damaged files that were set aside.
+const AsideMark = ".damaged-"
+
 // SetAside renames a damaged file to the first of path.damaged-1,
 // path.damaged-2… that is free, and returns that name. A file that is not
 // there is no error.
@@ -165,7 +168,7 @@ func SetAside(path string) (string, error) {
 
 func freeName(path string) (string, error) {
 	for n := 1; n <= maxAside; n++ {
-		to := fmt.Sprintf("%s.damaged-%d", path, n)
+		to := fmt.Sprintf("%s%s%d", path, AsideMark, n)
 		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
 			return to, nil
 		} else if err != nil {

@@ -195,7 +195,7 @@ func sweepTemporaries(dir string) error {
 	var errs []error
 	for _, e := range entries {
 		name, _, ok := strings.Cut(e.Name(), ".tmp-")
-		if ok && (name == "."+FileName || strings.HasPrefix(name, "."+sectionName+".damaged-")) {
+		if ok && (name == "."+FileName || strings.HasPrefix(name, "."+sectionName+AsideMark)) {
 			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}

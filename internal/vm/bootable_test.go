@@ -46,7 +46,7 @@ const (
 )
 
 // disk makes the disk of an image from files.
-func disk(t *testing.T, files []file) string {
+func disk(t testing.TB, files []file) string {
 	t.Helper()
 	dir := t.TempDir()
 	var b bytes.Buffer

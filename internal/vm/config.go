@@ -2,7 +2,6 @@ package vm
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -60,17 +59,13 @@ func (e *InputError) Error() string { return e.msg }
 
 func inputf(format string, args ...any) error { return &InputError{fmt.Sprintf(format, args...)} }
 
-// nameForm is that of docker's container names, and short enough for a
-// hostname (64 bytes, HOST_NAME_MAX of linux/limits.h).
-var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$`)
-
 // complete fills in the defaults and refuses what cannot be.
-func (c *Config) complete(id string) error {
+func (c *Config) complete() error {
 	if c.Name == "" {
-		c.Name = "vm-" + id[:8]
+		c.Name = newName()
 	}
-	if !nameForm.MatchString(c.Name) {
-		return inputf("machine name %q: want letters, digits, '_', '.' and '-', at most 63", c.Name)
+	if err := checkName(c.Name); err != nil {
+		return err
 	}
 	if c.Hostname == "" {
 		c.Hostname = strings.NewReplacer("_", "-", ".", "-").Replace(c.Name)

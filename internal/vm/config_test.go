@@ -71,6 +71,7 @@ func TestConfigComplete(t *testing.T) {
 		{"a name with an underscore", Config{Name: "a_b"}, true},
 		{"a name with a slash", Config{Name: "a/b"}, false},
 		{"a name that begins with a dash", Config{Name: "-a"}, false},
+		{"a name that is an ID", Config{Name: "0123456789ab"}, false},
 		{"a hostname with a newline", Config{Hostname: "a\nb"}, false},
 		{"no memory to speak of", Config{Memory: 1 << 20}, false},
 		{"too many processors", Config{CPUs: MaxCPUs + 1}, false},
@@ -80,7 +81,7 @@ func TestConfigComplete(t *testing.T) {
 		{"an unknown init", Config{Init: "runit"}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			err := row.conf.complete("0123456789ab")
+			err := row.conf.complete()
 			var input *InputError
 			if row.good != (err == nil) || err != nil && !errors.As(err, &input) {
 				t.Fatalf("error = %v, want one: %v", err, !row.good)
@@ -91,7 +92,7 @@ func TestConfigComplete(t *testing.T) {
 		})
 	}
 	c := Config{Name: "a_b.c"}
-	if err := c.complete("0123456789ab"); err != nil || c.Hostname != "a-b-c" {
+	if err := c.complete(); err != nil || c.Hostname != "a-b-c" {
 		t.Errorf("hostname = %q, %v", c.Hostname, err)
 	}
 }

@@ -1,10 +1,7 @@
 package vm
 
 import (
-	"bytes"
 	"errors"
-	"os"
-	"strings"
 	"testing"
 )
 

@@ -12,7 +12,6 @@ import (
 	"github.com/banger-vm/banger/internal/guest/link"
 	"github.com/banger-vm/banger/internal/kernelcat"
 	"github.com/banger-vm/banger/internal/ledger/resource"
-	"github.com/banger-vm/banger/internal/store"
 	"github.com/banger-vm/banger/internal/vmm"
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
@@ -50,15 +49,6 @@ func (h *Host) notice(format string, args ...any) {
 	if h.Notice != nil {
 		h.Notice(fmt.Sprintf(format, args...))
 	}
-}
-
-// Options say what a new machine is made of.
-type Options struct {
-	Config
-	Image     *store.Image
-	ImageName string // as the user gave it
-	DiskPath  string // of the image
-	Remove    bool   // the machine with its disk, when it ends
 }
 
 // A Machine is one that this process owns. Its methods may be called from

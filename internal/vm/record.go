@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -63,10 +64,19 @@ const recordName = "record.json"
 // idForm is that of a machine's ID: 12 hexadecimal digits, made at random.
 var idForm = regexp.MustCompile(`^[0-9a-f]{12}$`)
 
+// ErrNewer says that a newer banger made a machine. It is left as it is.
+var ErrNewer = errors.New("made by a newer banger")
+
+// readRecord returns the record in a machine's folder. The errors are
+// fs.ErrNotExist, ErrNewer, what isDamaged is true of, and that of a host that
+// cannot read now.
 func readRecord(dir string) (*Record, error) {
 	path := filepath.Join(dir, recordName)
 	rec := new(Record)
 	err := jsonfile.Read(path, maxRecord, rec)
+	if rec.Schema > Schema { // whatever else could not be decoded
+		err = fmt.Errorf("schema version %d, this banger knows %d: %w", rec.Schema, Schema, ErrNewer)
+	}
 	if err == nil {
 		err = rec.check(filepath.Base(dir))
 	}
@@ -74,6 +84,24 @@ func readRecord(dir string) (*Record, error) {
 		return nil, fmt.Errorf("read machine record %s: %w", path, err)
 	}
 	return rec, nil
+}
+
+// isDamaged reports whether readRecord found a record that says nothing, and
+// will not say more the next time.
+func isDamaged(err error) bool {
+	_, host := errors.AsType[*fs.PathError](err)
+	return err != nil && !host && !errors.Is(err, ErrNewer)
+}
+
+// damagedSection returns what may be the ledger's copy in a damaged record.
+func damagedSection(dir string) json.RawMessage {
+	var rec struct {
+		Runtime json.RawMessage `json:"runtime"`
+	}
+	if jsonfile.Read(filepath.Join(dir, recordName), maxRecord, &rec) != nil {
+		return nil
+	}
+	return rec.Runtime
 }
 
 // check refuses a record that this version cannot work with. folder is the

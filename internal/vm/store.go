@@ -3,24 +3,30 @@ package vm
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/banger-vm/banger/internal/ledger"
 	"github.com/banger-vm/banger/internal/store"
 )
 
 // A Store is where the machines of one user are. Its methods may be called
 // by several processes at once.
 type Store struct {
+	Limits Limits // may be set before the first call
+
+	root    string // the data folder, whose number the marks of resources have
 	data    string // one folder for each machine
 	runtime string // likewise, for what need not last
 }
@@ -34,27 +40,35 @@ var ErrNameTaken = errors.New("name is in use by another machine")
 // ErrRunning says that a machine runs, and must not for what was asked.
 var ErrRunning = errors.New("machine is running")
 
-// Open returns the store in the folders data and runtime, which are made if
+// Open returns the store in the folders data and runtimeDir, which are made if
 // need be, private to the user.
-func Open(data, runtime string) (*Store, error) {
-	s := &Store{data: filepath.Join(data, "machines")}
+func Open(data, runtimeDir string) (*Store, error) {
+	root, err := filepath.Abs(data)
+	if err != nil {
+		return nil, fmt.Errorf("open machines folder: %w", err)
+	}
+	s := &Store{root: root, data: filepath.Join(root, "machines")}
 	if err := os.MkdirAll(s.data, 0o700); err != nil {
 		return nil, fmt.Errorf("open machines folder: %w", err)
 	}
 	// A user may have several data folders and has one runtime folder: each
-	// sweeps its own part alone.
-	path, err := filepath.EvalSymlinks(s.data)
+	// has a part of its own.
+	tag, err := ledger.RootTag(root)
 	if err != nil {
-		return nil, fmt.Errorf("open machines folder: %w", err)
+		return nil, fmt.Errorf("open runtime folder: %w", err)
 	}
-	const short = 4 // bytes of the hash
-	sum := sha256.Sum256([]byte(path))
-	s.runtime = filepath.Join(runtime, hex.EncodeToString(sum[:short]))
+	if s.runtime, err = filepath.Abs(filepath.Join(runtimeDir, tag)); err != nil {
+		return nil, fmt.Errorf("open runtime folder: %w", err)
+	}
 	if err := os.MkdirAll(s.runtime, 0o700); err != nil {
 		return nil, fmt.Errorf("open runtime folder: %w", err)
 	}
-	return s, checkPrivate(runtime)
+	return s, checkPrivate(filepath.Dir(s.runtime))
 }
+
+// Runtime is the folder of what need not last: the machines' sockets, and the
+// daemon's.
+func (s *Store) Runtime() string { return s.runtime }
 
 // checkPrivate refuses a folder of sockets that somebody else made or may
 // enter: where XDG_RUNTIME_DIR is not set it lies in a folder of everybody's.
@@ -99,37 +113,17 @@ func newID() (string, error) {
 	return hex.EncodeToString(b), nil
 }
 
-// create makes the folders of a new machine with its record, and locks them.
-func (s *Store) create(ctx context.Context, rec *Record) (dir *folder, err error) {
-	err = s.locked(ctx, func() error {
-		others, _, err := s.list()
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(others, func(o *Record) bool { return o.Config.Name == rec.Config.Name }) {
-			return fmt.Errorf("machine %s: %w", rec.Config.Name, ErrNameTaken)
-		}
-		if err := os.Mkdir(s.dataDir(rec.ID), 0o700); err != nil {
-			return fmt.Errorf("make machine folder: %w", err)
-		}
-		if dir, err = s.lock(rec.ID); err != nil {
-			return errors.Join(err, os.Remove(s.dataDir(rec.ID)))
-		}
-		if err := errors.Join(rec.write(dir.data), os.MkdirAll(dir.runtime, 0o700)); err != nil {
-			return errors.Join(err, dir.remove())
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return dir, nil
-}
-
 // lock takes the machine for this process. The error is ErrRunning when
 // another has it.
 func (s *Store) lock(id string) (*folder, error) {
-	f, err := os.Open(s.dataDir(id))
+	if !idForm.MatchString(id) {
+		return nil, fmt.Errorf("machine %q: %w", id, ErrNotFound)
+	}
+	path := s.dataDir(id)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("machine %s: %w", id, ErrNotFound)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock machine: %w", err)
 	}
@@ -137,16 +131,50 @@ func (s *Store) lock(id string) (*folder, error) {
 		f.Close()
 		return nil, fmt.Errorf("machine %s: %w", id, ErrRunning)
 	}
-	return &folder{data: s.dataDir(id), runtime: s.runtimeDir(id), lock: f}, nil
+	// Its last owner may have removed it between the two.
+	if !isAt(path, f) {
+		f.Close()
+		return nil, fmt.Errorf("machine %s: %w", id, ErrNotFound)
+	}
+	return &folder{data: path, runtime: s.runtimeDir(id), lock: f}, nil
 }
 
-// claim is lock beside no sweep, which locks every machine for a moment.
-func (s *Store) claim(ctx context.Context, id string) (dir *folder, err error) {
+// isAt reports whether path is what f has open.
+func isAt(path string, f *os.File) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(path)
+	return err == nil && os.SameFile(open, named)
+}
+
+// tryClaim is lock beside no machine that is being made.
+func (s *Store) tryClaim(ctx context.Context, id string) (dir *folder, err error) {
 	err = s.locked(ctx, func() (err error) {
 		dir, err = s.lock(id)
 		return err
 	})
 	return dir, err
+}
+
+// claim is tryClaim that outlasts those who lock a machine for a moment: to
+// see whether it runs, or to settle it.
+func (s *Store) claim(ctx context.Context, id string) (*folder, error) {
+	const attempts, every = 10, 5 * time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		dir, err := s.tryClaim(ctx, id)
+		if n == attempts || !errors.Is(err, ErrRunning) {
+			return dir, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // running reports whether a process holds the machine.
@@ -158,16 +186,16 @@ func (s *Store) running(id string) bool {
 	return errors.Is(err, ErrRunning)
 }
 
-// remove deletes both folders; the record goes first, so that what is left
-// of a removal that was cut off is recognised as a leftover.
+// gonePrefix is that of a folder whose machine was removed.
+const gonePrefix = ".gone-"
+
+// remove deletes both folders. The data folder loses its name first, so that
+// what is left of a removal that was cut off is no machine's.
 func (d *folder) remove() error {
-	err := os.Remove(filepath.Join(d.data, recordName))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	err = errors.Join(err, os.RemoveAll(d.runtime), os.RemoveAll(d.data))
-	d.lock.Close()
-	return err
+	defer d.lock.Close()
+	err := os.RemoveAll(d.runtime)
+	gone := filepath.Join(filepath.Dir(d.data), gonePrefix+filepath.Base(d.data))
+	return errors.Join(err, os.RemoveAll(gone), os.Rename(d.data, gone), os.RemoveAll(gone))
 }
 
 // release keeps the data folder and lets the machine go.
@@ -177,24 +205,37 @@ func (d *folder) release() error {
 	return err
 }
 
+// ids are those of the machines' folders.
+func (s *Store) ids() ([]string, error) {
+	entries, err := os.ReadDir(s.data)
+	if err != nil {
+		return nil, fmt.Errorf("list machines: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if idForm.MatchString(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
 // list returns the records as they are on disk, newest first. One that cannot
 // be read is told of in damaged.
 func (s *Store) list() (records []*Record, damaged []error, err error) {
-	entries, err := os.ReadDir(s.data)
+	ids, err := s.ids()
 	if err != nil {
-		return nil, nil, fmt.Errorf("list machines: %w", err)
+		return nil, nil, err
 	}
-	for _, e := range entries {
-		if !idForm.MatchString(e.Name()) {
-			continue
-		}
-		rec, err := readRecord(s.dataDir(e.Name()))
+	found, errs := s.readAll(ids)
+	for i, id := range ids {
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // half made or half removed
-		case err != nil:
-			damaged = append(damaged, err)
+		case errors.Is(errs[i], fs.ErrNotExist): // half made or half removed, or the record was set aside
+			damaged = append(damaged, setAsideError(s.dataDir(id))...)
+		case errs[i] != nil:
+			damaged = append(damaged, errs[i])
 		default:
-			records = append(records, rec)
+			records = append(records, found[i])
 		}
 	}
 	slices.SortFunc(records, func(a, b *Record) int {
@@ -204,6 +245,35 @@ func (s *Store) list() (records []*Record, damaged []error, err error) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return records, damaged, nil
+}
+
+// readAll reads the records of ids on all processors, as there may be a
+// thousand: each takes most of its time to be decoded.
+func (s *Store) readAll(ids []string) ([]*Record, []error) {
+	records, errs := make([]*Record, len(ids)), make([]error, len(ids))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(ids)) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(ids)); i = next.Add(1) - 1 {
+				records[i], errs[i] = readRecord(s.dataDir(ids[i]))
+			}
+		})
+	}
+	all.Wait()
+	return records, errs
+}
+
+// setAsideError tells of a machine whose record was set aside.
+func setAsideError(dir string) []error {
+	files, err := asides(dir)
+	if err != nil {
+		return []error{err}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	return []error{fmt.Errorf("machine %s has no record: a damaged file was kept as %s", filepath.Base(dir), files[0])}
 }
 
 // Machines returns the records, newest first, with the state that the host
@@ -219,9 +289,10 @@ func (s *Store) Machines() (records []*Record, damaged []error, err error) {
 	return records, damaged, err
 }
 
-// What a record says of a machine whose owner was killed.
+// What a record says of a machine whose supervisor is gone.
 const (
-	lostOwner  = "its owner was killed"
+	lostOwner  = "its supervisor was killed"
+	rebooted   = "the host was booted again"
 	exitFailed = 125 // as docker's exit code for a failure of its own
 )
 
@@ -252,6 +323,21 @@ func (s *Store) Find(ref string) (*Record, error) {
 	return nil, fmt.Errorf("machine %s: prefix of %d machines", ref, len(found))
 }
 
+// FindID returns the ID of the machine that ref names as in Find. A machine
+// whose record is damaged is named by its whole ID.
+func (s *Store) FindID(ref string) (string, error) {
+	rec, err := s.Find(ref)
+	if err == nil {
+		return rec.ID, nil
+	}
+	if errors.Is(err, ErrNotFound) && idForm.MatchString(ref) {
+		if _, statErr := os.Lstat(s.dataDir(ref)); statErr == nil {
+			return ref, nil
+		}
+	}
+	return "", err
+}
+
 // WaitEnd waits until a machine that was asked to stop has ended and its owner
 // has let go of it: as long as the guest may take, and a little longer.
 func (s *Store) WaitEnd(ctx context.Context, rec *Record, grace time.Duration) error {
@@ -269,62 +355,4 @@ func (s *Store) WaitEnd(ctx context.Context, rec *Record, grace time.Duration) e
 		}
 	}
 	return nil
-}
-
-// Remove deletes a machine that does not run.
-func (s *Store) Remove(ctx context.Context, rec *Record) error {
-	dir, err := s.claim(ctx, rec.ID)
-	if err != nil {
-		return err
-	}
-	return dir.remove()
-}
-
-// Sweep settles what killed owners left: machines that were to go with their
-// end are removed, others become exited; half-made folders and runtime
-// folders without a machine go. A folder whose record is damaged stays.
-// Nothing of a running machine is touched.
-func (s *Store) Sweep(ctx context.Context) error {
-	return s.locked(ctx, func() error {
-		entries, err := os.ReadDir(s.data)
-		errs := []error{err}
-		for _, e := range entries {
-			if idForm.MatchString(e.Name()) {
-				errs = append(errs, s.settle(e.Name()))
-			}
-		}
-		entries, err = os.ReadDir(s.runtime)
-		errs = append(errs, err)
-		for _, e := range entries {
-			if _, err := os.Lstat(s.dataDir(e.Name())); errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, os.RemoveAll(filepath.Join(s.runtime, e.Name())))
-			}
-		}
-		return errors.Join(errs...)
-	})
-}
-
-// settle brings one machine in line with the host.
-func (s *Store) settle(id string) error {
-	dir, err := s.lock(id)
-	if errors.Is(err, ErrRunning) || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	rec, err := readRecord(dir.data)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return dir.remove()
-	case err != nil:
-		return dir.release()
-	case rec.Remove:
-		return dir.remove()
-	case rec.State == StateRunning:
-		rec.State, rec.Error, rec.ExitCode = StateExited, lostOwner, exitFailed
-		rec.Finished = time.Now().UTC()
-		return errors.Join(rec.write(dir.data), dir.release())
-	}
-	return dir.release()
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func openStore(t *testing.T) *Store {
+func openStore(t testing.TB) *Store {
 	t.Helper()
 	dir := t.TempDir()
 	runtime := filepath.Join(dir, "run")
@@ -36,25 +36,30 @@ func (s *Store) make(t *testing.T, name string, change func(*Record)) (*Record, 
 	if change != nil {
 		change(rec)
 	}
-	dir, err := s.create(t.Context(), rec)
+	d, err := s.enter(t.Context(), rec)
+	if err == nil {
+		err = os.Mkdir(d.dir.runtime, 0o700)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rec, dir
+	return rec, d.dir
 }
 
-func (s *Store) sweep(t *testing.T) {
+func (s *Store) reconcileAll(t *testing.T) Report {
 	t.Helper()
-	if err := s.Sweep(t.Context()); err != nil {
+	r, err := s.Reconcile(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
+	return r
 }
 
 func TestStoreNamesAreOnes(t *testing.T) {
 	s := openStore(t)
 	rec, dir := s.make(t, "box", nil)
 	defer dir.lock.Close()
-	_, err := s.create(t.Context(), &Record{ID: "0123456789ab", Config: Config{Name: "box"}, State: StateCreated})
+	_, err := s.enter(t.Context(), &Record{ID: "0123456789ab", Config: Config{Name: "box"}, State: StateCreated})
 	if !errors.Is(err, ErrNameTaken) {
 		t.Fatalf("error = %v, want ErrNameTaken", err)
 	}
@@ -81,20 +86,22 @@ func TestR3SweepAfterAKill(t *testing.T) {
 	if err := os.Remove(filepath.Join(halfDir.data, recordName)); err != nil {
 		t.Fatal(err)
 	}
-	stray := s.runtimeDir("ffffffffffff")
-	if err := os.Mkdir(stray, 0o700); err != nil {
+	stray, cutOff := s.runtimeDir("ffffffffffff"), filepath.Join(s.data, gonePrefix+"ffffffffffff")
+	socket := filepath.Join(s.Runtime(), "daemon.sock") // not a machine's
+	if err := errors.Join(os.Mkdir(stray, 0o700), os.Mkdir(cutOff, 0o700), os.WriteFile(socket, nil, 0o600),
+		os.WriteFile(filepath.Join(cutOff, "disk.raw"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range []*folder{goneDir, keptDir, halfDir} {
 		d.lock.Close()
 	}
-	s.sweep(t)
-	for _, path := range []string{s.dataDir(gone.ID), s.runtimeDir(gone.ID), s.dataDir(half.ID), s.runtimeDir(half.ID), s.runtimeDir(kept.ID), stray} {
+	s.reconcileAll(t)
+	for _, path := range []string{s.dataDir(gone.ID), s.runtimeDir(gone.ID), s.dataDir(half.ID), s.runtimeDir(half.ID), s.runtimeDir(kept.ID), stray, cutOff} {
 		if _, err := os.Lstat(path); err == nil {
 			t.Errorf("left over: %s", path)
 		}
 	}
-	for _, path := range []string{s.dataDir(alive.ID), s.runtimeDir(alive.ID), s.dataDir(kept.ID)} {
+	for _, path := range []string{s.dataDir(alive.ID), s.runtimeDir(alive.ID), s.dataDir(kept.ID), socket} {
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("lost: %v", err)
 		}
@@ -110,7 +117,6 @@ func TestR3DamagedRecordStays(t *testing.T) {
 	for _, row := range []struct{ name, content, want string }{
 		{"empty", "", "JSON"},
 		{"cut off", `{"schema":1,"id":`, "JSON"},
-		{"of a newer version", `{"schema":2,"id":"ID","config":{"name":"box"},"state":"exited"}`, "schema version 2"},
 		{"of another machine", `{"schema":1,"id":"0123456789ab","config":{"name":"box"},"state":"exited"}`, "0123456789ab"},
 		{"with a disk outside", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"exited","disk":{"file":"../x"}}`, "not in the machine's folder"},
 		{"with a folder as its disk", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"exited","disk":{"file":".."}}`, "not in the machine's folder"},
@@ -126,13 +132,27 @@ func TestR3DamagedRecordStays(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir.lock.Close()
-			s.sweep(t)
-			if got, err := os.ReadFile(path); err != nil || string(got) != content {
+			for _, when := range []string{"before", "after"} {
+				records, damaged, err := s.Machines()
+				if err != nil || len(records) != 0 || len(damaged) != 1 || !strings.Contains(damaged[0].Error(), rec.ID) {
+					t.Errorf("Machines() %s reconcile = %v, %v, %v; want one damaged", when, records, damaged, err)
+				}
+				if when == "after" {
+					break
+				}
+				r := s.reconcileAll(t)
+				if len(r.Machines) != 1 || !strings.Contains(r.Machines[0].Detail, row.want) || !strings.Contains(r.Machines[0].Detail, path) {
+					t.Errorf("findings %+v, want one with %q and the file's name", r.Machines, row.want)
+				}
+			}
+			if got, err := os.ReadFile(path + ".damaged-1"); err != nil || string(got) != content {
 				t.Errorf("the damaged record is gone or changed: %q, %v", got, err)
 			}
-			records, damaged, err := s.Machines()
-			if err != nil || len(records) != 0 || len(damaged) != 1 || !strings.Contains(damaged[0].Error(), row.want) {
-				t.Errorf("Machines() = %v, %v, %v; want one damaged with %q", records, damaged, err, row.want)
+			if id, err := s.FindID(rec.ID); err != nil || id != rec.ID {
+				t.Errorf("FindID = %q, %v", id, err)
+			}
+			if _, err := s.FindID(rec.ID[:6]); !errors.Is(err, ErrNotFound) {
+				t.Errorf("a part of the ID of what is damaged: %v", err)
 			}
 		})
 	}
@@ -141,11 +161,11 @@ func TestR3DamagedRecordStays(t *testing.T) {
 func TestStoreRemove(t *testing.T) {
 	s := openStore(t)
 	rec, dir := s.make(t, "box", nil)
-	if err := s.Remove(t.Context(), rec); !errors.Is(err, ErrRunning) {
+	if err := s.Remove(t.Context(), rec.ID); !errors.Is(err, ErrRunning) {
 		t.Fatalf("removing a machine that runs: %v", err)
 	}
 	dir.lock.Close()
-	if err := s.Remove(t.Context(), rec); err != nil {
+	if err := s.Remove(t.Context(), rec.ID); err != nil {
 		t.Fatal(err)
 	}
 	if records, _, err := s.Machines(); err != nil || len(records) != 0 {
@@ -170,7 +190,7 @@ func TestStoreSweepsItsOwnAlone(t *testing.T) {
 	}
 	rec, running := stores[0].make(t, "box", nil)
 	defer running.lock.Close()
-	stores[1].sweep(t)
+	stores[1].reconcileAll(t)
 	if _, err := os.Lstat(stores[0].runtimeDir(rec.ID)); err != nil {
 		t.Errorf("a machine of another data folder lost its runtime folder: %v", err)
 	}

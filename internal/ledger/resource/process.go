@@ -70,6 +70,12 @@ func noProcess(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
 }
 
+// Rebooted reports whether the host was booted again since e was made.
+func Rebooted(e ledger.Entry) (bool, error) {
+	boot, err := bootID()
+	return err == nil && boot != e.Boot, err
+}
+
 // Alive reports whether the process of an identified entry runs.
 func Alive(e ledger.Entry) (bool, error) {
 	boot, err := bootID()
