@@ -84,15 +84,13 @@ func daemonHint(code api.ErrorCode) string {
 		return "banger ps -a shows how it ended; banger start boots it again"
 	case api.CodeBusy:
 		return "another command works on it: try again when that is done"
-	case api.CodeVersion:
-		return "the daemon is of another version: end it with banger daemon stop, the next command starts this one's"
 	case api.CodeTooMany:
 		return "banger ps shows what runs; banger prune removes what does not"
 	case api.CodeMissing:
 		return "install it: apt install qemu-system-x86 qemu-utils"
 	case api.CodeNoSpace:
 		return "free some space: banger prune and banger image prune remove what is not needed"
-	case api.CodeInvalid, api.CodeNoCommand, api.CodeNotBootable, api.CodeFailed, api.CodeInternal:
+	case api.CodeInvalid, api.CodeNoCommand, api.CodeNotBootable, api.CodeVersion, api.CodeFailed, api.CodeInternal:
 	}
 	return ""
 }
