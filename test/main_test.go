@@ -61,7 +61,10 @@ func runSuite(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	code = m.Run()
-	return code, stop()
+	for _, w := range yards.of {
+		err = errors.Join(err, w.close())
+	}
+	return code, errors.Join(err, stop())
 }
 
 // serveImages runs the registry over the demo's images and returns what ends it.

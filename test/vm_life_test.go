@@ -5,8 +5,6 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
-	"context"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -129,26 +127,26 @@ func TestR1Distroless(t *testing.T) {
 	}
 }
 
-// monitorOf finds the QEMU that a process started.
-func monitorOf(t *testing.T, owner int) int {
+// monitorOf finds the QEMU of a machine by the mark in its environment.
+func (w world) monitorOf(t *testing.T, name string) int {
 	t.Helper()
-	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", owner))
+	id := strings.TrimSpace(w.must(t, "inspect", "--format", "{{.ID}}", name).stdout)
+	mark := regexp.MustCompile("(^|\x00)BANGER_MACHINE=" + id + "[^\x00/]*/vmm\x00")
+	environments, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range children {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		for _, field := range strings.Fields(string(data)) {
-			name, err := os.ReadFile("/proc/" + field + "/comm")
-			if pid, bad := strconv.Atoi(field); err == nil && bad == nil && strings.HasPrefix(string(name), "qemu") {
-				return pid
+	for _, path := range environments {
+		data, err := os.ReadFile(path) // the process may have ended
+		if err == nil && mark.Match(data) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				t.Fatal(err)
 			}
+			return pid
 		}
 	}
-	t.Fatalf("process %d has started no QEMU", owner)
+	t.Fatalf("machine %s has no QEMU", name)
 	return 0
 }
 
@@ -169,7 +167,7 @@ done`
 func TestB1DiskInTheGuest(t *testing.T) {
 	need(t, "e2fsck", "qemu-img")
 	w := plainYard(t)
-	cmd := w.boot(t, "busy", "--disk-size=20G", reference("debian:12"), "sh", "-c", load)
+	w.boot(t, "busy", "--disk-size=20G", reference("debian:12"), "sh", "-c", load)
 	eventually(t, bootLimit, "the load goes round", func() bool {
 		return w.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
 	})
@@ -177,7 +175,7 @@ func TestB1DiskInTheGuest(t *testing.T) {
 	if size := strings.TrimSpace(got.stdout); size != "19" && size != "20" {
 		t.Errorf("the file system has %s GiB, want 19 or 20", size)
 	}
-	if err := syscall.Kill(monitorOf(t, cmd.Process.Pid), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(w.monitorOf(t, "busy"), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 30*time.Second, "the machine is seen to have ended", func() bool {
@@ -190,15 +188,13 @@ func TestB1DiskInTheGuest(t *testing.T) {
 		t.Error("the plug was pulled when nothing was in the journal: the test shows nothing")
 	}
 	// The next boot replays the journal. The load goes on there; it is stopped in good order.
-	again := w.command(t.Context(), "start", "busy")
-	got = finish(t, again, func(*os.Process) {
-		eventually(t, bootLimit, "the machine answers again", func() bool {
-			return w.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
-		})
-		w.must(t, "stop", "busy")
+	w.must(t, "start", "busy")
+	eventually(t, bootLimit, "the load goes on", func() bool {
+		return w.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
 	})
-	if got.code != 143 {
-		t.Errorf("stopped by SIGTERM: %+v", got)
+	w.must(t, "stop", "busy")
+	if got := w.must(t, "wait", "busy"); got.stdout != "143\n" {
+		t.Errorf("stopped by SIGTERM: %q", got.stdout)
 	}
 	if got := w.must(t, "inspect", "busy"); !strings.Contains(got.stdout, `"state": "exited"`) || !strings.Contains(got.stdout, `"exitCode": 143`) {
 		t.Errorf("inspect: %s", got.stdout)
@@ -233,8 +229,8 @@ func (w world) flat(t *testing.T, disk, name string) string {
 	return out
 }
 
-// TestR1KillRun kills the owner of a machine at random moments. No QEMU outlives it, and the next command
-// leaves nothing of the machine.
+// TestR1KillRun kills the CLI at random moments of a run. The machine was never there, or goes on without it:
+// then it can be removed, and nothing is left.
 func TestR1KillRun(t *testing.T) {
 	w := plainYard(t)
 	args := []string{"run", "--rm", reference("debian:12"), "sleep", "2"}
@@ -250,8 +246,14 @@ func TestR1KillRun(t *testing.T) {
 		if got := signalAt(t, w, moment, os.Kill, args...); got.code == -1 {
 			killed++
 		}
+		eventually(t, bootLimit, "no machine is left", func() bool {
+			ids := strings.Fields(w.must(t, "ps", "-aq").stdout)
+			for _, id := range ids {
+				w.run(t, "rm", "-f", id) // it may be about to go by itself
+			}
+			return len(ids) == 0
+		})
 		w.expectNoProcess(t)
-		w.must(t, "ps")
 		w.expectInventory(t, want)
 		if t.Failed() {
 			t.Fatalf("after a kill at %v of %v", moment, took)
@@ -260,6 +262,68 @@ func TestR1KillRun(t *testing.T) {
 	if killed < moments/2 {
 		t.Errorf("%d of %d runs were killed: the moments miss the run", killed, moments)
 	}
+}
+
+// TestR1RunGoesOn kills the CLI when its machine is up, and attaches again.
+func TestR1RunGoesOn(t *testing.T) {
+	w := plainYard(t)
+	cmd := w.boot(t, "orphan", reference("debian:12"), "sh", "-c", "while ! test -e /tmp/end; do echo tick; sleep 0.1; done; exit 5")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w.must(t, "exec", "orphan", "true")
+	again := w.command(t.Context(), "attach", "orphan")
+	var output lockedBuffer
+	again.Stdout, again.Stderr = &output, &output
+	if err := again.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, bootLimit, "the output comes again", func() bool { return strings.Contains(output.String(), "tick\n") })
+	w.must(t, "exec", "orphan", "touch", "/tmp/end")
+	again.Wait() //nolint:errcheck // its exit code is the outcome
+	expectCode(t, outcome{"", output.String(), again.ProcessState.ExitCode()}, 5)
+	if got := w.must(t, "wait", "orphan"); got.stdout != "5\n" {
+		t.Errorf("wait: %q", got.stdout)
+	}
+}
+
+// TestR1Background goes through the life of a machine that no terminal shows.
+func TestR1Background(t *testing.T) {
+	w := plainYard(t)
+	t.Cleanup(func() { w.remove(t, "back") })
+	got := w.must(t, "run", "-d", "--name", "back", "--label", "tier=test", reference("debian:12"), "sh", "-c",
+		"echo to out; echo to err >&2; trap 'echo hup' HUP; trap 'exit 3' TERM; while :; do sleep 0.1; done")
+	if id := strings.TrimSpace(w.must(t, "ps", "-q", "--filter", "label=tier=test").stdout); id == "" || id != strings.TrimSpace(got.stdout) {
+		t.Errorf("run -d prints %q, ps %q", got.stdout, id)
+	}
+	eventually(t, bootLimit, "the command has written", func() bool {
+		got := w.must(t, "logs", "back")
+		return got.stdout == "to out\n" && got.stderr == "to err\n"
+	})
+	w.must(t, "kill", "-s", "HUP", "back")
+	eventually(t, bootLimit, "the signal has its effect", func() bool {
+		return strings.HasSuffix(w.must(t, "logs", "--tail", "1", "back").stdout, "hup\n")
+	})
+	if got := w.must(t, "stats", "--no-stream", "--format", "{{.Name}} {{gt .RSS 0}}", "back"); got.stdout != "back true\n" {
+		t.Errorf("stats: %q", got.stdout)
+	}
+	w.must(t, "rename", "back", "renamed")
+	w.must(t, "rename", "renamed", "back")
+	w.must(t, "restart", "back")
+	if got := w.must(t, "inspect", "--format", "{{.State}} {{.Name}}", "back"); got.stdout != "running back\n" {
+		t.Errorf("after restart: %q", got.stdout)
+	}
+	expectCode(t, w.run(t, "rm", "back"), 1)
+	w.must(t, "stop", "back")
+	if got := w.must(t, "wait", "back"); got.stdout != "3\n" {
+		t.Errorf("wait: %q", got.stdout)
+	}
+	got = w.must(t, "start", "back")
+	if got.stdout != "back\n" {
+		t.Errorf("start prints %q", got.stdout)
+	}
+	w.must(t, "rm", "-f", "back")
+	w.expectNoProcess(t)
 }
 
 // TestR1NeverWritesTheImage runs machines that write, and looks at the image's disk and its record.
@@ -297,7 +361,7 @@ func TestR1CloneIsInstant(t *testing.T) {
 				t.Fatal(err)
 			}
 			tool(t, "mkfs."+kind, "-q", device)
-			shared := worldIn(t, mountDisk(t, device, "loop"), 0)
+			shared := worldIn(t, mountDisk(t, device, "loop"), 0).closedWith(t)
 			tool(t, "cp", "-a", w.path("data", "banger"), shared.path("data"))
 			got := shared.run(t, "run", "--name", "clone", reference("debian:12"), "sh", "-c", "echo written >/srv/x && sync")
 			expectCode(t, got, 0)
@@ -317,13 +381,13 @@ func TestR1GuestFailureIsTold(t *testing.T) {
 	need(t, "qemu-io")
 	w := plainYard(t)
 	w.must(t, "run", "--name", "broken", reference("debian:12"), "true")
-	t.Cleanup(func() { finish(t, w.command(context.Background(), "rm", "broken"), nil) })
+	t.Cleanup(func() { w.remove(t, "broken") })
 	// The superblock of the machine's own disk, not of the image's.
 	disk := w.diskOf(t, "broken")
 	tool(t, "qemu-io", "-f", strings.TrimPrefix(filepath.Ext(disk), "."), "-c", "write -P 0 0 8k", disk)
 	start := time.Now()
 	got := w.run(t, "start", "broken")
-	expectCode(t, got, 125)
+	expectCode(t, got, 1)
 	if !strings.Contains(got.stderr, "machine ended: ") || !strings.Contains(got.stderr, "no ext4") {
 		t.Errorf("stderr = %q", got.stderr)
 	}

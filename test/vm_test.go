@@ -60,7 +60,7 @@ func plainYard(t *testing.T) world {
 	return machineYard(t, nobody)
 }
 
-// boot runs a machine in the background until it answers, and ends it with the test.
+// boot runs a machine in the background until it answers, and removes it with the test.
 func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -82,8 +82,7 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 		if t.Failed() {
 			t.Logf("machine %s:\n%s\nconsole:\n%s", name, output.String(), w.consoleTail(name))
 		}
-		// The test's context has ended by now.
-		finish(t, w.command(context.Background(), "rm", name), nil)
+		w.remove(t, name)
 	})
 	eventually(t, bootLimit, "machine "+name+" answers", func() bool {
 		select {
@@ -94,10 +93,19 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 		return w.run(t, "exec", name, "/bin/true").code == 0
 	})
 	// What is wanted gone later must be seen while it is there.
-	if pid := monitorOf(t, cmd.Process.Pid); !w.holds("/proc/" + strconv.Itoa(pid)) {
+	if pid := w.monitorOf(t, name); !w.holds("/proc/" + strconv.Itoa(pid)) {
 		t.Errorf("QEMU, process %d, is not seen as one of this world", pid)
 	}
 	return cmd
+}
+
+// remove takes a machine away at the end of a test, whose context has ended by then.
+func (w world) remove(t *testing.T, name string) {
+	t.Helper()
+	got := finish(t, w.command(context.Background(), "rm", "-f", name), nil)
+	if got.code != 0 && !strings.Contains(got.stderr, "no such machine") {
+		t.Errorf("rm %s: %s", name, got.stderr)
+	}
 }
 
 // lockedBuffer may be read while a process writes to it.
@@ -172,11 +180,11 @@ func TestR1Run(t *testing.T) {
 	}
 }
 
-// machineLeavings are the files that the first machine makes and that stay: locks, caches.
+// machineLeavings are the files that the first machine makes and that stay: locks, caches, the daemon's.
 func (w world) machineLeavings() []string {
 	out := []string{"/run/banger", "/data/banger/machines", "/data/banger/machines/.lock", "/cache/banger/kvm.json"}
 	files, _ := filepath.Glob(w.path("cache", "banger", "initramfs*"))
-	for _, pattern := range []string{"cache/banger/initramfs/*", "run/banger/*"} {
+	for _, pattern := range []string{"cache/banger/initramfs/*", "run/banger/*", "run/banger/*/daemon.*"} {
 		more, _ := filepath.Glob(w.path(pattern))
 		files = append(files, more...)
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -19,6 +20,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/banger-vm/banger/api"
+	"golang.org/x/sys/unix"
 )
 
 // nobody is a user without any privilege or home.
@@ -38,7 +42,7 @@ type outcome struct {
 
 func newWorld(t *testing.T) world {
 	t.Helper()
-	return worldIn(t, t.TempDir(), uint32(os.Geteuid()))
+	return worldIn(t, t.TempDir(), uint32(os.Geteuid())).closedWith(t)
 }
 
 // newPlainWorld is the world of a user without privileges.
@@ -50,7 +54,7 @@ func newPlainWorld(t *testing.T) world {
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return worldIn(t, dir, nobody)
+	return worldIn(t, dir, nobody).closedWith(t)
 }
 
 func worldIn(t *testing.T, dir string, uid uint32) world {
@@ -66,6 +70,62 @@ func worldIn(t *testing.T, dir string, uid uint32) world {
 		}
 	}
 	return w
+}
+
+// closedWith closes the world when the test ends.
+func (w world) closedWith(t *testing.T) world {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := w.close(); err != nil {
+			t.Errorf("close %s: %v", w.dir, err)
+		}
+	})
+	return w
+}
+
+// close removes the machines of the world and ends its daemon, where there were any.
+func (w world) close() error {
+	if _, err := os.Stat(w.path("data", "banger", "machines")); err != nil {
+		return nil //nolint:nilerr // no daemon has been there
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
+	defer cancel()
+	ids, err := w.command(ctx, "ps", "-aq").Output()
+	if err != nil {
+		return fmt.Errorf("list machines: %w", err)
+	}
+	if len(ids) > 0 {
+		if out, err := w.command(ctx, append([]string{"rm", "-f"}, strings.Fields(string(ids))...)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("remove machines: %w: %s", err, out)
+		}
+	}
+	sockets, err := filepath.Glob(w.path("run", "banger", "*", "daemon.sock"))
+	for _, socket := range sockets {
+		err = errors.Join(err, endDaemon(ctx, &api.Client{Socket: socket}))
+	}
+	return err
+}
+
+// endDaemon returns when the daemon's process is gone.
+func endDaemon(ctx context.Context, daemon *api.Client) error {
+	info, err := daemon.Info(ctx)
+	if err != nil {
+		return err
+	}
+	process, err := unix.PidfdOpen(info.PID, 0)
+	if err != nil {
+		return fmt.Errorf("open process %d: %w", info.PID, err)
+	}
+	defer unix.Close(process) //nolint:errcheck // nothing was written
+	if err := daemon.Shutdown(ctx); err != nil {
+		return err
+	}
+	const patience = 10 * time.Second
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+	if err == nil && n == 0 {
+		err = fmt.Errorf("daemon, process %d: still there after %v", info.PID, patience)
+	}
+	return err
 }
 
 func (w world) path(parts ...string) string {
@@ -197,14 +257,14 @@ func digestOf(t *testing.T, path string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// expectNoProcess wants every process that works in the world to end soon.
+// expectNoProcess wants every process that works in the world but its daemon to end soon.
 func (w world) expectNoProcess(t *testing.T) {
 	t.Helper()
 	eventually(t, 5*time.Second, "processes of "+w.dir+" end", func() bool { return len(w.processes(t)) == 0 })
 }
 
 // processes lists those whose command line or folder is inside the world, or who have a file of it open: QEMU
-// gets all its files open and works in none of the world's folders.
+// gets all its files open and works in none of the world's folders. The daemon stays for the next command.
 func (w world) processes(t *testing.T) []string {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -220,6 +280,9 @@ func (w world) processes(t *testing.T) []string {
 		}
 		cwd, err := os.Readlink(filepath.Join(filepath.Dir(path), "cwd"))
 		if err != nil {
+			continue
+		}
+		if bytes.Contains(line, []byte("\x00daemon\x00")) {
 			continue
 		}
 		if bytes.Contains(line, []byte(w.dir)) || strings.HasPrefix(cwd, w.dir) || w.holds(filepath.Dir(path)) {

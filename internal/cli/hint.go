@@ -6,6 +6,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/e2fs"
 	"github.com/banger-vm/banger/internal/ext4"
 	"github.com/banger-vm/banger/internal/fstree"
@@ -14,8 +15,6 @@ import (
 	"github.com/banger-vm/banger/internal/kernelcat"
 	"github.com/banger-vm/banger/internal/rootfs"
 	"github.com/banger-vm/banger/internal/store"
-	"github.com/banger-vm/banger/internal/vm"
-	"github.com/banger-vm/banger/internal/vmm"
 )
 
 // hint returns what a user can do about err, or "".
@@ -35,6 +34,12 @@ func hint(err error) string {
 	if text := kernelHint(err); text != "" {
 		return text
 	}
+	if lost, ok := errors.AsType[*lostError](err); ok {
+		return "the machine goes on: banger attach " + lost.machine + " comes back"
+	}
+	if wire, ok := errors.AsType[*api.Error](err); ok {
+		return daemonHint(wire.Code)
+	}
 	for _, h := range []struct {
 		target error
 		text   string
@@ -47,11 +52,6 @@ func hint(err error) string {
 		{kernelcat.ErrNotFound, "banger kernel ls shows what there is; banger kernel pull gets more"},
 		{kernelcat.ErrNoApt, "this host has no apt: banger kernel import takes packages (deb:FILE), images and loose files"},
 		{store.ErrNotFound, "banger image ls shows what there is; banger image pull gets more"},
-		{vmm.ErrMissing, "install QEMU: apt install qemu-system-x86 qemu-utils"},
-		{vm.ErrNoOverlay, "install it: apt install qemu-utils"},
-		{vm.ErrNotFound, "banger ps -a shows what there is"},
-		{vm.ErrNotRunning, "banger ps -a shows how it ended; banger start boots it again"},
-		{vm.ErrNameTaken, "choose another --name, or remove that machine with banger rm"},
 		{guestbin.ErrNotBuilt, "build banger with make build"},
 		{syscall.ENOSPC, "free some space: banger image prune removes what is not needed"},
 		{syscall.EDQUOT, "free some space: banger image prune removes what is not needed"},
@@ -63,6 +63,34 @@ func hint(err error) string {
 	}
 	if fstree.IsPathRefusal(err) {
 		return "--paths=scoped resolves such paths inside the image, as a chroot would"
+	}
+	return ""
+}
+
+// daemonHint is hint for what the daemon answers.
+func daemonHint(code api.ErrorCode) string {
+	switch code {
+	case api.CodeNotFound:
+		return "banger ps -a shows what there is"
+	case api.CodeNoImage:
+		return "banger image ls shows what there is; banger image pull gets more"
+	case api.CodeNoKernel:
+		return "banger kernel ls shows what there is; banger kernel pull gets more"
+	case api.CodeNameTaken:
+		return "choose another name, or make this one free with banger rm or banger rename"
+	case api.CodeRunning:
+		return "end it first with banger stop; banger rm --force kills it"
+	case api.CodeNotRunning:
+		return "banger ps -a shows how it ended; banger start boots it again"
+	case api.CodeBusy:
+		return "another command works on it: try again when that is done"
+	case api.CodeTooMany:
+		return "banger ps shows what runs; banger prune removes what does not"
+	case api.CodeMissing:
+		return "install it: apt install qemu-system-x86 qemu-utils"
+	case api.CodeNoSpace:
+		return "free some space: banger prune and banger image prune remove what is not needed"
+	case api.CodeInvalid, api.CodeNoCommand, api.CodeNotBootable, api.CodeVersion, api.CodeFailed, api.CodeInternal:
 	}
 	return ""
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/e2fs"
 	"github.com/banger-vm/banger/internal/ext4"
 	"github.com/banger-vm/banger/internal/fstree"
@@ -37,11 +38,39 @@ func TestHints(t *testing.T) {
 		{&os.PathError{Op: "write", Path: "disk", Err: syscall.ENOSPC}, "banger image prune"},
 		{&os.PathError{Op: "write", Path: "disk", Err: syscall.EDQUOT}, "banger image prune"},
 		{&os.PathError{Op: "open", Path: "disk", Err: syscall.EACCES}, "who owns"},
+		{&api.Error{Code: api.CodeNotRunning}, "banger start"},
+		{&api.Error{Code: api.CodeNameTaken}, "banger rename"},
+		{&api.Error{Code: api.CodeNoKernel}, "banger kernel"},
+		{&api.Error{Code: api.CodeNoImage}, "banger image"},
+		{&api.Error{Code: api.CodeMissing}, "apt install qemu-system-x86"},
+		{&api.Error{Code: api.CodeNoSpace}, "banger prune"},
+		{&api.Error{Code: api.CodeFailed}, ""},
+		{&lostError{"web", api.ErrLost}, "banger attach web"},
 		{errors.New("something else"), ""},
 	} {
 		err := fmt.Errorf("pulling app: %w", errors.Join(row.err, errors.New("close: too")))
 		if got := hint(err); !strings.Contains(got, row.want) || (got == "") != (row.want == "") {
 			t.Errorf("%v: hint %q, want %q", row.err, got, row.want)
 		}
+	}
+}
+
+// An error of run or exec ends with the command's code where the command is
+// the fault, with 2 where the command line is, and with 125 else.
+func TestOwnFailure(t *testing.T) {
+	for _, row := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("no daemon"), 125}, {exitError(7), 7}, {usagef("no"), 2}, {&codedError{124, errors.New("late")}, 124},
+		{&api.Error{Code: api.CodeInvalid}, 2}, {&api.Error{Code: api.CodeNoCommand, ExitCode: 127}, 127},
+		{&api.Error{Code: api.CodeNoCommand, ExitCode: 126}, 126}, {&api.Error{Code: api.CodeNotFound}, 125},
+	} {
+		if got := exitCode(ownFailure(row.err)); got != row.want {
+			t.Errorf("%v: exit code %d, want %d", row.err, got, row.want)
+		}
+	}
+	if ownFailure(nil) != nil {
+		t.Error("an error of nothing")
 	}
 }

@@ -38,17 +38,10 @@ func Main(ctx context.Context, version string, args []string, stdin io.Reader, s
 	if err == nil {
 		return exitDone
 	}
-	if code, ok := errors.AsType[exitError](err); ok {
-		return int(code)
+	if _, ok := errors.AsType[exitError](err); !ok {
+		a.printError(ctx, err)
 	}
-	a.printError(ctx, err)
-	if coded, ok := errors.AsType[*codedError](err); ok {
-		return coded.code
-	}
-	if _, ok := errors.AsType[*usageError](err); ok {
-		return exitUsage
-	}
-	return exitFailed
+	return exitCode(err)
 }
 
 // printError says what went wrong in one line, and in a second one what the

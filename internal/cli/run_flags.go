@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/kernelcat"
 	"github.com/banger-vm/banger/internal/vm"
 	"github.com/banger-vm/banger/internal/vmm"
@@ -30,7 +32,13 @@ type machineFlags struct {
 	interactive, tty bool
 	pull             string
 	remove           bool
-	timeout          time.Duration
+	restart          string
+	diskDriver       string
+	idFile           string
+
+	detach     bool
+	detachKeys string
+	timeout    time.Duration
 }
 
 func (m *machineFlags) register(cmd *cobra.Command) {
@@ -56,19 +64,24 @@ func (m *machineFlags) register(cmd *cobra.Command) {
 	f.BoolVarP(&m.interactive, "interactive", "i", false, "pass standard input to the command")
 	f.BoolVarP(&m.tty, "tty", "t", false, "give the command a terminal")
 	f.StringVar(&m.pull, "pull", "missing", "pull the image before: always, missing or never")
+	f.BoolVar(&m.remove, "rm", false, "remove the machine and its disk when it ends")
+	f.StringVar(&m.restart, "restart", "no", "boot it again when it ends: no, on-failure[:N], always or unless-stopped")
+	f.StringVar(&m.diskDriver, "disk-driver", "", "what the disk is: auto, reflink, overlay, dm or copy (default auto)")
+	f.StringVar(&m.idFile, "idfile", "", "new file to write the machine's ID to")
 }
 
 // registerRun adds the flags that run alone has.
 func (m *machineFlags) registerRun(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.BoolVar(&m.remove, "rm", false, "remove the machine and its disk when it ends")
+	f.BoolVarP(&m.detach, "detach", "d", false, "run the machine in the background and print its ID")
+	f.StringVar(&m.detachKeys, "detach-keys", defaultDetachKeys, "keys to leave a terminal with while the machine goes on")
 	f.DurationVar(&m.timeout, "timeout", 0, "end the machine after this time, as 30s, with exit code 124")
 }
 
-// config turns flags into what vm takes. args are the command's words.
-func (m *machineFlags) config(cmd *cobra.Command, args []string) (vm.Config, error) {
-	c := vm.Config{
-		Name: m.name, Hostname: m.hostname, CPUs: m.cpus, Model: vmm.Model(m.model), Init: vm.InitChoice(m.init),
+// config turns flags into what the daemon takes. args are the command's words.
+func (m *machineFlags) config(cmd *cobra.Command, args []string) (api.Config, error) {
+	c := api.Config{
+		Hostname: m.hostname, CPUs: m.cpus, Model: m.model, Init: m.init, Accel: m.accel, DiskDriver: m.diskDriver,
 		ReadOnly: m.readOnly, Args: args, User: m.user, Dir: m.dir, TTY: m.tty, Stdin: m.interactive,
 	}
 	if cmd.Flags().Changed("entrypoint") {
@@ -101,11 +114,35 @@ func (m *machineFlags) config(cmd *cobra.Command, args []string) (vm.Config, err
 		*s.to = n
 	}
 	var err error
+	if c.Restart, err = parseRestart(m.restart); err != nil {
+		return c, err
+	}
+	if m.remove && c.Restart.Policy != "" {
+		return c, usagef("--rm removes the machine when it ends, --restart boots it again: leave one out")
+	}
 	if c.Env, err = environment(m.envFiles, m.env); err != nil {
 		return c, err
 	}
 	c.Labels, err = parseLabels(m.labels)
 	return c, err
+}
+
+// parseRestart reads a restart policy as docker writes it.
+func parseRestart(text string) (api.Restart, error) {
+	policy, retries, bounded := strings.Cut(text, ":")
+	r := api.Restart{Policy: policy}
+	switch {
+	case text == "" || text == "no":
+		return api.Restart{}, nil
+	case !bounded && (policy == "always" || policy == "unless-stopped" || policy == "on-failure"):
+		return r, nil
+	case bounded && policy == "on-failure":
+		n, err := strconv.Atoi(retries)
+		if r.Retries = n; err == nil && n >= 0 {
+			return r, nil
+		}
+	}
+	return r, usagef("--restart=%s: want no, on-failure[:N], always or unless-stopped", text)
 }
 
 // Bounds of what --env and --env-file may give: the kernel's, MAX_ARG_STRLEN

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/vm"
 	"github.com/spf13/cobra"
 )
@@ -32,43 +32,52 @@ func (a *app) sshCommand() *cobra.Command {
 	f.StringVarP(&user, "user", "u", "root", "user to log in as")
 	f.BoolVar(&config, "config", false, "print the configuration for ssh and go")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		machines, err := a.openMachines(cmd.Context())
+		daemon, err := a.daemon(cmd.Context())
 		if err != nil {
 			return err
 		}
-		rec, err := machines.Find(args[0])
+		m, err := daemon.Inspect(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
-		conn, err := machines.Dial(cmd.Context(), rec) // says at once when the machine does not run
+		if m.State != api.StateRunning { // ssh would not say so
+			return notRunning(m)
+		}
+		options, err := a.sshOptions(m.ID, user)
 		if err != nil {
 			return err
-		}
-		if err := conn.Close(); err != nil {
-			return err
-		}
-		access := machines.Access(rec)
-		self, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("find banger: %w", err)
-		}
-		proxy := quoteWords(self, "--data-root", a.paths.Data, "ssh-proxy", rec.ID)
-		options := [][2]string{
-			{"ProxyCommand", strings.ReplaceAll(proxy, "%", "%%")}, {"User", user},
-			{"IdentityFile", sshQuote(access.Key)}, {"IdentitiesOnly", "yes"}, {"IdentityAgent", "none"},
-			{"UserKnownHostsFile", sshQuote(access.KnownHosts)}, {"GlobalKnownHostsFile", "none"},
-			{"HostKeyAlias", access.HostAlias}, {"StrictHostKeyChecking", "yes"}, {"LogLevel", "ERROR"},
 		}
 		if config {
-			fmt.Fprintf(a.out, "Host %s\n", rec.Config.Name)
+			fmt.Fprintf(a.out, "Host %s\n", m.Name)
 			for _, o := range options {
 				fmt.Fprintf(a.out, "    %s %s\n", o[0], o[1])
 			}
 			return nil
 		}
-		return runSSH(options, rec.Config.Name, args[1:])
+		return runSSH(options, m.Name, args[1:])
 	}
 	return cmd
+}
+
+// sshOptions are what ssh(1) needs to reach a machine. The keys it reads
+// itself: they are files of the user's own.
+func (a *app) sshOptions(id, user string) ([][2]string, error) {
+	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	access := machines.Access(&vm.Record{ID: id})
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find banger: %w", err)
+	}
+	proxy := quoteWords(self, "--data-root", a.paths.Data, "ssh-proxy", id)
+	return [][2]string{
+		{"ProxyCommand", strings.ReplaceAll(proxy, "%", "%%")}, {"User", user},
+		{"IdentityFile", sshQuote(access.Key)}, {"IdentitiesOnly", "yes"}, {"IdentityAgent", "none"},
+		{"UserKnownHostsFile", sshQuote(access.KnownHosts)}, {"GlobalKnownHostsFile", "none"},
+		{"HostKeyAlias", access.HostAlias}, {"StrictHostKeyChecking", "yes"}, {"LogLevel", "ERROR"},
+	}, nil
 }
 
 // runSSH becomes ssh(1).
@@ -104,23 +113,18 @@ func (a *app) sshProxyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "ssh-proxy MACHINE", Hidden: true, Args: exactly("MACHINE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			// It runs for each connection of ssh, scp and rsync, and sweeps nothing.
-			machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+			daemon, err := a.daemon(cmd.Context())
 			if err != nil {
 				return err
 			}
-			rec, err := machines.Find(args[0])
-			if err != nil {
-				return err
-			}
-			conn, err := machines.Dial(cmd.Context(), rec)
+			conn, err := daemon.Agent(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			defer conn.Close() //nolint:errcheck // ssh says itself when a side is done
 			go func() {
 				io.Copy(conn, a.in) //nolint:errcheck // likewise
-				if c, ok := conn.(*net.UnixConn); ok {
+				if c, ok := conn.(interface{ CloseWrite() error }); ok {
 					c.CloseWrite() //nolint:errcheck // so that the machine's side ends too
 				}
 			}()

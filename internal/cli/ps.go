@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/spf13/cobra"
+)
+
+// psFlags say which machines ps shows, and how.
+type psFlags struct {
+	all, latest, full bool
+	last              int
+	filters           []string
+	format            string
+}
+
+func (a *app) psCommand() *cobra.Command {
+	var p psFlags
+	cmd := &cobra.Command{
+		Use: "ps", Short: "List machines", Args: exactly(),
+		Long: "List the machines that run, newest first.",
+		Example: `  banger ps -a --filter label=tier=web
+  banger ps --format 'table {{.Name}}\t{{.Status}}\t{{.Config.Memory}}'
+  banger rm $(banger ps -q --filter exited=0)`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.ps(cmd.Context(), &p) },
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&p.all, "all", "a", false, "also those that do not run")
+	f.BoolVarP(&p.latest, "latest", "l", false, "the newest alone, whether it runs or not")
+	f.IntVarP(&p.last, "last", "n", -1, "so many of the newest, whether they run or not")
+	f.BoolVar(&p.full, "no-trunc", false, "show commands whole")
+	f.StringArrayVarP(&p.filters, "filter", "f", nil, filterHelp)
+	f.StringVar(&p.format, "format", "", formatHelp)
+	return cmd
+}
+
+const filterHelp = "name=, id=, label=KEY[=VALUE], status=, image= or exited=CODE; of several of one key one must fit"
+
+func (a *app) ps(ctx context.Context, p *psFlags) error {
+	f, err := parseFormat(p.format)
+	if err != nil {
+		return err
+	}
+	if p.latest {
+		p.last = 1
+	}
+	daemon, err := a.daemon(ctx)
+	if err != nil {
+		return err
+	}
+	list, err := daemon.List(ctx, api.ListRequest{All: p.all || p.last >= 0 || ofEnded(p.filters), Filters: p.filters})
+	if err != nil {
+		return err
+	}
+	a.noteWarnings(list.Warnings)
+	shown := list.Machines
+	if p.last >= 0 {
+		shown = shown[:min(p.last, len(shown))]
+	}
+	return a.printMachines(machineRows(shown), f, p.full)
+}
+
+// ofEnded reports whether filters ask for machines by how they stand, or
+// ended: then those that do not run are meant too.
+func ofEnded(filters []string) bool {
+	return slices.ContainsFunc(filters, func(f string) bool {
+		return strings.HasPrefix(f, "status=") || strings.HasPrefix(f, "exited=")
+	})
+}
+
+func (a *app) printMachines(rows []machineRow, f *format, full bool) error {
+	switch {
+	case f != nil:
+		return printRows(a.out, f, rows)
+	case a.json:
+		return a.printJSON(rows)
+	case a.quiet:
+		for _, m := range rows {
+			fmt.Fprintln(a.out, m.ID)
+		}
+		return nil
+	}
+	w := newTable(a.out)
+	fmt.Fprintln(w, "ID\tNAME\tIMAGE\tCOMMAND\tCREATED\tSTATUS")
+	for _, m := range rows {
+		command := fmt.Sprintf("%q", strings.Join(m.Command, " "))
+		if !full {
+			const width = 24
+			command = truncated(command, width)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.Name, m.ImageName, command, m.Age(), m.Status())
+	}
+	return w.Flush()
+}
