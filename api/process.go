@@ -38,10 +38,14 @@ type Process struct {
 	ready chan struct{} // closed when the command is being started, or done is
 	done  chan struct{} // closed when the stream has ended
 	exit  *Exit         // valid then; nil for none
+	room  chan struct{} // has a place for each frame of input on its way
 
 	mu  sync.Mutex
 	err error // the first one
 }
+
+// chunk is how many bytes of input go into one frame.
+const chunk = 32 << 10
 
 // A kind says how a stream begins and ends.
 type kind int
@@ -69,7 +73,7 @@ func (c *Client) stream(ctx context.Context, q request, streams Stdio, k kind) (
 	}
 	p := &Process{
 		conn: stream.NewBuffered(a.conn, a.r), kind: k,
-		ready: make(chan struct{}), done: make(chan struct{}),
+		ready: make(chan struct{}), done: make(chan struct{}), room: make(chan struct{}, stream.Window),
 	}
 	if k == command {
 		close(p.ready)
@@ -124,6 +128,12 @@ func (p *Process) take(f stream.Frame, streams Stdio) (last bool, err error) {
 		return false, write(streams.Console, f.Payload)
 	case stream.Event:
 		return false, p.event(f, streams.Event)
+	case stream.Credit:
+		select {
+		case <-p.room:
+		default: // for more than was sent
+		}
+		return false, nil
 	case stream.Exit:
 		p.exit = new(Exit)
 		return true, f.JSON(p.exit)
@@ -186,11 +196,26 @@ func (p *Process) fail(err error) {
 	}
 }
 
-// feed sends the input, whose end is the command's end of file.
+// feed sends the input, whose end is the command's end of file. What goes
+// wrong with the connection Wait says.
 func (p *Process) feed(in io.Reader) {
-	_, err := io.Copy(p.conn.Writer(stream.Stdin), in)
-	if err == nil {
-		p.CloseStdin() //nolint:errcheck // the command has ended, which Wait says
+	buf := make([]byte, chunk)
+	for {
+		n, err := in.Read(buf)
+		if n > 0 {
+			select {
+			case p.room <- struct{}{}:
+			case <-p.done:
+				return
+			}
+			if p.conn.Send(stream.Stdin, buf[:n]) != nil {
+				return
+			}
+		}
+		if err != nil {
+			p.CloseStdin() //nolint:errcheck // see above
+			return
+		}
 	}
 }
 

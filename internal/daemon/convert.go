@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/vmm"
+)
+
+// options returns what a request asks for, but for the image and the kernel.
+func options(r api.CreateRequest) vm.Options {
+	name := r.ImageName
+	if name == "" {
+		name = r.Image
+	}
+	c := r.Config
+	driver := vm.Driver(c.DiskDriver)
+	if driver == "auto" {
+		driver = ""
+	}
+	return vm.Options{
+		ImageName: name, Remove: r.Remove,
+		Config: vm.Config{
+			Name: r.Name, Hostname: c.Hostname, CPUs: c.CPUs, Memory: c.Memory, DiskSize: c.DiskSize, DiskDriver: driver,
+			Model: vmm.Model(c.Model), Init: vm.InitChoice(c.Init), Accel: vmm.Accel(c.Accel), ReadOnly: c.ReadOnly,
+			Entrypoint: c.Entrypoint, Args: c.Args, Env: c.Env, User: c.User, Dir: c.Dir, TTY: c.TTY, Stdin: c.Stdin,
+			Labels: c.Labels, Restart: vm.Restart{Policy: vm.RestartPolicy(c.Restart.Policy), Retries: c.Restart.Retries},
+		},
+	}
+}
+
+// launch returns what a request asks for, but for the kernel.
+func (s *server) launch(r api.StartRequest) vm.Launch {
+	return vm.Launch{Supervisor: s.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
+}
+
+func (s *server) machine(rec *vm.Record) api.Machine {
+	folder := s.Machines.Folder(rec.ID)
+	c := &rec.Config
+	return api.Machine{
+		ID: rec.ID, Name: c.Name, State: api.State(rec.State), Image: string(rec.Image), ImageName: rec.ImageName,
+		Kernel: string(rec.Kernel), Command: append([]string{}, rec.Plan.Words()...), Disk: disk(rec, folder), Remove: rec.Remove,
+		Created: rec.Created, Started: rec.Started, Finished: rec.Finished, ExitCode: rec.ExitCode, Error: rec.Error,
+		Restarts: rec.Restarts, Folder: folder,
+		Config: api.Config{
+			Hostname: c.Hostname, CPUs: c.CPUs, Memory: c.Memory, DiskSize: c.DiskSize, DiskDriver: string(c.DiskDriver),
+			Model: string(c.Model), Init: string(c.Init), Accel: string(c.Accel), ReadOnly: c.ReadOnly,
+			Entrypoint: c.Entrypoint, Args: c.Args, Env: c.Env, User: c.User, Dir: c.Dir, TTY: c.TTY, Stdin: c.Stdin,
+			Labels: c.Labels, Restart: api.Restart{Policy: string(c.Restart.Policy), Retries: c.Restart.Retries},
+		},
+	}
+}
+
+func disk(rec *vm.Record, folder string) api.Disk {
+	d := rec.Disk
+	if d.File == "" {
+		return api.Disk{}
+	}
+	return api.Disk{Driver: string(d.Driver), Path: filepath.Join(folder, d.File), Size: d.Size}
+}
+
+func (s *server) info(records []*vm.Record) api.Info {
+	info := api.Info{
+		API: api.Version, Version: s.Version, PID: os.Getpid(), DataRoot: s.DataRoot, Started: s.started, Machines: len(records),
+	}
+	for _, rec := range records {
+		if runs(rec) {
+			info.Running++
+		}
+	}
+	return info
+}

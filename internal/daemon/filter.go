@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/banger-vm/banger/internal/imagepull"
+	"github.com/banger-vm/banger/internal/vm"
+)
+
+// filters are conditions on machines by their key: of each key one must hold.
+type filters map[string][]func(*vm.Record) bool
+
+// maxFilters bounds those of one request.
+const maxFilters = 100
+
+// parseFilters reads conditions of the form KEY=VALUE.
+func parseFilters(texts []string) (filters, error) {
+	if len(texts) > maxFilters {
+		return nil, invalid("%d filters: want at most %d", len(texts), maxFilters)
+	}
+	out := filters{}
+	for _, text := range texts {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok || value == "" {
+			return nil, invalid("filter %q: want KEY=VALUE", text)
+		}
+		condition, err := parseFilter(key, value)
+		if err != nil {
+			return nil, err
+		}
+		out[key] = append(out[key], condition)
+	}
+	return out, nil
+}
+
+func parseFilter(key, value string) (func(*vm.Record) bool, error) {
+	switch key {
+	case "name":
+		return func(r *vm.Record) bool { return strings.Contains(r.Config.Name, value) }, nil
+	case "id":
+		return func(r *vm.Record) bool { return strings.HasPrefix(r.ID, value) }, nil
+	case "label":
+		return labelFilter(value), nil
+	case "status":
+		return statusFilter(value)
+	case "image":
+		return imageFilter(value), nil
+	case "exited":
+		code, err := strconv.Atoi(value)
+		if err != nil {
+			return nil, invalid("filter exited=%s: want an exit code", value)
+		}
+		return func(r *vm.Record) bool { return r.State == vm.StateExited && r.ExitCode == code }, nil
+	case "until":
+		return untilFilter(value)
+	}
+	return nil, invalid("filter %q: want name, id, label, status, image, exited or until", key)
+}
+
+func labelFilter(value string) func(*vm.Record) bool {
+	key, want, valued := strings.Cut(value, "=")
+	return func(r *vm.Record) bool {
+		got, ok := r.Config.Labels[key]
+		return ok && (!valued || got == want)
+	}
+}
+
+func statusFilter(value string) (func(*vm.Record) bool, error) {
+	known := []vm.State{vm.StateCreating, vm.StateCreated, vm.StateRunning, vm.StateExited}
+	if !slices.Contains(known, vm.State(value)) {
+		return nil, invalid("filter status=%s: want creating, created, running or exited", value)
+	}
+	return func(r *vm.Record) bool { return r.State == vm.State(value) }, nil
+}
+
+// imageFilter takes the name that the user gave, however it is written, or
+// the beginning of the digest.
+func imageFilter(value string) func(*vm.Record) bool {
+	canonical := imagepull.CanonicalName(value)
+	return func(r *vm.Record) bool {
+		if r.ImageName == value || canonical != "" && imagepull.CanonicalName(r.ImageName) == canonical {
+			return true
+		}
+		id := string(r.Image)
+		return strings.HasPrefix(id, value) || strings.HasPrefix(strings.TrimPrefix(id, "sha256:"), value)
+	}
+}
+
+// untilFilter takes machines that were made before a time, or longer ago than
+// a duration.
+func untilFilter(value string) (func(*vm.Record) bool, error) {
+	at, err := time.Parse(time.RFC3339Nano, value)
+	if err != nil {
+		age, err := time.ParseDuration(value)
+		if err != nil || age < 0 {
+			return nil, invalid("filter until=%s: want a time as 2006-01-02T15:04:05Z, or a duration as 24h", value)
+		}
+		at = time.Now().Add(-age)
+	}
+	return func(r *vm.Record) bool { return r.Created.Before(at) }, nil
+}
+
+// match reports whether a machine is one of those wanted.
+func (f filters) match(r *vm.Record) bool {
+	for _, conditions := range f {
+		if !slices.ContainsFunc(conditions, func(holds func(*vm.Record) bool) bool { return holds(r) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// states reports whether machines are chosen by their state.
+func (f filters) states() bool { return len(f["status"])+len(f["exited"]) > 0 }

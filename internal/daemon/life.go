@@ -1,0 +1,308 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/stream"
+	"github.com/banger-vm/banger/internal/vm"
+)
+
+// stopGrace is how long a main command has after its stop signal where the
+// request does not say.
+const stopGrace = 10 * time.Second
+
+// maxGrace bounds what a request may say.
+const maxGrace = 24 * time.Hour
+
+func (s *server) stop(w http.ResponseWriter, r *http.Request) error {
+	grace, err := decodeGrace(w, r)
+	if err != nil {
+		return err
+	}
+	return s.change(w, r, "stop", grace, func(ctx context.Context, rec *vm.Record) error {
+		return s.Machines.Stop(ctx, rec.ID, grace)
+	})
+}
+
+func decodeGrace(w http.ResponseWriter, r *http.Request) (time.Duration, error) {
+	var req api.StopRequest
+	if err := decode(w, r, &req); err != nil {
+		return 0, err
+	}
+	if req.Timeout == nil {
+		return stopGrace, nil
+	}
+	if *req.Timeout < 0 || *req.Timeout > int(maxGrace/time.Second) {
+		return 0, invalid("timeout of %d seconds: want 0 to %d", *req.Timeout, maxGrace/time.Second)
+	}
+	return time.Duration(*req.Timeout) * time.Second, nil
+}
+
+func (s *server) kill(w http.ResponseWriter, r *http.Request) error {
+	var req api.KillRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	return s.change(w, r, "kill", 0, func(ctx context.Context, rec *vm.Record) error {
+		return s.Machines.Kill(ctx, rec.ID, req.Signal)
+	})
+}
+
+func (s *server) wait(w http.ResponseWriter, r *http.Request) error {
+	if err := decode(w, r, &struct{}{}); err != nil {
+		return err
+	}
+	rec, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	exit, err := s.Machines.Wait(r.Context(), rec.ID)
+	if err != nil {
+		return err
+	}
+	return answer(w, exit)
+}
+
+func (s *server) restart(w http.ResponseWriter, r *http.Request) error {
+	grace, err := decodeGrace(w, r)
+	if err != nil {
+		return err
+	}
+	return s.change(w, r, "restart", grace, func(ctx context.Context, rec *vm.Record) error {
+		if err := s.Machines.Stop(ctx, rec.ID, grace); err != nil {
+			return err
+		}
+		supervisor, err := s.Machines.Start(ctx, rec.ID, s.launch(api.StartRequest{}))
+		if err != nil {
+			return err
+		}
+		return s.boot(rec.ID, supervisor)
+	})
+}
+
+// start answers when the machine is ready, or has its client watch and attach.
+func (s *server) start(w http.ResponseWriter, r *http.Request) error {
+	var req api.StartRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	upgraded := wantsStream(r)
+	if (req.Attach || req.Console) && !upgraded {
+		return noStream()
+	}
+	l, err := s.launchWith(req)
+	if err != nil {
+		return err
+	}
+	rec, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	leave, err := s.gate.enter(r.Context(), turn{rec.ID, rec.Config.Name, "start", 0})
+	if err != nil {
+		return err
+	}
+	defer leave()
+	supervisor, err := s.Machines.Start(r.Context(), rec.ID, l)
+	if err != nil {
+		return err
+	}
+	if upgraded {
+		return s.lead(w, supervisor, &follower{id: rec.ID, leave: leave})
+	}
+	if err := s.boot(rec.ID, supervisor); err != nil {
+		return err
+	}
+	if rec, err = s.Machines.Find(rec.ID); err != nil {
+		return err
+	}
+	return answer(w, s.machine(rec))
+}
+
+// run makes a machine and starts it. Of one that does not come up, or whose
+// client goes before it has, nothing is left.
+func (s *server) run(w http.ResponseWriter, r *http.Request) error {
+	var req api.RunRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	if !wantsStream(r) {
+		return noStream()
+	}
+	l, err := s.launchWith(req.Start)
+	if err != nil {
+		return err
+	}
+	l.First = true
+	rec, warnings, err := s.make(r.Context(), req.Create, true)
+	if err != nil {
+		return err
+	}
+	leave, err := s.gate.enter(r.Context(), turn{rec.ID, rec.Config.Name, "run", 0})
+	if err != nil {
+		return errors.Join(err, s.forget(r.Context(), rec.ID))
+	}
+	defer leave()
+	supervisor, err := s.Machines.Start(r.Context(), rec.ID, l)
+	if err != nil {
+		return errors.Join(err, s.forget(r.Context(), rec.ID))
+	}
+	machine := s.machine(rec)
+	first := []api.Event{{Machine: &machine}}
+	for _, text := range warnings {
+		first = append(first, api.Event{Notice: text})
+	}
+	return s.lead(w, supervisor, &follower{id: rec.ID, leave: leave, first: first, only: true})
+}
+
+// forget removes a machine that could not be started, whoever still waits.
+func (s *server) forget(ctx context.Context, id string) error {
+	err := s.Machines.Remove(context.WithoutCancel(ctx), id)
+	if errors.Is(err, vm.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+func (s *server) launchWith(r api.StartRequest) (vm.Launch, error) {
+	l := s.launch(r)
+	if r.Kernel == "" {
+		return l, nil
+	}
+	k, err := s.kernel(r.Kernel)
+	if err == nil {
+		l.Kernel = k.ID
+	}
+	return l, err
+}
+
+// boot waits until a machine that is being started is ready.
+func (s *server) boot(id string, supervisor *stream.Conn) error {
+	defer supervisor.Close() //nolint:errcheck // what it had to say has been read
+	defer s.closing(supervisor)()
+	if err := frames(supervisor, func(stream.Frame) {}); err != nil {
+		return err
+	}
+	s.watcher.watch(id, s.ended)
+	return nil
+}
+
+// frames tells what a supervisor says until the machine is ready. An Error
+// frame is returned, not told.
+func frames(supervisor *stream.Conn, tell func(stream.Frame)) error {
+	for {
+		f, err := supervisor.Next()
+		if err != nil {
+			return &api.Error{Code: api.CodeFailed, Message: "start machine: its supervisor ended; supervisor.log in its folder may say why"}
+		}
+		if f.Kind == stream.Error {
+			e := new(api.Error)
+			if err := f.JSON(e); err != nil {
+				return err
+			}
+			return e
+		}
+		tell(f)
+		if f.Kind == stream.Exit { // it was ready and has ended
+			return nil
+		}
+		var e api.Event
+		if f.Kind != stream.Event {
+			continue
+		}
+		if err := f.JSON(&e); err != nil {
+			return err
+		}
+		if e.Ready {
+			return nil
+		}
+	}
+}
+
+// A follower is a client that watches a start.
+type follower struct {
+	id    string
+	leave func()      // lets other commands change the machine
+	first []api.Event // what it is told before all else
+	only  bool        // the machine is to go with the client, until it is ready
+}
+
+// lead makes the connection of a start a stream, and carries it between the
+// client and the supervisor. Where the client goes before the machine is
+// ready the start goes on, watched to its end.
+func (s *server) lead(w http.ResponseWriter, supervisor *stream.Conn, f *follower) error {
+	client, err := upgrade(w)
+	if err != nil {
+		if f.only {
+			return errors.Join(err, supervisor.Close())
+		}
+		return errors.Join(err, s.boot(f.id, supervisor))
+	}
+	defer client.Close()     //nolint:errcheck // the client has been told everything
+	defer supervisor.Close() //nolint:errcheck // likewise
+	defer s.closing(client, supervisor)()
+	for _, e := range f.first {
+		client.SendJSON(stream.Event, e) //nolint:errcheck // a client that has gone is seen below
+	}
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer client.Close() //nolint:errcheck // ends the watch
+	gone := make(chan struct{})
+	watch.Go(func() {
+		defer close(gone)
+		pass(supervisor, client)
+		if f.only {
+			supervisor.Close() //nolint:errcheck // the machine ends, or is ready and goes on
+		}
+	})
+	if err := frames(supervisor, func(f stream.Frame) { client.Send(f.Kind, f.Payload) }); err != nil { //nolint:errcheck // see above
+		client.SendJSON(stream.Error, wireError(err)) //nolint:errcheck // likewise
+		return err
+	}
+	f.leave()
+	s.watcher.watch(f.id, s.ended)
+	watch.Go(func() {
+		<-gone
+		supervisor.Close() //nolint:errcheck // nobody reads any more
+	})
+	pass(client, supervisor)
+	return nil
+}
+
+// pass sends the frames of one connection to another until either ends.
+func pass(to, from *stream.Conn) {
+	for {
+		f, err := from.Next()
+		if err != nil {
+			return
+		}
+		if err := to.Send(f.Kind, f.Payload); err != nil {
+			return
+		}
+	}
+}
+
+// closing closes connections when the daemon ends before stop is called.
+func (s *server) closing(conns ...io.Closer) (stop func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		select {
+		case <-s.ended:
+			for _, c := range conns {
+				c.Close() //nolint:errcheck // cut off
+			}
+		case <-done:
+		}
+	}()
+	return func() {
+		close(done)
+		<-stopped
+	}
+}

@@ -1,0 +1,181 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/imagepull"
+	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/vm"
+)
+
+func (s *server) list(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "all", "filter")
+	if err != nil {
+		return err
+	}
+	all, err := flag(q, "all")
+	if err != nil {
+		return err
+	}
+	want, err := parseFilters(q["filter"])
+	if err != nil {
+		return err
+	}
+	records, damaged, err := s.Machines.Machines()
+	if err != nil {
+		return err
+	}
+	list := api.List{Machines: []api.Machine{}}
+	for _, rec := range records {
+		if (all || want.states() || runs(rec)) && want.match(rec) {
+			list.Machines = append(list.Machines, s.machine(rec))
+		}
+	}
+	for _, d := range damaged {
+		list.Warnings = append(list.Warnings, d.Error())
+	}
+	return answer(w, list)
+}
+
+func (s *server) inspect(w http.ResponseWriter, r *http.Request) error {
+	rec, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	return answer(w, s.machine(rec))
+}
+
+func (s *server) find(r *http.Request) (*vm.Record, error) {
+	return s.Machines.Find(r.PathValue("ref"))
+}
+
+func (s *server) create(w http.ResponseWriter, r *http.Request) error {
+	var req api.CreateRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	rec, warnings, err := s.make(r.Context(), req, false)
+	if err != nil {
+		return err
+	}
+	encode(w, http.StatusCreated, api.Created{Machine: s.machine(rec), Warnings: warnings})
+	return nil
+}
+
+// make makes a machine. first says that it is to be started at once.
+func (s *server) make(ctx context.Context, r api.CreateRequest, first bool) (*vm.Record, []string, error) {
+	img, err := s.image(r.Image)
+	if err != nil {
+		return nil, nil, err
+	}
+	kernel, err := s.kernel(r.Kernel)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := options(r)
+	o.Image, o.DiskPath = img, s.Images.DiskPath(img)
+	complete(&o, kernel.ID, first)
+	return s.Machines.Create(ctx, o)
+}
+
+func (s *server) image(ref string) (*store.Image, error) {
+	img, err := s.Images.Find(ref, imagepull.CanonicalName(ref))
+	if errors.Is(err, store.ErrNotFound) || err == nil && !s.Images.HasDisk(img) {
+		return nil, &api.Error{Code: api.CodeNoImage, Message: "image " + ref + ": not on this host"}
+	}
+	return img, err
+}
+
+func (s *server) kernel(ref string) (*kernelcat.Kernel, error) {
+	if ref == "" {
+		ref = kernelcat.DefaultName
+	}
+	k, err := s.Kernels.Find(ref)
+	if errors.Is(err, kernelcat.ErrNotFound) {
+		return nil, &api.Error{Code: api.CodeNoKernel, Message: "kernel " + ref + ": not on this host"}
+	}
+	return k, err
+}
+
+func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "force")
+	if err != nil {
+		return err
+	}
+	force, err := flag(q, "force")
+	if err != nil {
+		return err
+	}
+	return s.change(w, r, "rm", 0, func(ctx context.Context, rec *vm.Record) error {
+		if force {
+			if err := s.Machines.Kill(ctx, rec.ID, ""); err != nil && !gone(err) {
+				return err
+			}
+		}
+		err := s.Machines.Remove(ctx, rec.ID)
+		if force && errors.Is(err, vm.ErrNotFound) {
+			return nil // it was to go with its end
+		}
+		return err
+	})
+}
+
+// gone reports whether err says that a machine has ended already.
+func gone(err error) bool { return errors.Is(err, vm.ErrNotRunning) || errors.Is(err, vm.ErrNotFound) }
+
+func (s *server) rename(w http.ResponseWriter, r *http.Request) error {
+	var req api.RenameRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	return s.change(w, r, "rename", 0, func(ctx context.Context, rec *vm.Record) error {
+		return s.Machines.Rename(ctx, rec.ID, req.Name)
+	})
+}
+
+func (s *server) prune(w http.ResponseWriter, r *http.Request) error {
+	var req api.PruneRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	want, err := parseFilters(req.Filters)
+	if err != nil {
+		return err
+	}
+	ids, freed, err := s.Machines.Prune(r.Context(), func(rec *vm.Record) bool { return !want.match(rec) })
+	if err != nil {
+		return err
+	}
+	if ids == nil {
+		ids = []string{}
+	}
+	return answer(w, api.Pruned{Machines: ids, Freed: freed})
+}
+
+// change runs do, which changes a machine, while no other command does.
+func (s *server) change(w http.ResponseWriter, r *http.Request, operation string, grace time.Duration,
+	do func(context.Context, *vm.Record) error,
+) error {
+	rec, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	leave, err := s.gate.enter(r.Context(), turn{rec.ID, rec.Config.Name, operation, grace})
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := do(r.Context(), rec); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// runs reports whether a machine has a supervisor, as far as its record says.
+func runs(rec *vm.Record) bool { return rec.State == vm.StateRunning }

@@ -1,0 +1,224 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+)
+
+// A server is the daemon's handler.
+type server struct {
+	Config
+	mux     *http.ServeMux
+	gate    *gate
+	watcher *watcher
+	idle    *idleClock
+	started time.Time
+	settled chan struct{} // closed when the machines have been reconciled
+	ended   chan struct{} // closed when the daemon is to end; its streams do
+	asked   func()        // ends the daemon; may be called more than once
+	open    sync.WaitGroup
+}
+
+func newServer(c Config) *server {
+	asked := make(chan struct{})
+	s := &server{
+		Config: c, mux: http.NewServeMux(), gate: newGate(patience), watcher: newWatcher(c.Machines, c.Log),
+		idle: newIdleClock(c.Idle), started: time.Now().UTC(), settled: make(chan struct{}), ended: asked,
+		asked: sync.OnceFunc(func() { close(asked) }),
+	}
+	for _, r := range s.routes() {
+		s.mux.HandleFunc(r.pattern, func(w http.ResponseWriter, q *http.Request) { s.serve(r, w, q) })
+	}
+	return s
+}
+
+// A route is one request that the daemon knows.
+type route struct {
+	pattern string // as http.ServeMux has them
+	handle  func(http.ResponseWriter, *http.Request) error
+	// early requests are answered whichever protocol their sender speaks, and
+	// before the machines have been reconciled: they are how a client finds
+	// out what it talks to.
+	early bool
+}
+
+func (s *server) routes() []route {
+	return []route{
+		{"GET /v1/version", s.version, true},
+		{"GET /v1/openapi.json", s.openAPI, true},
+		{"POST /v1/shutdown", s.shutdown, true},
+		{"GET /v1/machines", s.list, false},
+		{"POST /v1/machines", s.create, false},
+		{"GET /v1/machines/{ref}", s.inspect, false},
+		{"DELETE /v1/machines/{ref}", s.remove, false},
+		{"POST /v1/machines/{ref}/start", s.start, false},
+		{"POST /v1/machines/{ref}/stop", s.stop, false},
+		{"POST /v1/machines/{ref}/kill", s.kill, false},
+		{"POST /v1/machines/{ref}/restart", s.restart, false},
+		{"POST /v1/machines/{ref}/rename", s.rename, false},
+		{"POST /v1/machines/{ref}/wait", s.wait, false},
+		{"GET /v1/machines/{ref}/stats", s.stats, false},
+		{"GET /v1/machines/{ref}/logs", s.logs, false},
+		{"POST /v1/machines/{ref}/exec", s.exec, false},
+		{"POST /v1/machines/{ref}/attach", s.attach, false},
+		{"POST /v1/machines/{ref}/archive", s.archive, false},
+		{"POST /v1/machines/{ref}/agent", s.agent, false},
+		{"POST /v1/run", s.run, false},
+		{"POST /v1/prune", s.prune, false},
+	}
+}
+
+// ServeHTTP answers requests that have no route itself, so that their errors
+// too are those of package api.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.open.Add(1)
+	defer s.open.Done()
+	s.idle.begin()
+	defer s.idle.end()
+	w.Header().Set(api.HeaderAPI, strconv.Itoa(api.Version))
+	w.Header().Set(api.HeaderVersion, s.Version)
+	if _, pattern := s.mux.Handler(r); pattern != "" {
+		s.mux.ServeHTTP(w, r)
+		return
+	}
+	if allowed := s.allowed(r); len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		encode(w, http.StatusMethodNotAllowed, invalid("%s: this route takes %s", r.Method, strings.Join(allowed, " or ")))
+		return
+	}
+	encode(w, http.StatusNotFound, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s: no such route", r.URL.Path)})
+}
+
+// allowed returns the methods that the path of r has a route for.
+func (s *server) allowed(r *http.Request) (methods []string) {
+	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPost} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := s.mux.Handler(other); pattern != "" {
+			methods = append(methods, method)
+		}
+	}
+	return methods
+}
+
+// serve answers one request.
+func (s *server) serve(route route, w http.ResponseWriter, r *http.Request) {
+	rec := &recorder{ResponseWriter: w}
+	begin := time.Now()
+	var err error
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.Log.Error("panic", "route", route.pattern, "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			err = &api.Error{Code: api.CodeInternal, Message: "the daemon has a fault; its log says more"}
+		}
+		s.finish(route, rec, r, err, time.Since(begin))
+	}()
+	if err = s.admit(route, r); err == nil {
+		err = route.handle(rec, r)
+	}
+}
+
+// admit refuses a sender of another protocol, and has the others wait until
+// the machines are as the host shows.
+func (s *server) admit(route route, r *http.Request) error {
+	if route.early {
+		return nil
+	}
+	if v := r.Header.Get(api.HeaderAPI); v != "" && v != strconv.Itoa(api.Version) {
+		return &api.Error{Code: api.CodeVersion, Message: fmt.Sprintf(
+			"version %q of the protocol: the daemon (banger %s) speaks version %d", v, s.Version, api.Version)}
+	}
+	select {
+	case <-s.settled:
+		return nil
+	case <-r.Context().Done():
+		return r.Context().Err()
+	}
+}
+
+// finish answers a request that failed, and logs what was asked.
+func (s *server) finish(route route, w *recorder, r *http.Request, err error, took time.Duration) {
+	level := slog.LevelInfo
+	if r.Method == http.MethodGet {
+		level = slog.LevelDebug
+	}
+	attrs := []slog.Attr{slog.String("route", route.pattern), slog.Duration("took", took.Round(time.Microsecond))}
+	if ref := r.PathValue("ref"); ref != "" {
+		attrs = append(attrs, slog.String("machine", ref))
+	}
+	if by := r.UserAgent(); by != "" {
+		attrs = append(attrs, slog.String("by", by))
+	}
+	if err != nil {
+		level = slog.LevelWarn
+		attrs = append(attrs, slog.String("error", err.Error()))
+		if w.status == 0 {
+			e := s.explain(r, err)
+			encode(w, e.Code.Status(), e)
+		}
+	}
+	s.Log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", append(attrs, slog.Int("status", w.status))...)
+}
+
+// explain turns an error into the one that is answered.
+func (s *server) explain(r *http.Request, err error) *api.Error {
+	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+		return &api.Error{Code: api.CodeFailed, Message: "the daemon is about to end"}
+	}
+	return wireError(err)
+}
+
+// A recorder notes how a request was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int // 0: not yet
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap is how http.ResponseController reaches the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (s *server) version(w http.ResponseWriter, _ *http.Request) error {
+	records, _, err := s.Machines.Machines()
+	if err != nil {
+		return err
+	}
+	return answer(w, s.info(records))
+}
+
+func (s *server) openAPI(w http.ResponseWriter, _ *http.Request) error {
+	return answer(w, json.RawMessage(api.OpenAPI()))
+}
+
+func (s *server) shutdown(w http.ResponseWriter, r *http.Request) error {
+	if err := decode(w, r, &struct{}{}); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusAccepted)
+	s.asked()
+	return nil
+}
