@@ -54,10 +54,33 @@ func (a *app) rootCommand() *cobra.Command {
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print only the result")
 	f.StringVar(&a.progress, "progress", "auto", "show progress as auto, plain, json or none")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "show progress as lines with the seconds that have passed")
-	root.AddCommand(a.convertCommand(), a.imageCommand(), a.kernelCommand(), a.verifyCommand(), a.versionCommand(),
-		a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
-		a.rmCommand(), a.renameCommand(), a.waitCommand(), a.pruneCommand(), a.psCommand(), a.inspectCommand(), a.statsCommand(),
-		a.logsCommand(), a.attachCommand(), a.execCommand(), a.sshCommand(), a.sshProxyCommand())
+	root.AddCommand(
+		a.convertCommand(),
+		a.imageCommand(),
+		a.kernelCommand(),
+		a.verifyCommand(),
+		a.runCommand(),
+		a.createCommand(),
+		a.startCommand(),
+		a.stopCommand(),
+		a.killCommand(),
+		a.restartCommand(),
+		a.rmCommand(),
+		a.renameCommand(),
+		a.waitCommand(),
+		a.pruneCommand(),
+		a.psCommand(),
+		a.inspectCommand(),
+		a.statsCommand(),
+		a.logsCommand(),
+		a.attachCommand(),
+		a.execCommand(),
+		a.sshCommand(),
+		a.sshProxyCommand(),
+		a.daemonCommand(),
+		a.superviseCommand(),
+		a.versionCommand(),
+	)
 	return root
 }
 

@@ -59,7 +59,7 @@ type records interface {
 	Rename(ctx context.Context, id, name string) error
 	Remove(ctx context.Context, id string) error
 	Prune(ctx context.Context, keep func(*vm.Record) bool) (ids []string, freed int64, err error)
-	Reconcile(ctx context.Context) (report, error)
+	Reconcile(ctx context.Context) (vm.Report, error)
 	Settle(ctx context.Context, id string) error
 	Folder(id string) string
 	Runtime() string

@@ -171,11 +171,11 @@ func (f *fake) Prune(_ context.Context, keep func(*vm.Record) bool) (ids []strin
 	return ids, 7, nil
 }
 
-func (f *fake) Reconcile(ctx context.Context) (report, error) {
+func (f *fake) Reconcile(ctx context.Context) (vm.Report, error) {
 	if f.reconcile != nil {
-		return report{}, f.reconcile(ctx)
+		return vm.Report{}, f.reconcile(ctx)
 	}
-	return report{}, nil
+	return vm.Report{}, nil
 }
 
 func (f *fake) Settle(_ context.Context, id string) error {

@@ -262,7 +262,7 @@ func (s *server) lead(w http.ResponseWriter, supervisor *stream.Conn, f *followe
 		}
 	})
 	if err := frames(supervisor, func(f stream.Frame) { client.Send(f.Kind, f.Payload) }); err != nil { //nolint:errcheck // see above
-		client.SendJSON(stream.Error, wireError(err)) //nolint:errcheck // likewise
+		client.SendJSON(stream.Error, vm.WireError(err)) //nolint:errcheck // likewise
 		return err
 	}
 	f.leave()

@@ -79,7 +79,7 @@ func (s *server) make(ctx context.Context, r api.CreateRequest, first bool) (*vm
 	}
 	o := options(r)
 	o.Image, o.DiskPath = img, s.Images.DiskPath(img)
-	complete(&o, kernel.ID, first)
+	o.Kernel, o.First = kernel.ID, first
 	return s.Machines.Create(ctx, o)
 }
 

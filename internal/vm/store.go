@@ -356,3 +356,6 @@ func (s *Store) WaitEnd(ctx context.Context, rec *Record, grace time.Duration) e
 	}
 	return nil
 }
+
+// Folder is where a machine's disk and logs are.
+func (s *Store) Folder(id string) string { return s.dataDir(id) }
