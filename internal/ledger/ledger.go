@@ -236,21 +236,23 @@ func (l *Ledger) Note(entries ...Entry) error {
 	return nil
 }
 
-// Identify replaces an entry by one that says more of the same resource.
-func (l *Ledger) Identify(e Entry) error {
+// Identify replaces entries by such as say more of the same resources.
+func (l *Ledger) Identify(entries ...Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	after := slices.Clone(l.body.Entries)
-	i := slices.IndexFunc(after, func(o Entry) bool { return e.same(&o) })
-	if i < 0 {
-		return fmt.Errorf("identify %s: it was not noted", &e)
+	for _, e := range entries {
+		i := slices.IndexFunc(after, func(o Entry) bool { return e.same(&o) })
+		if i < 0 {
+			return fmt.Errorf("identify %s: it was not noted", &e)
+		}
+		if err := e.check(l.body.Machine); err != nil {
+			return fmt.Errorf("identify resource: %w", err)
+		}
+		after[i] = e
 	}
-	if err := e.check(l.body.Machine); err != nil {
-		return fmt.Errorf("identify resource: %w", err)
-	}
-	after[i] = e
 	if err := l.write(after); err != nil {
-		return fmt.Errorf("identify %s: %w", &e, err)
+		return fmt.Errorf("identify %s: %w", names(entries), err)
 	}
 	return nil
 }

@@ -158,6 +158,31 @@ func TestNoteRefuses(t *testing.T) {
 	}
 }
 
+// TestIdentifySeveral: all of them or none, in one write.
+func TestIdentifySeveral(t *testing.T) {
+	one, two := entry(Disk, "/one"), entry(Disk, "/two")
+	l, dir, _ := newLedger(t, one, two)
+	generation := l.body.Generation
+	one.File.Ino, two.File.Ino = 1, 2
+	if err := l.Identify(two, one); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := Read(dir, testID, nil); err != nil || !slices.Equal(got, []Entry{one, two}) {
+		t.Errorf("identified: %v, %v", got, err)
+	}
+	if writes := l.body.Generation - generation; writes != 1 {
+		t.Errorf("%d writes", writes)
+	}
+	changed := one
+	changed.File.Ino = 3
+	if err := l.Identify(changed, entry(Tap, "never noted")); err == nil {
+		t.Error("identified what was not noted")
+	}
+	if got := l.Entries(); !slices.Equal(got, []Entry{one, two}) {
+		t.Errorf("after a refusal: %v", got)
+	}
+}
+
 func TestFailedWriteKeepsTheLongerList(t *testing.T) {
 	held, next := entry(Tap, "bgr"), entry(Loop, "disk")
 	full := errors.New("disk full")

@@ -133,7 +133,7 @@ func makeSnapshot(ctx context.Context, m Maker, w world, origin string) error {
 		return err
 	}
 	defer loop.Close()
-	_, err = m.Device(ctx, "root", SnapshotTarget(origin, loop.Name(), sectors))
+	_, err = m.Device(ctx, "root", DeviceOptions{}, SnapshotTarget(origin, loop.Name(), sectors))
 	return err
 }
 

@@ -32,7 +32,7 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cow.Close()
-	path, err := m.Device(t.Context(), "root", SnapshotTarget(origin.Name(), cow.Name(), size/SectorSize))
+	path, err := m.Device(t.Context(), "root", DeviceOptions{}, SnapshotTarget(origin.Name(), cow.Name(), size/SectorSize))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestSnapshot(t *testing.T) {
 	stranger.Owner = ledger.Owner(w.id + "-ffffffff")
 	spared(t, stranger, func() string { return run(t, "dmsetup", "info", e.Name) })
 	// A second one of the name is refused, and the first stays.
-	if _, err := (Maker{m.Ledger, stranger.Owner}).Device(t.Context(), "other", Target{Length: 8, Type: "none"}); !errors.Is(err, unix.EINVAL) {
+	if _, err := (Maker{m.Ledger, stranger.Owner}).Device(t.Context(), "other", DeviceOptions{}, Target{Length: 8, Type: "none"}); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("a target that is none: %v", err)
 	}
 	short, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -23,6 +23,7 @@ func openMapper() (mapper, error) {
 // it is made.
 type dmRequest struct {
 	name, uuid string
+	flags      uint32
 	targets    []Target
 }
 
@@ -49,6 +50,7 @@ func (m mapper) call(command uint, r dmRequest) (unix.DmIoctl, []byte, error) {
 	h.Version = [3]uint32{4, 0, 0}
 	h.Data_size = uint32(len(buf))
 	h.Data_start = uint32(dmHeaderSize)
+	h.Flags = r.flags
 	h.Target_count = uint32(len(r.targets))
 	if len(r.name) >= len(h.Name) || len(r.uuid) >= len(h.Uuid) {
 		return unix.DmIoctl{}, nil, fmt.Errorf("dm device %s: name is too long", r.name)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,35 +22,54 @@ type Maker struct {
 // make notes e, calls do, which makes the resource and completes e, and
 // enters what e has become.
 func (m Maker) make(ctx context.Context, e ledger.Entry, do func(e *ledger.Entry) error) error {
-	e.Owner = m.Owner
+	return m.makeAll(ctx, []ledger.Entry{e}, func(entries []ledger.Entry) error { return do(&entries[0]) })
+}
+
+// makeAll is make for several at once: the ledger is written as often as for
+// one. What do has made of them before an error goes with the rest.
+func (m Maker) makeAll(ctx context.Context, entries []ledger.Entry, do func(entries []ledger.Entry) error) error {
 	boot, err := bootID()
 	if err != nil {
-		return fmt.Errorf("make %s: %w", &e, err)
+		return fmt.Errorf("make %s: %w", &entries[0], err)
 	}
-	e.Boot = boot
-	err = m.Ledger.Note(e)
+	for i := range entries {
+		entries[i].Owner, entries[i].Boot = m.Owner, boot
+	}
+	err = m.Ledger.Note(entries...)
 	if errors.Is(err, ledger.ErrRefused) {
 		return err // what is entered by this name is alive
 	}
 	if err != nil {
-		return errors.Join(err, m.Ledger.Strike(e)) // one copy may have it
+		return errors.Join(err, m.Ledger.Strike(entries...)) // one copy may have it
 	}
-	noted := e
-	if err = do(&e); err == nil {
-		err = m.Ledger.Identify(e)
+	first := entries[0].String()
+	if err = do(entries); err == nil {
+		err = m.Ledger.Identify(entries...)
 	} else {
-		err = fmt.Errorf("make %s: %w", &noted, err)
+		err = fmt.Errorf("make %s: %w", first, err)
 	}
 	if err == nil {
 		return nil
 	}
+	return errors.Join(err, m.undo(ctx, entries))
+}
+
+// undo removes what may have been made, the latest first, and strikes what is
+// gone.
+func (m Maker) undo(ctx context.Context, entries []ledger.Entry) error {
 	// The caller's ctx may be what ended it.
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	if removeErr := Remove(limited, e); removeErr != nil {
-		return errors.Join(err, fmt.Errorf("remove %s: %w", &e, removeErr))
+	var gone []ledger.Entry
+	var errs []error
+	for _, e := range slices.Backward(entries) {
+		if err := Remove(limited, e); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s: %w", &e, err))
+			continue
+		}
+		gone = append(gone, e)
 	}
-	return errors.Join(err, m.Ledger.Strike(e))
+	return errors.Join(append(errs, m.Ledger.Strike(gone...))...)
 }
 
 // Process starts a process by start, which is to add mark to its environment
@@ -75,24 +95,51 @@ func (m Maker) Process(ctx context.Context, name string, start func(mark string)
 // File makes a socket, a disk or a folder by create, which must not replace
 // what is there. A folder of the machine's ID must be in path, or be it.
 func (m Maker) File(ctx context.Context, kind ledger.Kind, path string, create func() error) error {
-	e := ledger.Entry{Kind: kind, Name: path, Path: path}
-	if err := checkPath(path, m.Owner.ID()); err != nil {
-		return fmt.Errorf("make %s: %w", &e, err)
+	return m.Files(ctx, kind, []string{path}, create)
+}
+
+// Files is File for several of one kind that create makes together, all of
+// them: the ledger is written as often as for one.
+func (m Maker) Files(ctx context.Context, kind ledger.Kind, paths []string, create func() error) error {
+	if len(paths) == 0 {
+		return fmt.Errorf("make %s: no path", kind)
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-		if err == nil {
-			err = os.ErrExist
+	entries := make([]ledger.Entry, len(paths))
+	for i, path := range paths {
+		entries[i] = ledger.Entry{Kind: kind, Name: path, Path: path}
+		if err := m.checkFree(path); err != nil {
+			return fmt.Errorf("make %s: %w", &entries[i], err)
 		}
-		return fmt.Errorf("make %s: %w", &e, err)
 	}
-	return m.make(ctx, e, func(e *ledger.Entry) error {
+	return m.makeAll(ctx, entries, func(entries []ledger.Entry) error {
 		if err := create(); err != nil {
 			return err
 		}
-		id, _, err := fileID(path)
-		e.File = id
-		return err
+		for i := range entries {
+			id, _, err := fileID(entries[i].Path)
+			if err != nil {
+				return err
+			}
+			entries[i].File = id
+		}
+		return nil
 	})
+}
+
+// checkFree refuses a path at which there is something, or that is not in the
+// machine's folders.
+func (m Maker) checkFree(path string) error {
+	if err := checkPath(path, m.Owner.ID()); err != nil {
+		return err
+	}
+	_, err := os.Lstat(path)
+	if err == nil {
+		return os.ErrExist
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // patience is how long the kernel, or whoever briefly opened a device, may

@@ -82,6 +82,21 @@ func TestEncodeTargets(t *testing.T) {
 	}
 }
 
+// TestSnapshotSpace counts chunks: a header, then areas of one that lists and
+// the 256 that it lists. The kernel wants one more than it needs.
+func TestSnapshotSpace(t *testing.T) {
+	const chunk = 4096
+	for _, row := range []struct{ size, need int64 }{
+		{0, 1}, {1, 1 + 1 + 1}, {255 * chunk, 1 + 1 + 255}, {256 * chunk, 1 + 1 + 256},
+		{257 * chunk, 1 + 2 + 257}, {1 << 30, 1 + 1024 + 1024*256},
+	} {
+		got := SnapshotSpace(row.size)
+		if got <= row.need*chunk || got > (row.need+3)*chunk || got%SectorSize != 0 {
+			t.Errorf("a snapshot of %d bytes has %d, want more than %d and not many", row.size, got, row.need*chunk)
+		}
+	}
+}
+
 func FuzzCutMark(f *testing.F) {
 	good := loopMark("0123456789ab-01234567", "disk-1")
 	if o, name, ok := cutMark(good, loopPrefix); !ok || name != "disk-1" || o != "0123456789ab-01234567" {
