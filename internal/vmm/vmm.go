@@ -76,6 +76,7 @@ type Disk struct {
 	Format   Format
 	Backing  string // of a QCOW2 overlay: the raw file under it, opened read-only
 	ReadOnly bool
+	Device   bool // Path is a block device of the host's, not a file
 }
 
 // ErrMissing says that the monitor's program is not installed.

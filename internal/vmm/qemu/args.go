@@ -68,6 +68,8 @@ func checkDisk(d vmm.Disk) error {
 		return fmt.Errorf("disk %s: format %q: want %s or %s", d.Serial, d.Format, vmm.Raw, vmm.QCOW2)
 	case d.Format == vmm.Raw && d.Backing != "":
 		return fmt.Errorf("disk %s: a raw disk has no backing file", d.Serial)
+	case d.Format == vmm.QCOW2 && d.Device:
+		return fmt.Errorf("disk %s: format %s on a device", d.Serial, d.Format)
 	}
 	return nil
 }
@@ -148,6 +150,12 @@ type blockNode struct {
 	Discard  string          `json:"discard,omitempty"`
 }
 
+// The block drivers of what has a descriptor: each refuses the other's.
+const (
+	fileDriver   = "file"
+	deviceDriver = "host_device"
+)
+
 // diskArgs gives every disk its file descriptors and its block nodes. QEMU
 // locks the files as it does by default: a second writer is refused.
 func diskArgs(cfg *vmm.Config) ([]string, error) {
@@ -158,7 +166,7 @@ func diskArgs(cfg *vmm.Config) ([]string, error) {
 		if !readOnly {
 			more.Discard = "unmap"
 		}
-		if driver == "file" {
+		if driver == fileDriver || driver == deviceDriver {
 			args = append(args, "-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd))
 			more.Filename = fmt.Sprintf("/dev/fdset/%d", fd)
 			fd++
@@ -170,12 +178,16 @@ func diskArgs(cfg *vmm.Config) ([]string, error) {
 	for i, d := range cfg.Disks {
 		top := fmt.Sprintf("disk%d", i)
 		backing := json.RawMessage("null") // none, also where the file's header names one
-		if err := node("file", top+"-file", d.ReadOnly, blockNode{}); err != nil {
+		driver := fileDriver
+		if d.Device {
+			driver = deviceDriver
+		}
+		if err := node(driver, top+"-file", d.ReadOnly, blockNode{}); err != nil {
 			return nil, err
 		}
 		if d.Backing != "" {
 			base := top + "-base"
-			if err := node("file", base+"-file", true, blockNode{}); err != nil {
+			if err := node(fileDriver, base+"-file", true, blockNode{}); err != nil {
 				return nil, err
 			}
 			if err := node("raw", base, true, blockNode{File: base + "-file"}); err != nil {

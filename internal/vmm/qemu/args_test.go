@@ -21,9 +21,10 @@ func config(model vmm.Model, accel vmm.Accel, disks ...vmm.Disk) vmm.Config {
 }
 
 var (
-	rawDisk   = vmm.Disk{Serial: "banger-root", Path: "/d,\"1", Format: vmm.Raw}
-	qcow2Disk = vmm.Disk{Serial: "banger-root", Path: "/d/o", Format: vmm.QCOW2, Backing: "/d/b"}
-	readOnly  = vmm.Disk{Serial: "banger-modules", Path: "/d/m", Format: vmm.Raw, ReadOnly: true}
+	rawDisk    = vmm.Disk{Serial: "banger-root", Path: "/d,\"1", Format: vmm.Raw}
+	qcow2Disk  = vmm.Disk{Serial: "banger-root", Path: "/d/o", Format: vmm.QCOW2, Backing: "/d/b"}
+	hostDevice = vmm.Disk{Serial: "banger-root", Path: "/dev/dm-0", Format: vmm.Raw, Device: true}
+	readOnly   = vmm.Disk{Serial: "banger-modules", Path: "/d/m", Format: vmm.Raw, ReadOnly: true}
 )
 
 // TestArguments pins the command lines. They are to be read, when they
@@ -35,7 +36,7 @@ func TestArguments(t *testing.T) {
 			for _, d := range []struct {
 				name  string
 				disks []vmm.Disk
-			}{{"raw", []vmm.Disk{rawDisk}}, {"qcow2", []vmm.Disk{qcow2Disk, readOnly}}, {"readonly", []vmm.Disk{readOnly}}} {
+			}{{"raw", []vmm.Disk{rawDisk}}, {"qcow2", []vmm.Disk{qcow2Disk, readOnly}}, {"readonly", []vmm.Disk{readOnly}}, {"device", []vmm.Disk{hostDevice}}} {
 				name := strings.Join([]string{string(model), string(accel), d.name}, "-")
 				t.Run(name, func(t *testing.T) {
 					cfg := config(model, accel, d.disks...)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"strconv"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/vmm"
 )
 
 // hostTSC is the speed of the host's time stamp counter in kHz, or 0 where
@@ -166,13 +169,38 @@ func openBoot(path string, others bool) (*os.File, error) {
 	return memory, nil
 }
 
-// openDisk opens a disk's file as QEMU is to use it.
-func openDisk(path string, readOnly bool) (*os.File, error) {
+// openDisk opens a disk's file or device as QEMU is to use it.
+func openDisk(d vmm.Disk) (*os.File, error) {
 	flags := os.O_RDWR
-	if readOnly {
+	if d.ReadOnly {
 		flags = os.O_RDONLY
 	}
-	return os.OpenFile(path, flags, 0)
+	want := "a regular file"
+	if d.Device {
+		// Nobody else can mount it or put a device on it meanwhile (open(2)).
+		flags |= os.O_EXCL
+		want = "a block device"
+	}
+	f, err := os.OpenFile(d.Path, flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().Type() != diskType(d) {
+		err = &os.PathError{Op: "open", Path: d.Path, Err: errors.New("not " + want)}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func diskType(d vmm.Disk) fs.FileMode {
+	if d.Device {
+		return fs.ModeDevice
+	}
+	return 0
 }
 
 // startTime is field 22 of /proc/PID/stat, in clock ticks since the host's

@@ -163,13 +163,13 @@ func openFiles(ctx context.Context, cfg *vmm.Config, others bool) (*files, error
 		}
 	}
 	for _, d := range cfg.Disks {
-		if err := f.add(openDisk(d.Path, d.ReadOnly)); err != nil {
+		if err := f.add(openDisk(d)); err != nil {
 			return f, err
 		}
 		if d.Backing == "" {
 			continue
 		}
-		if err := f.add(openDisk(d.Backing, true)); err != nil {
+		if err := f.add(openDisk(vmm.Disk{Path: d.Backing, ReadOnly: true})); err != nil {
 			return f, err
 		}
 	}
