@@ -36,6 +36,7 @@ const (
 	CodeVersion     ErrorCode = "version"      // of the protocol, or of a record: 426
 	CodeTooMany     ErrorCode = "too_many"     // connections, or machines: 429
 	CodeMissing     ErrorCode = "missing"      // a program of the host is: 501
+	CodeDriver      ErrorCode = "driver"       // the disk driver asked for does not work on this host: 501
 	CodeNoSpace     ErrorCode = "no_space"     // on the host: 507
 	CodeFailed      ErrorCode = "failed"       // else; of a machine that did not come up: 502
 	CodeInternal    ErrorCode = "internal"     // a fault of the daemon's own: 500
@@ -54,7 +55,7 @@ func (c ErrorCode) Status() int {
 		return http.StatusUpgradeRequired
 	case CodeTooMany:
 		return http.StatusTooManyRequests
-	case CodeMissing:
+	case CodeMissing, CodeDriver:
 		return http.StatusNotImplemented
 	case CodeNoSpace:
 		return http.StatusInsufficientStorage

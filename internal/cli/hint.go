@@ -88,6 +88,8 @@ func daemonHint(code api.ErrorCode) string {
 		return "banger ps shows what runs; banger prune removes what does not"
 	case api.CodeMissing:
 		return "install it: apt install qemu-system-x86 qemu-utils"
+	case api.CodeDriver:
+		return "--disk-driver=auto takes one that works; banger doctor shows which do"
 	case api.CodeNoSpace:
 		return "free some space: banger prune and banger image prune remove what is not needed"
 	case api.CodeInvalid, api.CodeNoCommand, api.CodeNotBootable, api.CodeVersion, api.CodeFailed, api.CodeInternal:

@@ -43,6 +43,7 @@ func TestHints(t *testing.T) {
 		{&api.Error{Code: api.CodeNoKernel}, "banger kernel"},
 		{&api.Error{Code: api.CodeNoImage}, "banger image"},
 		{&api.Error{Code: api.CodeMissing}, "apt install qemu-system-x86"},
+		{&api.Error{Code: api.CodeDriver}, "--disk-driver=auto"},
 		{&api.Error{Code: api.CodeNoSpace}, "banger prune"},
 		{&api.Error{Code: api.CodeFailed}, ""},
 		{&lostError{"web", api.ErrLost}, "banger attach web"},

@@ -71,7 +71,11 @@ func (m *Machine) boot(ctx context.Context, h *Host) error {
 	if err != nil {
 		return err
 	}
-	cfg.Disks = append([]vmm.Disk{m.Record.Disk.device(m.dir.data)}, cfg.Disks...)
+	root, err := m.Record.Disk.attach(ctx, m.journal.maker, m.dir.data)
+	if err != nil {
+		return err
+	}
+	cfg.Disks = append([]vmm.Disk{root}, cfg.Disks...)
 	h.phase("initramfs made")
 	if err := m.startMonitor(ctx, h, cfg); err != nil {
 		return err

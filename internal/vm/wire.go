@@ -29,6 +29,9 @@ func errorCode(err error) api.ErrorCode {
 	if _, ok := errors.AsType[*InputError](err); ok {
 		return api.CodeInvalid
 	}
+	if _, ok := errors.AsType[*DriverError](err); ok {
+		return api.CodeDriver
+	}
 	for _, row := range []struct {
 		err  error
 		code api.ErrorCode
@@ -41,7 +44,6 @@ func errorCode(err error) api.ErrorCode {
 		{ErrRunning, api.CodeRunning},
 		{ErrNotRunning, api.CodeNotRunning},
 		{vmm.ErrMissing, api.CodeMissing},
-		{ErrNoOverlay, api.CodeMissing},
 		{unix.ENOSPC, api.CodeNoSpace},
 		{unix.EDQUOT, api.CodeNoSpace},
 		{context.Canceled, api.CodeFailed},
