@@ -39,6 +39,10 @@ test-short: ## the unit tests alone, for the quick loop
 test: ## everything CI runs: lint, unit tests with -race, fuzzing, end-to-end (root or sudo)
 	@scripts/test
 
+.PHONY: test-vm
+test-vm: build ## the tests of dm and loop devices, as root inside a machine
+	@scripts/test-vm
+
 .PHONY: bench
 bench: ## side by side with peers; see bench/README.md
 	@bench/run all

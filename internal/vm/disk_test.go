@@ -44,7 +44,11 @@ func baseDisk(t *testing.T, dir string, size int64) string {
 // record is called at every write of the ledger, before the ledger's own file.
 func holder(t testing.TB, root string, record func() error) (mk resource.Maker, dir string) {
 	t.Helper()
-	id := fmt.Sprintf("%012x", os.Getpid())
+	return holderOf(t, root, fmt.Sprintf("%012x", os.Getpid()), record)
+}
+
+func holderOf(t *testing.T, root, id string, record func() error) (mk resource.Maker, dir string) {
+	t.Helper()
 	dir = filepath.Join(root, "machines", id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)

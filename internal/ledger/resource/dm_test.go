@@ -15,8 +15,10 @@ import (
 )
 
 func TestSnapshot(t *testing.T) {
-	if !hasMapper() {
-		t.Skip("no device mapper here; this runs inside a machine")
+	if err := CheckSnapshots(); err != nil && os.Getenv("BANGER_TEST_DM") != "" {
+		t.Fatal(err)
+	} else if err != nil {
+		t.Skip(err, "; make test-vm runs this inside a machine")
 	}
 	needRoot(t)
 	w := newWorld(t)

@@ -40,7 +40,7 @@ func (m mapper) call(command uint, r dmRequest) (unix.DmIoctl, []byte, error) {
 		return unix.DmIoctl{}, nil, err
 	}
 	size := dmHeaderSize + len(payload)
-	if command == unix.DM_LIST_DEVICES {
+	if command == unix.DM_LIST_DEVICES || command == unix.DM_GET_TARGET_VERSION {
 		size = dmReplySize
 	}
 	// The kernel wants the header aligned; so is a slice of these.
