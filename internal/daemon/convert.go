@@ -58,7 +58,7 @@ func disk(rec *vm.Record, folder string) api.Disk {
 	if d.File == "" {
 		return api.Disk{}
 	}
-	return api.Disk{Driver: string(d.Driver), Path: filepath.Join(folder, d.File), Size: d.Size}
+	return api.Disk{Driver: string(d.Driver), Path: filepath.Join(folder, d.File), Size: d.Size, Why: d.Why}
 }
 
 func (s *server) info(records []*vm.Record) api.Info {

@@ -123,7 +123,7 @@ func planDisk(image, dir string, o diskOptions) (_ *diskPlan, err error) {
 	files := p.disk.Driver.files()
 	p.disk.File = files[len(files)-1]
 	if p.disk.Driver == Copy {
-		p.need += allocated(info)
+		p.need += allocated(image)
 		err = spaceFor(dir, p.need)
 	}
 	if err != nil {

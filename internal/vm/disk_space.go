@@ -3,7 +3,6 @@ package vm
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -58,14 +57,4 @@ func (p *diskPlan) noSpace(err error) error {
 		return errors.Join(err, statErr)
 	}
 	return &spaceError{p.dir, p.need, free}
-}
-
-// allocated is what a file takes of its file system, in bytes.
-func allocated(info fs.FileInfo) int64 {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return info.Size()
-	}
-	const block = 512 // of st_blocks, stat(2)
-	return st.Blocks * block
 }

@@ -47,7 +47,7 @@ func holder(t testing.TB, root string, record func() error) (mk resource.Maker, 
 	return holderOf(t, root, fmt.Sprintf("%012x", os.Getpid()), record)
 }
 
-func holderOf(t *testing.T, root, id string, record func() error) (mk resource.Maker, dir string) {
+func holderOf(t testing.TB, root, id string, record func() error) (mk resource.Maker, dir string) {
 	t.Helper()
 	dir = filepath.Join(root, "machines", id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -193,8 +193,8 @@ func checkDisk(t *testing.T, root string, o diskOptions, want Driver) Disk {
 	if got := content(t, dev); int64(len(got)) != d.Size || string(got[4096:4101]) != "image" {
 		t.Errorf("content of %d bytes", len(got))
 	}
-	if info, err := os.Stat(filepath.Join(dir, d.File)); err != nil || allocated(info) > size/2 {
-		t.Errorf("the disk's file takes %d bytes: its holes are filled (%v)", allocated(info), err)
+	if got := allocated(filepath.Join(dir, d.File)); got == 0 && d.Driver != Overlay || got > size/2 {
+		t.Errorf("the disk's file takes %d bytes: its holes are filled", got)
 	}
 	if err := mk.Ledger.Teardown(t.Context(), resource.Remove); err != nil {
 		t.Fatal(err)
