@@ -80,6 +80,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.daemonCommand(),
 		a.superviseCommand(),
 		a.versionCommand(),
+		a.doctorCommand(),
 	)
 	return root
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,10 +48,8 @@ func (s *Store) Examine(ctx context.Context) (Report, error) {
 	}
 	strays, err := s.strays()
 	errs = append(errs, err)
-	if len(strays) > 0 {
-		r.Checks = append(r.Checks, Check{
-			"strays", LevelWarning, "folders of machines that are gone: " + strings.Join(strays, ", "), "banger doctor --fix",
-		})
+	for _, path := range slices.Sorted(maps.Keys(strays)) {
+		r.Machines = append(r.Machines, strays[path])
 	}
 	r.Leftovers, err = s.leftovers(ctx)
 	return r, errors.Join(append(errs, err)...)
@@ -221,7 +221,7 @@ func checkKVM(device string) Check {
 		c.Detail = fmt.Sprintf("%s does not answer as KVM does (version %d, %v)", device, version, err)
 		return c
 	}
-	c.Level, c.Detail = LevelOK, device+" can be used"
+	c.Level, c.Detail = LevelOK, device+" can be opened"
 	return c
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,10 +19,17 @@ import (
 // A Report says how the host and what is recorded of machines agree.
 type Report struct {
 	Checks    []Check        `json:"checks,omitempty"`    // of the host
-	Machines  []Finding      `json:"machines,omitempty"`  // those that are not in order, by ID
+	Machines  []Finding      `json:"machines,omitempty"`  // what is not in order
 	Leftovers []ledger.Entry `json:"leftovers,omitempty"` // what no machine needs
 	Adopted   []string       `json:"adopted,omitempty"`   // IDs of machines that run
 	Restart   []string       `json:"restart,omitempty"`   // IDs of machines whose policy wants them to run
+}
+
+// Wrong reports whether there is something to be done: a remark is not.
+func (r *Report) Wrong() bool {
+	return len(r.Leftovers) > 0 ||
+		slices.ContainsFunc(r.Checks, func(c Check) bool { return c.Level == LevelError }) ||
+		slices.ContainsFunc(r.Machines, func(f Finding) bool { return f.Fixable || f.Level == LevelError })
 }
 
 // A Level says how bad a finding is.
@@ -34,7 +42,7 @@ const (
 	LevelError   Level = "error"
 )
 
-// A Finding is what is wrong with a machine.
+// A Finding is something that is to be said of a machine.
 type Finding struct {
 	ID      string `json:"id"`
 	Name    string `json:"name,omitempty"` // where its record can be read
@@ -60,7 +68,7 @@ func (s *Store) Reconcile(ctx context.Context) (Report, error) {
 		}
 		errs = append(errs, s.reconcile(ctx, id, &r))
 	}
-	return r, errors.Join(append(errs, s.sweepStrays())...)
+	return r, errors.Join(append(errs, s.sweepStrays(&r))...)
 }
 
 func (s *Store) reconcile(ctx context.Context, id string, r *Report) error {
@@ -224,8 +232,12 @@ func sweepTemporaries(dir string) error {
 }
 
 // strays are the runtime folders of machines that are gone, and what removals
-// that were cut off left.
-func (s *Store) strays() (paths []string, err error) {
+// that were cut off left, by their paths.
+func (s *Store) strays() (found map[string]Finding, err error) {
+	found = map[string]Finding{}
+	add := func(id, path string) {
+		found[path] = Finding{ID: id, Level: LevelWarning, Detail: "it is gone, and " + path + " is not", Fix: "remove " + path, Fixable: true}
+	}
 	inRuntime, err := os.ReadDir(s.runtime)
 	errs := []error{err}
 	for _, e := range inRuntime {
@@ -233,23 +245,27 @@ func (s *Store) strays() (paths []string, err error) {
 			continue // the daemon's
 		}
 		if _, err := os.Lstat(s.dataDir(e.Name())); errors.Is(err, fs.ErrNotExist) {
-			paths = append(paths, s.runtimeDir(e.Name()))
+			add(e.Name(), s.runtimeDir(e.Name()))
 		}
 	}
 	inData, err := os.ReadDir(s.data)
 	for _, e := range inData {
 		if id, ok := strings.CutPrefix(e.Name(), gonePrefix); ok && idForm.MatchString(id) {
-			paths = append(paths, filepath.Join(s.data, e.Name()))
+			add(id, filepath.Join(s.data, e.Name()))
 		}
 	}
-	return paths, errors.Join(append(errs, err)...)
+	return found, errors.Join(append(errs, err)...)
 }
 
-func (s *Store) sweepStrays() error {
-	paths, err := s.strays()
+func (s *Store) sweepStrays(r *Report) error {
+	found, err := s.strays()
 	errs := []error{err}
-	for _, path := range paths {
-		errs = append(errs, os.RemoveAll(path))
+	for _, path := range slices.Sorted(maps.Keys(found)) {
+		if err := os.RemoveAll(path); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.Machines = append(r.Machines, found[path])
 	}
 	return errors.Join(errs...)
 }

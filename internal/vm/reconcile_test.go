@@ -122,7 +122,7 @@ func (w *ward) run(t *testing.T, l *ledger.Ledger) {
 	if stranger.Kind != ledger.Process {
 		t.Fatalf("entries %v", l.Entries())
 	}
-	stranger.Name, stranger.PID, stranger.Start = supervisorRole, w.other.cmd.Process.Pid, 1 // no process of a user started so early
+	stranger.Name, stranger.PID, stranger.Start = supervisorPart, w.other.cmd.Process.Pid, 1 // no process of a user started so early
 	if err := l.Note(stranger); err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +363,7 @@ func TestR4Adopt(t *testing.T) {
 				t.Fatal(err)
 			}
 			var p *sleeper
-			err = resource.Maker{Ledger: d.ledger, Owner: owner}.Process(t.Context(), supervisorRole, func(mark string) (int, error) {
+			err = resource.Maker{Ledger: d.ledger, Owner: owner}.Process(t.Context(), supervisorPart, func(mark string) (int, error) {
 				p = startSleeper(t, mark)
 				return p.cmd.Process.Pid, nil
 			})
