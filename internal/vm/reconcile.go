@@ -269,9 +269,3 @@ func (s *Store) sweepStrays(r *Report) error {
 	}
 	return errors.Join(errs...)
 }
-
-// Sweep is Reconcile for who does not want its report.
-func (s *Store) Sweep(ctx context.Context) error {
-	_, err := s.Reconcile(ctx)
-	return err
-}

@@ -338,24 +338,5 @@ func (s *Store) FindID(ref string) (string, error) {
 	return "", err
 }
 
-// WaitEnd waits until a machine that was asked to stop has ended and its owner
-// has let go of it: as long as the guest may take, and a little longer.
-func (s *Store) WaitEnd(ctx context.Context, rec *Record, grace time.Duration) error {
-	limit := grace + endLimit
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("machine %s: still runs after %v", rec.Config.Name, limit))
-	defer cancel()
-	const every = 20 * time.Millisecond
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for s.running(rec.ID) {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-	return nil
-}
-
 // Folder is where a machine's disk and logs are.
 func (s *Store) Folder(id string) string { return s.dataDir(id) }
