@@ -41,6 +41,8 @@ func errorCode(err error) api.ErrorCode {
 		{kernelcat.ErrNotFound, api.CodeNoKernel},
 		{ErrNotBootable, api.CodeNotBootable},
 		{ErrNameTaken, api.CodeNameTaken},
+		{ErrTooMany, api.CodeTooMany},
+		{ErrNewer, api.CodeVersion},
 		{ErrRunning, api.CodeRunning},
 		{ErrNotRunning, api.CodeNotRunning},
 		{vmm.ErrMissing, api.CodeMissing},
