@@ -47,7 +47,7 @@ func (s *Store) Create(ctx context.Context, o Options) (rec *Record, warnings []
 		// ctx may be what ended it.
 		return nil, nil, errors.Join(err, s.erase(context.WithoutCancel(ctx), d.dir, d.rec.Runtime))
 	}
-	d.dir.lock.Close()
+	d.dir.unlock()
 	if !o.First { // else its start will say it
 		warnings = memoryWarnings(d.others, d.rec)
 	}
@@ -175,7 +175,7 @@ func (s *Store) Remove(ctx context.Context, id string) error {
 	if isDamaged(err) || errors.Is(err, fs.ErrNotExist) {
 		return s.erase(ctx, dir, damagedSection(dir.data))
 	}
-	dir.lock.Close()
+	dir.unlock()
 	return fmt.Errorf("remove machine %s: %w", id, err)
 }
 
@@ -188,7 +188,7 @@ func (s *Store) removeWhole(ctx context.Context, dir *folder, rec *Record) error
 		err = nil // what is removed gives the space back
 	}
 	if err != nil {
-		dir.lock.Close()
+		dir.unlock()
 		return fmt.Errorf("remove machine %s: %w", rec.ID, err)
 	}
 	return s.erase(ctx, dir, rec.Runtime)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -251,6 +252,54 @@ func TestCreateAtOnce(t *testing.T) {
 	if len(made) != 1 {
 		t.Errorf("%d machines have one name", len(made))
 	}
+}
+
+// TestR4ManyAtOnce has commands on different machines beside each other, and
+// beside who looks at all of them: none may take another for a machine that
+// runs, and nothing is left.
+func TestR4ManyAtOnce(t *testing.T) {
+	s := openStore(t)
+	o := options(t, "")
+	const clients, rounds = 6, 5
+	var makers, lookers sync.WaitGroup
+	done := make(chan struct{})
+	look := func(do func() error) {
+		lookers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if err := do(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	look(func() error { _, _, err := s.Machines(); return err })
+	look(func() error { _, err := s.Reconcile(t.Context()); return err })
+	look(func() error { return exec.CommandContext(t.Context(), "true").Run() }) // has copies of descriptors
+	for n := range clients {
+		makers.Go(func() {
+			for round := range rounds {
+				rec, _, err := s.Create(t.Context(), o)
+				if err == nil {
+					err = s.Rename(t.Context(), rec.ID, fmt.Sprint("box", n, "-", round))
+				}
+				if err == nil {
+					err = s.Remove(t.Context(), rec.ID)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	makers.Wait()
+	close(done)
+	lookers.Wait()
+	s.empty(t)
 }
 
 func TestLimitOfMachines(t *testing.T) {

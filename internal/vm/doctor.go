@@ -162,7 +162,7 @@ func lists(entries []ledger.Entry, e ledger.Entry) bool {
 func (s *Store) removeLeftover(ctx context.Context, e ledger.Entry) error {
 	dir, err := s.claim(ctx, e.Owner.ID())
 	if err == nil {
-		defer dir.lock.Close()
+		defer dir.unlock()
 	} else if !errors.Is(err, ErrNotFound) {
 		return err
 	}

@@ -66,29 +66,33 @@ func (s *Store) Rename(ctx context.Context, id, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return s.locked(ctx, func() error {
-		others, _, err := s.list()
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(others, func(o *Record) bool { return o.Config.Name == name && o.ID != id }) {
-			return fmt.Errorf("machine %s: %w", name, ErrNameTaken)
-		}
-		dir, err := s.lock(id)
-		if errors.Is(err, ErrRunning) {
-			return s.renameLocked(ctx, id, name)
-		}
-		if err != nil {
-			return err
-		}
-		defer dir.lock.Close()
-		rec, err := readRecord(dir.data)
-		if err != nil {
-			return err
-		}
-		rec.Config.Name = name
-		return rec.write(dir.data)
+	return outlast(ctx, func() error {
+		return s.locked(ctx, func() error { return s.rename(ctx, id, name) })
 	})
+}
+
+func (s *Store) rename(ctx context.Context, id, name string) error {
+	others, _, err := s.list()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(others, func(o *Record) bool { return o.Config.Name == name && o.ID != id }) {
+		return fmt.Errorf("machine %s: %w", name, ErrNameTaken)
+	}
+	dir, err := s.lock(id)
+	if errors.Is(err, ErrRunning) {
+		return s.renameLocked(ctx, id, name)
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.unlock()
+	rec, err := readRecord(dir.data)
+	if err != nil {
+		return err
+	}
+	rec.Config.Name = name
+	return rec.write(dir.data)
 }
 
 // renameLocked has the owner of a machine write the name.

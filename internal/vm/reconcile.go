@@ -83,7 +83,7 @@ func (s *Store) reconcile(ctx context.Context, id string, r *Report) error {
 	}
 	l, err := s.look(id)
 	if err != nil {
-		dir.lock.Close()
+		dir.unlock()
 		return err
 	}
 	told, err := s.settle(ctx, dir, l)
@@ -157,7 +157,7 @@ func supervised(dir string, rec *Record) (bool, error) {
 func (s *Store) settle(ctx context.Context, dir *folder, l *look) (told []error, err error) {
 	switch l.fate {
 	case fateLeave:
-		dir.lock.Close()
+		dir.unlock()
 		return nil, nil
 	case fateRemove:
 		return nil, s.erase(ctx, dir, l.section)

@@ -139,6 +139,13 @@ func (s *Store) lock(id string) (*folder, error) {
 	return &folder{data: path, runtime: s.runtimeDir(id), lock: f}, nil
 }
 
+// unlock lets the machine go at once. Closing the file alone would not while a
+// program that is being started by this process has a copy of it.
+func (d *folder) unlock() {
+	syscall.Flock(int(d.lock.Fd()), syscall.LOCK_UN) //nolint:errcheck // closing it does the same, if later
+	d.lock.Close()
+}
+
 // isAt reports whether path is what f has open.
 func isAt(path string, f *os.File) bool {
 	open, err := f.Stat()
@@ -158,20 +165,29 @@ func (s *Store) tryClaim(ctx context.Context, id string) (dir *folder, err error
 	return dir, err
 }
 
-// claim is tryClaim that outlasts those who lock a machine for a moment: to
-// see whether it runs, or to settle it.
-func (s *Store) claim(ctx context.Context, id string) (*folder, error) {
-	const attempts, every = 10, 5 * time.Millisecond
+// claim is tryClaim that outlasts those who lock a machine for a moment.
+func (s *Store) claim(ctx context.Context, id string) (dir *folder, err error) {
+	err = outlast(ctx, func() (err error) {
+		dir, err = s.tryClaim(ctx, id)
+		return err
+	})
+	return dir, err
+}
+
+// outlast calls do again for a moment while its error is ErrRunning: a machine
+// is also locked to see whether it runs, and to settle it.
+func outlast(ctx context.Context, do func() error) error {
+	const attempts, every = 20, 5 * time.Millisecond
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for n := 1; ; n++ {
-		dir, err := s.tryClaim(ctx, id)
+		err := do()
 		if n == attempts || !errors.Is(err, ErrRunning) {
-			return dir, err
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-tick.C:
 		}
 	}
@@ -181,7 +197,7 @@ func (s *Store) claim(ctx context.Context, id string) (*folder, error) {
 func (s *Store) running(id string) bool {
 	dir, err := s.lock(id)
 	if err == nil {
-		dir.lock.Close()
+		dir.unlock()
 	}
 	return errors.Is(err, ErrRunning)
 }
@@ -192,7 +208,7 @@ const gonePrefix = ".gone-"
 // remove deletes both folders. The data folder loses its name first, so that
 // what is left of a removal that was cut off is no machine's.
 func (d *folder) remove() error {
-	defer d.lock.Close()
+	defer d.unlock()
 	err := os.RemoveAll(d.runtime)
 	gone := filepath.Join(filepath.Dir(d.data), gonePrefix+filepath.Base(d.data))
 	return errors.Join(err, os.RemoveAll(gone), os.Rename(d.data, gone), os.RemoveAll(gone))
@@ -201,7 +217,7 @@ func (d *folder) remove() error {
 // release keeps the data folder and lets the machine go.
 func (d *folder) release() error {
 	err := os.RemoveAll(d.runtime)
-	d.lock.Close()
+	d.unlock()
 	return err
 }
 
