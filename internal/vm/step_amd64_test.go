@@ -16,13 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lifeVariable makes TestLife the process that is killed: its value is the
+// stepsVariable makes TestLife the process that is killed: its value is the
 // folder of the store, and the image's disk.
-const lifeVariable = "BANGER_TEST_LIFE"
+const stepsVariable = "BANGER_TEST_LIFE"
 
 // TestLife makes a machine and removes it.
 func TestLife(t *testing.T) {
-	spec := os.Getenv(lifeVariable)
+	spec := os.Getenv(stepsVariable)
 	if spec == "" {
 		t.Skip("it is run by TestR3KilledAtEveryStep")
 	}
@@ -57,7 +57,7 @@ type life struct {
 func live(t *testing.T, dir, disk string, at int) (steps int, said string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLife$")
-	cmd.Env = append(os.Environ(), lifeVariable+"="+dir+","+disk, "GOMAXPROCS=1", "GOGC=off")
+	cmd.Env = append(os.Environ(), stepsVariable+"="+dir+","+disk, "GOMAXPROCS=1", "GOGC=off")
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
