@@ -33,7 +33,7 @@ type Check struct {
 // changes nothing.
 func (s *Store) Examine(ctx context.Context) (Report, error) {
 	r := Report{Checks: []Check{
-		checkMonitor(ctx), checkKVM("/dev/kvm"), s.checkRuntime(), s.checkFree(), checkMemory(),
+		checkMonitor(ctx), checkKVM("/dev/kvm"), s.checkDisks(ctx), s.checkRuntime(), s.checkFree(), checkMemory(),
 	}}
 	ids, err := s.ids()
 	if err != nil {
@@ -240,6 +240,25 @@ func joinGroup(device string) string {
 		name = g.Name
 	}
 	return "join its group and log in again: sudo usermod -aG " + name + " $USER"
+}
+
+// checkDisks says which disk drivers work, and which one is taken.
+func (s *Store) checkDisks(ctx context.Context) Check {
+	c := Check{Name: "disks", Level: LevelError, Fix: "see what each of them needs"}
+	var words []string
+	for _, d := range Probe(ctx, s.data) {
+		word := string(d.Driver) + " does not work"
+		switch {
+		case d.Auto:
+			word = string(d.Driver) + " is taken"
+			c.Level, c.Fix = LevelOK, ""
+		case d.Usable:
+			word = string(d.Driver) + " works"
+		}
+		words = append(words, word+" ("+d.Why+")")
+	}
+	c.Detail = strings.Join(words, ", ")
+	return c
 }
 
 func (s *Store) checkRuntime() Check {

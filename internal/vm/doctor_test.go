@@ -43,7 +43,7 @@ func TestExamineNothing(t *testing.T) {
 		}
 		names = append(names, c.Name)
 	}
-	for _, want := range []string{"qemu", "kvm", "runtime", "space", "memory"} {
+	for _, want := range []string{"qemu", "kvm", "disks", "runtime", "space", "memory"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("checks %q lack %s", names, want)
 		}

@@ -43,8 +43,7 @@ func (l *Limits) checkSpace(folder string) error {
 		return err
 	}
 	if reserve := orDefault(l.DiskReserve, DefaultReserve); free < reserve {
-		return fmt.Errorf("make machine: %d MiB are free in %s and %d MiB are to stay free: %w",
-			free>>20, folder, reserve>>20, syscall.ENOSPC)
+		return fmt.Errorf("make machine: %w", &spaceError{folder, reserve, free})
 	}
 	if inodes == 0 {
 		return fmt.Errorf("make machine: no inode is free in %s: %w", folder, syscall.ENOSPC)

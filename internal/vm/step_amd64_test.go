@@ -17,7 +17,7 @@ import (
 )
 
 // stepsVariable makes TestLife the process that is killed: its value is the
-// folder of the store, and the image's disk.
+// folder of the store, the image's disk and the driver.
 const stepsVariable = "BANGER_TEST_LIFE"
 
 // TestLife makes a machine and removes it.
@@ -26,12 +26,16 @@ func TestLife(t *testing.T) {
 	if spec == "" {
 		t.Skip("it is run by TestR3KilledAtEveryStep")
 	}
-	dir, disk, _ := strings.Cut(spec, ",")
+	f := strings.Split(spec, ",")
+	dir, o := f[0], imageOptions(f[1], "box")
+	if Driver(f[2]) != Shared {
+		o.ReadOnly, o.DiskDriver = false, Driver(f[2])
+	}
 	s, err := Open(filepath.Join(dir, "data"), filepath.Join(dir, "run"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := s.mustCreate(t, imageOptions(disk, "box"))
+	rec := s.mustCreate(t, o)
 	fmt.Println("created")
 	if err := s.Remove(t.Context(), rec.ID); err != nil {
 		t.Fatal(err)
@@ -45,19 +49,19 @@ var changing = []uint64{
 	unix.SYS_UNLINK, unix.SYS_UNLINKAT, unix.SYS_LINK, unix.SYS_LINKAT,
 }
 
-// A life is a process that is traced through its system calls.
-type life struct {
+// A tracee is a process that is traced through its system calls.
+type tracee struct {
 	pid   int
 	at    int // the step before which it is killed; 0 for none
 	steps int // that it has come to
 }
 
-// live runs TestLife up to a step, and says how many it came to and what it
+// liveUpTo runs TestLife up to a step, and says how many it came to and what it
 // said. One that is not killed must succeed.
-func live(t *testing.T, dir, disk string, at int) (steps int, said string) {
+func liveUpTo(t *testing.T, dir, spec string, at int) (steps int, said string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLife$")
-	cmd.Env = append(os.Environ(), stepsVariable+"="+dir+","+disk, "GOMAXPROCS=1", "GOGC=off")
+	cmd.Env = append(os.Environ(), stepsVariable+"="+dir+","+spec, "GOMAXPROCS=1", "GOGC=off")
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +74,7 @@ func live(t *testing.T, dir, disk string, at int) (steps int, said string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	l := &life{pid: cmd.Process.Pid, at: at}
+	l := &tracee{pid: cmd.Process.Pid, at: at}
 	status, err := l.trace()
 	data, readErr := os.ReadFile(out.Name())
 	if err := errors.Join(err, readErr, cmd.Process.Release()); err != nil {
@@ -83,7 +87,7 @@ func live(t *testing.T, dir, disk string, at int) (steps int, said string) {
 	return l.steps, string(data)
 }
 
-func (l *life) trace() (syscall.WaitStatus, error) {
+func (l *tracee) trace() (syscall.WaitStatus, error) {
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(l.pid, &status, syscall.WALL, nil); err != nil {
 		return 0, err
@@ -109,7 +113,7 @@ func (l *life) trace() (syscall.WaitStatus, error) {
 }
 
 // stopped lets a thread go on.
-func (l *life) stopped(thread int, signal syscall.Signal) error {
+func (l *tracee) stopped(thread int, signal syscall.Signal) error {
 	const ofCall = 0x80 // PTRACE_O_TRACESYSGOOD
 	pass := int(signal)
 	switch signal {
@@ -135,6 +139,12 @@ func (l *life) stopped(thread int, signal syscall.Signal) error {
 // nothing of it.
 func TestR3KilledAtEveryStep(t *testing.T) {
 	disk := options(t, "").DiskPath
+	for _, d := range []Driver{Shared, Copy} {
+		t.Run(string(d), func(t *testing.T) { killEverywhere(t, disk+","+string(d)) })
+	}
+}
+
+func killEverywhere(t *testing.T, spec string) {
 	newDir := func() string {
 		dir := t.TempDir()
 		if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
@@ -142,14 +152,14 @@ func TestR3KilledAtEveryStep(t *testing.T) {
 		}
 		return dir
 	}
-	steps, said := live(t, newDir(), disk, 0)
+	steps, said := liveUpTo(t, newDir(), spec, 0)
 	if steps < 15 || !strings.Contains(said, "removed") {
 		t.Fatalf("%d steps: want one or more for each file; %s", steps, said)
 	}
 	whole, gone := 0, 0
 	for at := 1; at <= steps; at++ {
 		dir := newDir()
-		_, said := live(t, dir, disk, at)
+		_, said := liveUpTo(t, dir, spec, at)
 		s, err := Open(filepath.Join(dir, "data"), filepath.Join(dir, "run"))
 		if err != nil {
 			t.Fatal(err)
