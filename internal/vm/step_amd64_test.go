@@ -36,11 +36,11 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := s.mustCreate(t, o)
-	fmt.Println("created")
+	fmt.Fprintln(os.Stdout, "created")
 	if err := s.Remove(t.Context(), rec.ID); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Println("removed")
+	fmt.Fprintln(os.Stdout, "removed")
 }
 
 // changing are the system calls that change names on a file system.
