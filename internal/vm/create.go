@@ -48,10 +48,7 @@ func (s *Store) Create(ctx context.Context, o Options) (rec *Record, warnings []
 		return nil, nil, errors.Join(err, s.erase(context.WithoutCancel(ctx), d.dir, d.rec.Runtime))
 	}
 	d.dir.unlock()
-	if !o.First { // else its start will say it
-		warnings = memoryWarnings(d.others, d.rec)
-	}
-	return d.rec, warnings, nil
+	return d.rec, memoryWarnings(d.others, d.rec), nil
 }
 
 // A draft is a machine that is being made, held by this process.

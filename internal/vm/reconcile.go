@@ -107,21 +107,24 @@ func (s *Store) Settle(ctx context.Context, id string) error {
 
 // adopt looks whether a machine that is held is held by its supervisor.
 func (s *Store) adopt(id string, r *Report) error {
-	rec, err := readRecord(s.dataDir(id))
+	dir := s.dataDir(id)
+	rec, err := readRecord(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it is being made or removed
+		if _, err := os.Lstat(filepath.Join(dir, ledger.FileName)); err != nil {
+			return nil //nolint:nilerr // it is being made: its record comes first
+		}
 	}
 	if err != nil {
 		r.Machines = append(r.Machines, Finding{
 			ID: id, Level: LevelError, Detail: "it is in use, and its record cannot be read: " + err.Error(),
-			Fix: "stop the process that holds " + s.dataDir(id),
+			Fix: "its supervisor writes the record anew when it ends: end the process that holds " + dir,
 		})
 		return nil
 	}
 	if rec.State != StateRunning {
 		return nil // another command works on it
 	}
-	alive, err := supervised(s.dataDir(id), rec)
+	alive, err := supervised(dir, rec)
 	if err != nil {
 		return err
 	}
@@ -129,7 +132,7 @@ func (s *Store) adopt(id string, r *Report) error {
 	if !alive {
 		r.Machines = append(r.Machines, Finding{
 			ID: id, Name: rec.Config.Name, Level: LevelWarning, Detail: "it is in use, and not by its supervisor",
-			Fix: "stop the process that holds " + s.dataDir(id),
+			Fix: "end the process that holds " + dir,
 		})
 	}
 	return nil

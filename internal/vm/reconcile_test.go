@@ -273,6 +273,31 @@ func TestR4Adopt(t *testing.T) {
 	}
 }
 
+// TestR4AdoptWithoutARecord: a machine that is held keeps its files whatever
+// they are like, and a record that is lost is told of.
+func TestR4AdoptWithoutARecord(t *testing.T) {
+	for _, damage := range damages {
+		t.Run(damage.name, func(t *testing.T) {
+			s := openStore(t)
+			w := leave(t, s, StateRunning)
+			held, err := s.lock(w.rec.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer held.lock.Close()
+			harm(t, filepath.Join(w.dir, recordName), damage.do)
+			before := snapshot(t, s.root)
+			r := s.reconcileAll(t)
+			if len(r.Machines) != 1 || r.Machines[0].Fixable || !strings.Contains(r.Machines[0].Detail, w.dir) {
+				t.Errorf("findings %+v", r.Machines)
+			}
+			if snapshot(t, s.root) != before || !w.vmm.lives(t) {
+				t.Error("a machine that is held was touched")
+			}
+		})
+	}
+}
+
 func TestReconcileSaysWhyItEnded(t *testing.T) {
 	s := openStore(t)
 	w := leave(t, s, StateRunning)
