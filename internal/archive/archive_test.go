@@ -133,7 +133,7 @@ func TestPackLeavesOut(t *testing.T) {
 	defer l.Close()
 	var notes []string
 	names := namesOf(t, packed(t, dir, PackOptions{Note: func(text string) { notes = append(notes, text) }}))
-	if !slices.Equal(names, []string{"d/"}) || !slices.Equal(notes, []string{"d/socket: is a socket, left out"}) {
+	if !slices.Equal(names, []string{"d/"}) || !slices.Equal(notes, []string{`"d/socket" is a socket, left out`}) {
 		t.Errorf("names %q, notes %q", names, notes)
 	}
 	if err := Pack(t.Context(), &bytes.Buffer{}, filepath.Join(dir, "socket"), PackOptions{}); !is(err, "socket") {

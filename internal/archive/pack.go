@@ -91,7 +91,7 @@ type packer struct {
 
 func (p *packer) note(name, text string) {
 	if p.opts.Note != nil {
-		p.opts.Note(name + ": " + text)
+		p.opts.Note(quote(name) + " " + text)
 	}
 }
 
