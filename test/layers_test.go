@@ -22,7 +22,7 @@ var leaves = strings.Fields("digest atomicfile jsonfile paths sparse stream")
 // which modules of others. A package without a row, and an import without an entry, fails the test.
 var arrows = []struct{ pkg, internal, modules string }{
 	// cli knows fstree, e2fs and imagepull by their errors alone, which its hints explain.
-	{"cli", "api rootfs verify unpack store imagepull fstree ext4 e2fs kernelcat vm vmm guest guest/client guestbin",
+	{"cli", "api archive transfer rootfs verify unpack store imagepull fstree ext4 e2fs kernelcat vm vmm guest guest/client guestbin",
 		"spf13/cobra spf13/pflag vbauerster/mpb x/term x/sys pelletier/go-toml docker/go-units"},
 	{"api", "", ""},
 	{"daemon", "api vm store kernelcat", "x/sys"},

@@ -23,6 +23,9 @@ func (p place) publish(produce func(temporary string) error) error {
 	err := produce(temporary)
 	if err == nil {
 		err = unix.Renameat(p.dir, temporary, p.dir, p.base)
+		if errors.Is(err, unix.EBUSY) {
+			err = fmt.Errorf("something is mounted there: %w", err)
+		}
 	}
 	// After the rename it is still there where both are names of one file: rename(2).
 	if gone := unix.Unlinkat(p.dir, temporary, 0); err == nil && gone != nil && !errors.Is(gone, unix.ENOENT) {
