@@ -197,13 +197,14 @@ type ArchiveRequest struct {
 	KeepOwners bool   `json:"keepOwners,omitempty"` // put: the archive's owners, not root
 }
 
-// A PathStat describes a file in a machine.
+// A PathStat describes a file in a machine. A Mode of 0 says that there is
+// none.
 type PathStat struct {
 	Name   string    `json:"name"` // base name
 	Size   int64     `json:"size"`
 	Mode   uint32    `json:"mode"` // st_mode of stat(2)
 	MTime  time.Time `json:"mtime"`
-	Target string    `json:"target,omitempty"` // of a symbolic link
+	Target string    `json:"target,omitempty"` // where a symbolic link leads in the end
 	// IsDir is also true of a link to a folder.
 	IsDir bool `json:"isDir,omitempty"`
 }

@@ -22,7 +22,7 @@ var leaves = strings.Fields("digest atomicfile jsonfile paths sparse stream")
 // which modules of others. A package without a row, and an import without an entry, fails the test.
 var arrows = []struct{ pkg, internal, modules string }{
 	// cli knows fstree, e2fs and imagepull by their errors alone, which its hints explain.
-	{"cli", "api rootfs verify unpack store imagepull fstree ext4 e2fs kernelcat vm vmm guest guest/client guestbin",
+	{"cli", "api archive transfer rootfs verify unpack store imagepull fstree ext4 e2fs kernelcat vm vmm guest guest/client guestbin",
 		"spf13/cobra spf13/pflag vbauerster/mpb x/term x/sys pelletier/go-toml docker/go-units"},
 	{"api", "", ""},
 	{"daemon", "api vm store kernelcat", "x/sys"},
@@ -38,12 +38,14 @@ var arrows = []struct{ pkg, internal, modules string }{
 	{"verify", "fstree ext4", "klauspost/compress x/sync"},
 	{"kernelcat", "rootfs ext4 fstree store", "klauspost/compress pierrec/lz4 ulikunitz/xz pelletier/go-toml x/sys"},
 	{"unpack", "ext4 fstree", "x/sys"},
+	{"archive", "", "x/sys"},
+	{"transfer", "archive", "x/sys"},
 	{"store", "", "x/sys"},
 	{"guest", "", ""},
 	{"guest/control", "guest", "x/sys"},
 	{"guest/boot", "guest guest/control", "x/sys"},
 	{"guest/link", "", "hashicorp/yamux"},
-	{"guest/agent", "guest guest/control guest/link", "x/sys x/crypto pkg/sftp"},
+	{"guest/agent", "archive guest guest/control guest/link", "x/sys x/crypto pkg/sftp"},
 	{"guest/client", "guest guest/link", "x/crypto pkg/sftp"},
 	{"guestbin", "", ""},
 	{"initrd", "guest guestbin", "u-root/u-root"},

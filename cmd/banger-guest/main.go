@@ -1,5 +1,5 @@
 // Command banger-guest is what runs in a machine besides the image's own
-// programs: process 1, the agent, and the agent's sftp server.
+// programs: process 1, the agent, and what the agent runs to copy files.
 package main
 
 import (
@@ -35,6 +35,8 @@ func run() error {
 		return agent.Run(context.Background(), agent.Options{Config: *config, Control: f, AskInit: boot.AskInit})
 	case len(os.Args) > 1 && os.Args[1] == "sftp":
 		return agent.SFTP()
+	case len(os.Args) > 2 && os.Args[1] == "archive":
+		return agent.Archive(os.Args[2])
 	}
 	return errors.New("this program is for the inside of a machine")
 }

@@ -75,6 +75,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.logsCommand(),
 		a.attachCommand(),
 		a.execCommand(),
+		a.cpCommand(),
 		a.sshCommand(),
 		a.sshProxyCommand(),
 		a.daemonCommand(),

@@ -97,6 +97,10 @@ const (
 	// exit-status 127 (no such file) or 126 (not executable), as a shell
 	// would, with one line on stderr.
 	RequestExec = "exec@banger"
+	// RequestArchive on a session channel copies files: an Archive. It is
+	// answered and ends like RequestExec; remarks are lines on stderr, and so
+	// is the error that an exit-status of 1 stands for.
+	RequestArchive = "archive@banger"
 	// RequestPowerOff is a global request: end the machine. With InitBanger
 	// the main command gets StopSignal and then SIGKILL after Grace; with
 	// InitImage the image's init is asked to power off.
@@ -125,6 +129,26 @@ type Command struct {
 	// Stdin says whether the channel's data reaches the command; without it
 	// the command reads /dev/null (or, with a terminal, nothing).
 	Stdin bool `json:"stdin,omitempty"`
+}
+
+// An ArchiveOp is what an Archive does.
+type ArchiveOp string
+
+// The operations.
+const (
+	ArchiveStat ArchiveOp = "stat" // answer with an archive.Stat as JSON on stdout
+	ArchiveGet  ArchiveOp = "get"  // write a tar stream of Path on stdout
+	ArchivePut  ArchiveOp = "put"  // read one from stdin into the folder Path
+)
+
+// Archive is the payload of RequestArchive. Root does it.
+type Archive struct {
+	Path string    `json:"path"` // in the machine; a relative one begins at the root
+	Op   ArchiveOp `json:"op"`
+	// FollowLink has a symlink at Path stand for what it leads to: get.
+	FollowLink bool `json:"followLink,omitempty"`
+	// KeepOwners gives files the owners that the stream names, not root: put.
+	KeepOwners bool `json:"keepOwners,omitempty"`
 }
 
 // PowerOff is the payload of RequestPowerOff.

@@ -46,8 +46,8 @@ type Options struct {
 	// Ports is the folder that lists the virtio ports, Devices the one with
 	// their devices. "" is /sys/class/virtio-ports and /dev.
 	Ports, Devices string
-	// Program is run with the argument sftp for the sftp subsystem. "" is
-	// /proc/self/exe.
+	// Program is run with the argument sftp for the sftp subsystem, and with
+	// archive and a guest.Archive to copy files. "" is /proc/self/exe.
 	Program string
 }
 

@@ -17,11 +17,14 @@ import (
 	"github.com/banger-vm/banger/internal/guest/link"
 )
 
-// The test binary is also the program that the agent runs for sftp, and the
-// one that ssh(1) runs as its ProxyCommand.
+// The test binary is also the program that the agent runs to copy files, and
+// the one that ssh(1) runs as its ProxyCommand.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "sftp" {
 		exitWith(SFTP())
+	}
+	if len(os.Args) > 2 && os.Args[1] == "archive" {
+		exitWith(Archive(os.Args[2]))
 	}
 	if len(os.Args) > 2 && os.Args[1] == "proxy" {
 		exitWith(proxy(os.Args[2]))

@@ -89,6 +89,12 @@ func (s *shell) launcher(req *ssh.Request) *plan {
 			p.main = &c
 		}
 		return p
+	case guest.RequestArchive:
+		var c guest.Archive
+		if err := decode(req.Payload, &c); err != nil {
+			return nil
+		}
+		return &plan{launch: func() (*launch, error) { return archiveLaunch(c, s.agent.opts.Program) }}
 	case "exec":
 		if err := ssh.Unmarshal(req.Payload, &t); err != nil || strings.ContainsRune(t.Text, 0) {
 			return nil

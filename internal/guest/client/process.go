@@ -13,7 +13,7 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// maxRequest is how long a command may be, encoded: an SSH packet has 256 KiB
+// maxRequest is how long a request may be, encoded: an SSH packet has 256 KiB
 // at most in golang.org/x/crypto/ssh.
 const maxRequest = 250 << 10
 
@@ -55,12 +55,30 @@ var ErrLost = errors.New("connection to the machine lost")
 // Start starts a command. It returns when the process runs, or when the guest
 // has found that it cannot; that is an Exit too.
 func (c *Client) Start(ctx context.Context, command guest.Command, streams Stdio) (*Process, error) {
-	b, err := json.Marshal(command)
+	p, err := c.begin(ctx, guest.RequestExec, command, streams)
 	if err != nil {
 		return nil, fmt.Errorf("start command: %w", err)
 	}
+	return p, nil
+}
+
+// Archive starts to copy files: the tar stream, or what is known of a file, is
+// the process's output or input.
+func (c *Client) Archive(ctx context.Context, archive guest.Archive, streams Stdio) (*Process, error) {
+	p, err := c.begin(ctx, guest.RequestArchive, archive, streams)
+	if err != nil {
+		return nil, fmt.Errorf("start to copy: %w", err)
+	}
+	return p, nil
+}
+
+func (c *Client) begin(ctx context.Context, request string, payload any, streams Stdio) (*Process, error) {
+	b, err := json.Marshal(payload)
+	if err != nil {
+		return nil, err
+	}
 	if len(b) > maxRequest {
-		return nil, fmt.Errorf("start command: its arguments and environment have %d bytes, more than %d", len(b), maxRequest)
+		return nil, fmt.Errorf("the request has %d bytes, more than %d", len(b), maxRequest)
 	}
 	type result struct {
 		p   *Process
@@ -68,23 +86,20 @@ func (c *Client) Start(ctx context.Context, command guest.Command, streams Stdio
 	}
 	started := make(chan result, 1)
 	go func() { // ends with the connection at the latest
-		p, err := c.start(ctx, b, streams)
+		p, err := c.start(ctx, request, b, streams)
 		started <- result{p, err}
 	}()
 	select {
 	case r := <-started:
-		if r.err != nil {
-			return nil, fmt.Errorf("start command: %w", r.err)
-		}
-		return r.p, nil
+		return r.p, r.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("start command: %w", ctx.Err())
+		return nil, ctx.Err()
 	}
 }
 
 // start closes the channel when ctx ends before the answer comes, so that the
 // command is not started any more, or is hung up.
-func (c *Client) start(ctx context.Context, command []byte, streams Stdio) (*Process, error) {
+func (c *Client) start(ctx context.Context, request string, payload []byte, streams Stdio) (*Process, error) {
 	channel, requests, err := c.conn.OpenChannel("session", nil)
 	if err != nil {
 		return nil, err
@@ -101,7 +116,7 @@ func (c *Client) start(ctx context.Context, command []byte, streams Stdio) (*Pro
 	// The outputs are read from the start, since more than a window may come before the answer.
 	p.carry(streams)
 	go p.follow(requests)
-	ok, err := channel.SendRequest(guest.RequestExec, true, ssh.Marshal(text{string(command)}))
+	ok, err := channel.SendRequest(request, true, ssh.Marshal(text{string(payload)}))
 	if err == nil && !ok {
 		err = errors.New("the guest's agent refused the request")
 	}

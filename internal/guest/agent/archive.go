@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/archive"
+	"github.com/banger-vm/banger/internal/guest"
+)
+
+// maxArchivePath is more than any path that the kernel takes.
+const maxArchivePath = 8 << 10
+
+// archiveLaunch prepares the program that copies files, as root.
+func archiveLaunch(c guest.Archive, program string) (*launch, error) {
+	switch c.Op {
+	case guest.ArchiveStat, guest.ArchiveGet, guest.ArchivePut:
+	default:
+		return nil, fmt.Errorf("copy files: no operation is named %q", c.Op)
+	}
+	if c.Path == "" || len(c.Path) > maxArchivePath || strings.ContainsRune(c.Path, 0) {
+		return nil, errors.New("copy files: the path is not valid")
+	}
+	request, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("copy files: %w", err)
+	}
+	return &launch{
+		path: program, argv: []string{filepath.Base(program), "archive", string(request)},
+		dir: "/", account: &account{name: "root", home: "/"}, stdin: true,
+	}, nil
+}
+
+// Archive does a guest.Archive, JSON, with standard input and output. The
+// process is in the machine's root already.
+func Archive(request string) error {
+	var c guest.Archive
+	if err := json.Unmarshal([]byte(request), &c); err != nil {
+		return fmt.Errorf("copy files: read request: %w", err)
+	}
+	// A client that goes away hangs the process up: it must not leave half a file.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGHUP, unix.SIGTERM)
+	defer stop()
+	return copyFiles(ctx, c, os.Stdin, os.Stdout, func(text string) { fmt.Fprintln(os.Stderr, text) })
+}
+
+func copyFiles(ctx context.Context, c guest.Archive, in io.Reader, out io.Writer, note func(string)) error {
+	path := c.Path
+	if !filepath.IsAbs(path) {
+		path = "/" + path
+	}
+	switch c.Op {
+	case guest.ArchiveStat:
+		found, err := archive.Lookup(path)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(out).Encode(found)
+	case guest.ArchiveGet:
+		return archive.Pack(ctx, out, path, archive.PackOptions{Follow: c.FollowLink, Note: note})
+	case guest.ArchivePut:
+		opts := archive.Options{Owners: true, Trusted: true, Note: note}
+		if !c.KeepOwners {
+			opts.Owner = &archive.Owner{}
+		}
+		_, err := archive.Extract(ctx, in, path, opts)
+		return err
+	}
+	return fmt.Errorf("copy files: no operation is named %q", c.Op)
+}
