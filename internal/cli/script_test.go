@@ -62,6 +62,8 @@ func TestScripts(t *testing.T) {
 				}
 				env.Setenv(dir, filepath.Join(env.WorkDir, "."+strings.ToLower(v)))
 			}
+			// Where banger is, and nothing else of the host.
+			env.Setenv("ALONE", strings.Split(os.Getenv("PATH"), ":")[0])
 			env.Defer(func() { endDaemons(t, filepath.Join(env.WorkDir, ".runtime")) })
 			return nil
 		},
