@@ -314,6 +314,9 @@ func TestR1Background(t *testing.T) {
 		t.Errorf("after restart: %q", got.stdout)
 	}
 	expectCode(t, w.run(t, "rm", "back"), 1)
+	eventually(t, bootLimit, "the command has written again", func() bool {
+		return strings.Count(w.must(t, "logs", "back").stdout, "to out\n") == 2
+	})
 	w.must(t, "stop", "back")
 	if got := w.must(t, "wait", "back"); got.stdout != "3\n" {
 		t.Errorf("wait: %q", got.stdout)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -80,7 +81,7 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 		cancel()
 		<-ended
 		if t.Failed() {
-			t.Logf("machine %s:\n%s\nconsole:\n%s", name, output.String(), w.consoleTail(name))
+			t.Logf("machine %s:\n%s\nconsole:\n%s", name, output.String(), w.consoleTail())
 		}
 		w.remove(t, name)
 	})
@@ -127,14 +128,25 @@ func (l *lockedBuffer) String() string {
 }
 
 // consoleTail is the end of what the user's machines wrote to their consoles.
-func (w world) consoleTail(string) string {
+func (w world) consoleTail() string {
 	var out strings.Builder
 	logs, _ := filepath.Glob(w.path("data", "banger", "machines", "*", "console.log"))
 	for _, path := range logs {
 		data, err := os.ReadFile(path)
-		if err == nil {
-			fmt.Fprintf(&out, "%s\n", data[max(0, len(data)-4096):])
+		if err != nil {
+			continue
 		}
+		var console []byte
+		for line := range bytes.Lines(data) {
+			var piece struct {
+				Data  string `json:"d"`
+				Bytes []byte `json:"b"` // where it is not UTF-8
+			}
+			if json.Unmarshal(line, &piece) == nil { // the last may be half written
+				console = append(append(console, piece.Data...), piece.Bytes...)
+			}
+		}
+		fmt.Fprintf(&out, "%s\n", console[max(0, len(console)-4096):])
 	}
 	return out.String()
 }

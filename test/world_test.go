@@ -86,7 +86,7 @@ func (w world) closedWith(t *testing.T) world {
 // close removes the machines of the world and ends its daemon, where there were any.
 func (w world) close() error {
 	if _, err := os.Stat(w.path("data", "banger", "machines")); err != nil {
-		return nil //nolint:nilerr // no daemon has been there
+		return nil // no daemon has been there
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
 	defer cancel()

@@ -79,6 +79,9 @@ func (f *foreground) told(e api.Event, start time.Time) {
 	case e.Notice != "":
 		f.note("%s", oneLine(e.Notice))
 	}
+	if e.Ready && f.isOpen() { // it was booted again
+		return
+	}
 	select {
 	case f.events <- e:
 	case <-f.left:
@@ -86,6 +89,15 @@ func (f *foreground) told(e api.Event, start time.Time) {
 	}
 	if e.Ready { // the output comes after it
 		f.open()
+	}
+}
+
+func (f *foreground) isOpen() bool {
+	select {
+	case <-f.gate:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -194,14 +206,14 @@ func (c *conductor) conduct(ctx context.Context, signals <-chan os.Signal, press
 			c.code, c.final = exitTimeout, true
 			c.stop(ctx)
 		case e := <-c.events:
-			c.learn(ctx, e)
-			if e.Ready && c.timeout > 0 {
+			if c.learn(ctx, e); !e.Ready {
+				continue
+			}
+			if c.timeout > 0 {
 				limit = time.After(c.timeout)
 			}
-			if e.Ready {
-				if err := c.id.write(c.machine); err != nil {
-					return false, errors.Join(err, c.leave(exitDone))
-				}
+			if err := c.id.write(c.machine); err != nil {
+				return false, errors.Join(err, c.leave(exitDone))
 			}
 		case sig := <-signals:
 			number, ok := sig.(syscall.Signal)
@@ -254,12 +266,12 @@ func (c *conductor) outcome(ctx context.Context) error {
 		return exitError(c.code)
 	case err == nil:
 		return &codedError{first(exit.Code, exitOwn), errors.New(exit.Error)}
-	case errors.Is(err, api.ErrLost) && !c.further:
+	case errors.Is(err, api.ErrLost) && c.ready && !c.further:
 		return &lostError{c.machine, err}
-	case told || c.further:
+	case told || c.streams.Event == nil:
 		return err
 	}
-	// Nobody reads the output any more.
+	// Nobody reads the output of what was started to be seen.
 	return errors.Join(err, c.daemon.Stop(context.WithoutCancel(ctx), c.machine, api.StopRequest{}))
 }
 

@@ -32,7 +32,7 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 	t.Helper()
 	s := &stage{t: t, asked: make(chan string, 8)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/run", func(w http.ResponseWriter, r *http.Request) {
+	upgrade := func(w http.ResponseWriter, r *http.Request) {
 		// The connection is free for the stream once the request is read.
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			t.Error(err)
@@ -50,7 +50,9 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 		s.conn = stream.NewBuffered(conn, buffered.Reader)
 		defer s.conn.Close() //nolint:errcheck // the client is gone
 		play(s)
-	})
+	}
+	mux.HandleFunc("POST /v1/run", upgrade)
+	mux.HandleFunc("POST /v1/machines/{id}/attach", upgrade)
 	mux.HandleFunc("POST /v1/machines/{id}/{verb}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(api.HeaderAPI, strconv.Itoa(api.Version))
 		s.asked <- r.PathValue("verb") + " " + r.PathValue("id")
@@ -168,6 +170,14 @@ func TestForeground(t *testing.T) {
 			s.say(stream.Stderr, "to err\n")
 			s.send(stream.Exit, api.Exit{Code: 7})
 		}},
+		{name: "booted again", out: "once\nagain\n", play: func(s *stage) {
+			s.ready()
+			s.say(stream.Stdout, "once\n")
+			s.send(stream.Event, api.Event{Ready: true})
+			s.say(stream.Stdout, "again\n")
+			s.send(stream.Exit, api.Exit{})
+		}},
+		{name: "the daemon is killed during a boot", code: 125, err: "connection to the daemon lost", play: func(*stage) {}},
 		{name: "remarks", err: "no KVM here", play: func(s *stage) {
 			s.send(stream.Event, api.Event{Notice: "no KVM here"})
 			s.ready()
@@ -327,6 +337,29 @@ func TestForegroundBrokenOutput(t *testing.T) {
 		t.Errorf("error %v, want that of the output", err)
 	}
 	s.told("stop 0123456789ab")
+}
+
+// One that somebody else started goes on.
+func TestAttachBrokenOutput(t *testing.T) {
+	s, daemon := newStage(t, func(s *stage) {
+		s.say(stream.Stdout, "unread")
+		if f, err := s.conn.Next(); err == nil {
+			s.t.Errorf("frame %d", f.Kind)
+		}
+	})
+	f := &foreground{app: &app{err: io.Discard}, daemon: daemon, machine: "0123456789ab"}
+	f.streams.Out = closedPipe{}
+	err := f.follow(t.Context(), nil, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
+		return daemon.Attach(ctx, f.machine, api.AttachRequest{}, streams)
+	})
+	if !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("error %v, want that of the output", err)
+	}
+	select {
+	case asked := <-s.asked:
+		t.Errorf("the daemon is asked to %s", asked)
+	default:
+	}
 }
 
 // The ID file has the ID of a machine that came up, and is gone when none did.

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -63,7 +64,7 @@ func (a *app) confirm() (bool, error) {
 	fmt.Fprint(a.err, "Go on? [y/N] ")
 	const longest = 80
 	answer, err := bufio.NewReader(io.LimitReader(f, longest)).ReadString('\n')
-	if err != nil && err != io.EOF { //nolint:errorlint // ReadString returns it bare
+	if err != nil && !errors.Is(err, io.EOF) {
 		return false, fmt.Errorf("read answer: %w", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {

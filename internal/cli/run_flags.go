@@ -100,6 +100,11 @@ func (m *machineFlags) config(cmd *cobra.Command, args []string) (api.Config, er
 	default:
 		return c, usagef("--accel=%s: want kvm or tcg", m.accel)
 	}
+	switch m.diskDriver {
+	case "", "auto", "reflink", "overlay", "dm", "copy":
+	default:
+		return c, usagef("--disk-driver=%s: want auto, reflink, overlay, dm or copy", m.diskDriver)
+	}
 	for _, s := range []struct {
 		flag, text string
 		to         *int64

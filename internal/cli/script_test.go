@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,6 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -60,12 +62,45 @@ func TestScripts(t *testing.T) {
 				}
 				env.Setenv(dir, filepath.Join(env.WorkDir, "."+strings.ToLower(v)))
 			}
+			// Where banger is, and nothing else of the host.
+			env.Setenv("ALONE", strings.Split(os.Getenv("PATH"), ":")[0])
+			env.Defer(func() { endDaemons(t, filepath.Join(env.WorkDir, ".runtime")) })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"mktar": mktar, "mkkernel": mkkernel, "push": push, "oci": writeLayout, "status": status,
 		},
 	})
+}
+
+// endDaemons ends the daemons that commands of a script have started, and
+// waits until their processes are gone.
+func endDaemons(t *testing.T, runtime string) {
+	t.Helper()
+	sockets, err := filepath.Glob(filepath.Join(runtime, "banger", "*", "daemon.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, socket := range sockets {
+		daemon := &api.Client{Socket: socket}
+		info, err := daemon.Info(context.Background()) // the test's own context has ended
+		if err != nil {
+			t.Errorf("daemon of %s: %v", socket, err)
+			continue
+		}
+		process, err := unix.PidfdOpen(info.PID, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(process) //nolint:errcheck // nothing was written
+		if err := daemon.Shutdown(context.Background()); err != nil {
+			t.Errorf("end daemon of %s: %v", socket, err)
+		}
+		const patience = 10_000 // milliseconds
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, patience); n != 1 {
+			t.Errorf("daemon of %s, process %d: still there (%v)", socket, info.PID, err)
+		}
+	}
 }
 
 // mktar OUT SPEC writes a tar file from the lines of SPEC, see tarHeader.
