@@ -121,7 +121,9 @@ func (s *stdin) Read(p []byte) (int, error) {
 		if f.Kind == stream.CloseStdin {
 			return 0, io.EOF
 		}
-		s.rest = f.Payload
+		if s.rest = f.Payload; f.Kind == stream.Stdin {
+			s.conn.Send(stream.Credit, nil) //nolint:errcheck // the next frame shows it
+		}
 	}
 	n := copy(p, s.rest)
 	s.rest = s.rest[n:]

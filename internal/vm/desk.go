@@ -154,6 +154,8 @@ func (d *desk) answer(ctx context.Context, a *audience, r *request) error {
 		return d.exec(ctx, a, r.Exec)
 	case r.Attach != nil:
 		return d.attach(a, r.Attach)
+	case r.Archive != nil:
+		return d.archive(ctx, a, r.Archive)
 	}
 	return inputf("request is empty")
 }
@@ -209,6 +211,18 @@ func (d *desk) exec(ctx context.Context, a *audience, r *api.ExecRequest) error 
 	command.Env = MergeEnv(command.Env, r.Env)
 	return converse(a, r.Stdin, r.TTY, func(streams client.Stdio) (*client.Process, error) {
 		return m.agent.Start(ctx, command, streams)
+	})
+}
+
+// archive copies files for a visitor.
+func (d *desk) archive(ctx context.Context, a *audience, r *api.ArchiveRequest) error {
+	m, err := d.v.running()
+	if err != nil {
+		return err
+	}
+	files := guest.Archive{Path: r.Path, Op: guest.ArchiveOp(r.Op), FollowLink: r.FollowLink, KeepOwners: r.KeepOwners}
+	return converse(a, files.Op == guest.ArchivePut, nil, func(streams client.Stdio) (*client.Process, error) {
+		return m.agent.Archive(ctx, files, streams)
 	})
 }
 
