@@ -325,7 +325,7 @@ func TestR1Background(t *testing.T) {
 	w := plainYard(t)
 	t.Cleanup(func() { w.remove(t, "back") })
 	got := w.must(t, "run", "-d", "--name", "back", "--label", "tier=test", reference("debian:12"), "sh", "-c",
-		"echo to out; echo to err >&2; trap 'echo hup' HUP; trap 'exit 3' TERM; while :; do sleep 0.1; done")
+		"trap 'echo hup' HUP; trap 'exit 3' TERM; echo to out; echo to err >&2; while :; do sleep 0.1; done")
 	if id := strings.TrimSpace(w.must(t, "ps", "-q", "--filter", "label=tier=test").stdout); id == "" || id != strings.TrimSpace(got.stdout) {
 		t.Errorf("run -d prints %q, ps %q", got.stdout, id)
 	}

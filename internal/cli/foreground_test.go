@@ -25,8 +25,9 @@ import (
 type stage struct {
 	t     *testing.T
 	asked chan string // what the daemon is asked of the machine besides: stop, kill
-	conn  *stream.Conn
 
+	mu      sync.Mutex // one connection plays at a time
+	conn    *stream.Conn
 	machine api.Machine // as it is found when the daemon is there again
 	plays   int         // connections so far
 }
@@ -37,6 +38,8 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 	s := &stage{t: t, asked: make(chan string, 8), machine: api.Machine{ID: "0123456789ab", State: api.StateRunning}}
 	mux := http.NewServeMux()
 	upgrade := func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		// The connection is free for the stream once the request is read.
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			t.Error(err)
@@ -59,6 +62,8 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 	mux.HandleFunc("POST /v1/run", upgrade)
 	mux.HandleFunc("POST /v1/machines/{id}/attach", upgrade)
 	mux.HandleFunc("GET /v1/machines/{id}", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		w.Header().Set(api.HeaderAPI, strconv.Itoa(api.Version))
 		if err := json.NewEncoder(w).Encode(s.machine); err != nil {
 			t.Error(err)

@@ -11,7 +11,7 @@ type input struct{ chunks chan []byte }
 
 // openInput begins to read the user's input once the command may have some.
 func (f *foreground) openInput() (*input, <-chan struct{}) {
-	var from io.Reader = f.streams.In
+	from := f.streams.In
 	var pressed <-chan struct{}
 	if f.keys != nil {
 		d := newDetacher(from, f.keys, f.left)
