@@ -7,7 +7,11 @@ import (
 )
 
 // An input is what one connection after another reads, none of it twice.
-type input struct{ chunks chan []byte }
+// Nothing is read before it is asked for: what asks has sent on what it had.
+type input struct {
+	ask    chan struct{}
+	chunks chan []byte
+}
 
 // openInput begins to read the user's input once the command may have some.
 func (f *foreground) openInput() (*input, <-chan struct{}) {
@@ -17,7 +21,7 @@ func (f *foreground) openInput() (*input, <-chan struct{}) {
 		d := newDetacher(from, f.keys, f.left)
 		from, pressed = d, d.pressed
 	}
-	in := &input{make(chan []byte)}
+	in := &input{make(chan struct{}, 1), make(chan []byte)}
 	// It ends with the input or, where a read waits for ever, with this program.
 	go in.pump(from, f.gate, f.left)
 	return in, pressed
@@ -33,6 +37,11 @@ func (in *input) pump(from io.Reader, gate, left <-chan struct{}) {
 	const size = 32 << 10 // bytes
 	buf := make([]byte, size)
 	for {
+		select {
+		case <-in.ask:
+		case <-left:
+			return
+		}
 		n, err := from.Read(buf)
 		if n > 0 {
 			select {
@@ -61,6 +70,10 @@ func (t *tap) Read(p []byte) (int, error) {
 	default:
 	}
 	if len(t.rest) == 0 {
+		select {
+		case t.ask <- struct{}{}:
+		default: // the connection before has asked
+		}
 		select {
 		case chunk, ok := <-t.chunks:
 			if !ok {
