@@ -287,12 +287,45 @@ func TestR1RunGoesOn(t *testing.T) {
 	}
 }
 
+// TestR4DaemonKilled kills the daemon under a run. The machine goes on, and the run shows it to its end.
+func TestR4DaemonKilled(t *testing.T) {
+	w := plainYard(t)
+	t.Cleanup(func() { w.remove(t, "survivor") })
+	cmd := w.command(t.Context(), "run", "--rm", "--name", "survivor", reference("debian:12"), "sh", "-c",
+		"while ! test -e /tmp/end; do sleep 0.1; done; echo done; exit 6")
+	var output lockedBuffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, bootLimit, "the machine answers", func() bool { return w.run(t, "exec", "survivor", "true").code == 0 })
+	found := regexp.MustCompile(`"pid": (\d+)`).FindStringSubmatch(w.must(t, "version", "--json").stdout)
+	if found == nil {
+		t.Fatal("no daemon runs")
+	}
+	pid, err := strconv.Atoi(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, bootLimit, "the run is attached again", func() bool { return strings.Contains(output.String(), "attached to the machine again") })
+	w.must(t, "exec", "survivor", "touch", "/tmp/end")
+	cmd.Wait() //nolint:errcheck // its exit code is the outcome
+	expectCode(t, outcome{"", output.String(), cmd.ProcessState.ExitCode()}, 6)
+	if !strings.Contains(output.String(), "done\n") {
+		t.Errorf("output = %q", output.String())
+	}
+	w.expectNoProcess(t)
+}
+
 // TestR1Background goes through the life of a machine that no terminal shows.
 func TestR1Background(t *testing.T) {
 	w := plainYard(t)
 	t.Cleanup(func() { w.remove(t, "back") })
 	got := w.must(t, "run", "-d", "--name", "back", "--label", "tier=test", reference("debian:12"), "sh", "-c",
-		"echo to out; echo to err >&2; trap 'echo hup' HUP; trap 'exit 3' TERM; while :; do sleep 0.1; done")
+		"trap 'echo hup' HUP; trap 'exit 3' TERM; echo to out; echo to err >&2; while :; do sleep 0.1; done")
 	if id := strings.TrimSpace(w.must(t, "ps", "-q", "--filter", "label=tier=test").stdout); id == "" || id != strings.TrimSpace(got.stdout) {
 		t.Errorf("run -d prints %q, ps %q", got.stdout, id)
 	}

@@ -43,13 +43,13 @@ func (a *app) attach(ctx context.Context, t *attachFlags, ref string) error {
 	if m.State != api.StateRunning {
 		return notRunning(m)
 	}
-	f := &foreground{app: a, daemon: daemon, machine: m.ID, apart: !t.sigProxy}
+	f := &foreground{app: a, reach: a.daemon, daemon: daemon, machine: m.ID, apart: !t.sigProxy, again: api.AttachRequest{Console: t.console}}
 	if err := f.connect(m.Config.TTY && !t.console, m.Config.Stdin && !t.noStdin && !t.console, t.keys); err != nil {
 		return err
 	}
 	f.streams.Console = f.out
 	return f.attend(ctx, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
-		p, err := daemon.Attach(ctx, m.ID, api.AttachRequest{Console: t.console}, streams)
+		p, err := daemon.Attach(ctx, m.ID, f.again, streams)
 		if err == nil {
 			f.term.resized(p)
 		}

@@ -37,24 +37,25 @@ type detacher struct {
 	keys    []byte
 	matched int    // of keys, and held back
 	ready   []byte // may be handed out
+	over    bool   // the keys have been read
 	pressed chan struct{}
 	once    sync.Once
 	done    <-chan struct{}
 }
 
-// newDetacher returns a detacher whose Read waits for done, once the keys
-// were pressed: the command's input has not ended, somebody has just left.
+// newDetacher returns a detacher that closes pressed when what was typed
+// before the keys has been taken. Then Read waits for done: the command's
+// input has not ended, somebody has just left.
 func newDetacher(in io.Reader, keys []byte, done <-chan struct{}) *detacher {
 	return &detacher{in: in, keys: keys, pressed: make(chan struct{}), done: done}
 }
 
 func (d *detacher) Read(p []byte) (int, error) {
 	for len(d.ready) == 0 {
-		select {
-		case <-d.pressed:
+		if d.over {
+			d.once.Do(func() { close(d.pressed) })
 			<-d.done
 			return 0, io.EOF
-		default:
 		}
 		n, err := d.in.Read(p)
 		d.take(p[:n])
@@ -83,8 +84,7 @@ func (d *detacher) take(data []byte) {
 			continue
 		}
 		if d.matched++; d.matched == len(d.keys) {
-			d.matched = 0
-			d.once.Do(func() { close(d.pressed) })
+			d.matched, d.over = 0, true
 			return
 		}
 	}

@@ -43,7 +43,7 @@ func (a *app) execCommand() *cobra.Command {
 }
 
 func (a *app) exec(ctx context.Context, e *execFlags, args []string) error {
-	f := &foreground{app: a, machine: args[0], further: true}
+	f := &foreground{app: a, reach: a.daemon, machine: args[0], further: true}
 	if err := f.connect(e.tty, e.interactive, ""); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -17,12 +16,14 @@ import (
 type foreground struct {
 	*app
 	daemon  *api.Client
-	machine string // ID, or what the user calls it; "" until it is known
+	reach   func(context.Context) (*api.Client, error) // the daemon, or the next one
+	machine string                                     // ID, or what the user calls it; "" until it is known
 	term    *terminal
 	streams api.Stdio
 	keys    []byte // that leave it; nil for none
 	timeout time.Duration
-	id      *idFile // to be told the machine's ID
+	id      *idFile           // to be told the machine's ID
+	again   api.AttachRequest // how another connection goes on
 
 	fresh   bool // the machine goes with its start, until that has succeeded
 	further bool // not the machine's main command: the machine stays when it is to end
@@ -126,21 +127,6 @@ func (f *foreground) cook() {
 	}
 }
 
-// A gated reader has nothing to read before its gate is open.
-type gated struct {
-	io.Reader
-	gate, left <-chan struct{}
-}
-
-func (g gated) Read(p []byte) (int, error) {
-	select {
-	case <-g.gate:
-		return g.Reader.Read(p)
-	case <-g.left:
-		return 0, io.EOF
-	}
-}
-
 // attend begins a command, waits for its end and passes signals on to it
 // meanwhile.
 func (f *foreground) attend(ctx context.Context, begin beginning) error {
@@ -154,28 +140,33 @@ func (f *foreground) follow(ctx context.Context, signals <-chan os.Signal, begin
 	f.gate, f.left = make(chan struct{}), make(chan struct{})
 	defer f.cook()
 	defer close(f.left)
-	streams := f.streams
-	var pressed <-chan struct{}
-	if streams.In != nil {
-		streams.In = gated{streams.In, f.gate, f.left}
-		if f.keys != nil {
-			d := newDetacher(streams.In, f.keys, f.left)
-			streams.In, pressed = d, d.pressed
-		}
+	c := &conductor{foreground: f, ready: f.streams.Event == nil}
+	if f.streams.In != nil {
+		c.input, c.pressed = f.openInput()
 	}
-	if streams.Event == nil {
+	if c.ready {
 		f.open()
 	}
-	p, err := begin(ctx, streams)
-	if err != nil {
-		return err
+	for rejoined := 0; ; rejoined++ {
+		streams, stop := c.connected()
+		var err error
+		if c.p, err = begin(ctx, streams); err != nil {
+			return err
+		}
+		// From here on signals are the command's, and its end is ours to wait for.
+		ended, err := c.conduct(context.WithoutCancel(ctx), signals)
+		stop()
+		const enough = 10 // a daemon that ends so often will not be there the next time either
+		switch {
+		case !ended:
+			return err
+		case !c.lost() || rejoined == enough:
+			return c.outcome(ctx)
+		}
+		if begin, err = c.rejoin(ctx); err != nil {
+			return err
+		}
 	}
-	// From here on signals are the command's, and its end is ours to wait for.
-	c := &conductor{foreground: f, p: p, ready: streams.Event == nil}
-	if ended, err := c.conduct(context.WithoutCancel(ctx), signals, pressed); !ended {
-		return err
-	}
-	return c.outcome(ctx)
 }
 
 // A conductor is one command as it is attended.
@@ -187,21 +178,24 @@ type conductor struct {
 	code  int  // of what made the machine end, 0 for nothing
 	final bool // code is the outcome, whatever the command says
 	stops sync.WaitGroup
+	limit <-chan time.Time
+
+	input   *input // nil for none
+	pressed <-chan struct{}
 }
 
 // conduct returns when the command has ended, or the user has left it.
-func (c *conductor) conduct(ctx context.Context, signals <-chan os.Signal, pressed <-chan struct{}) (ended bool, err error) {
+func (c *conductor) conduct(ctx context.Context, signals <-chan os.Signal) (ended bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer c.stops.Wait()
 	defer cancel() // what still waits for the machine's end
-	var limit <-chan time.Time
 	for {
 		select {
 		case <-c.p.Done():
 			return true, nil
-		case <-pressed:
+		case <-c.pressed:
 			return false, c.leave(exitDone)
-		case <-limit:
+		case <-c.limit:
 			c.note("the time limit of %v is over", c.timeout)
 			c.code, c.final = exitTimeout, true
 			c.stop(ctx)
@@ -210,7 +204,7 @@ func (c *conductor) conduct(ctx context.Context, signals <-chan os.Signal, press
 				continue
 			}
 			if c.timeout > 0 {
-				limit = time.After(c.timeout)
+				c.limit = time.After(c.timeout)
 			}
 			if err := c.id.write(c.machine); err != nil {
 				return false, errors.Join(err, c.leave(exitDone))
@@ -266,7 +260,7 @@ func (c *conductor) outcome(ctx context.Context) error {
 		return exitError(c.code)
 	case err == nil:
 		return &codedError{first(exit.Code, exitOwn), errors.New(exit.Error)}
-	case errors.Is(err, api.ErrLost) && c.ready && !c.further:
+	case c.lost():
 		return &lostError{c.machine, err}
 	case told || c.streams.Event == nil:
 		return err
@@ -274,12 +268,3 @@ func (c *conductor) outcome(ctx context.Context) error {
 	// Nobody reads the output of what was started to be seen.
 	return errors.Join(err, c.daemon.Stop(context.WithoutCancel(ctx), c.machine, api.StopRequest{}))
 }
-
-// A lostError says that a machine's command goes on out of sight, since the
-// daemon has ended.
-type lostError struct {
-	machine string
-	error
-}
-
-func (e *lostError) Unwrap() error { return e.error }

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -24,15 +25,21 @@ import (
 type stage struct {
 	t     *testing.T
 	asked chan string // what the daemon is asked of the machine besides: stop, kill
-	conn  *stream.Conn
+
+	mu      sync.Mutex // one connection plays at a time
+	conn    *stream.Conn
+	machine api.Machine // as it is found when the daemon is there again
+	plays   int         // connections so far
 }
 
 // newStage serves a start that play goes through.
 func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 	t.Helper()
-	s := &stage{t: t, asked: make(chan string, 8)}
+	s := &stage{t: t, asked: make(chan string, 8), machine: api.Machine{ID: "0123456789ab", State: api.StateRunning}}
 	mux := http.NewServeMux()
 	upgrade := func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		// The connection is free for the stream once the request is read.
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			t.Error(err)
@@ -49,10 +56,19 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 		}
 		s.conn = stream.NewBuffered(conn, buffered.Reader)
 		defer s.conn.Close() //nolint:errcheck // the client is gone
+		s.plays++
 		play(s)
 	}
 	mux.HandleFunc("POST /v1/run", upgrade)
 	mux.HandleFunc("POST /v1/machines/{id}/attach", upgrade)
+	mux.HandleFunc("GET /v1/machines/{id}", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		w.Header().Set(api.HeaderAPI, strconv.Itoa(api.Version))
+		if err := json.NewEncoder(w).Encode(s.machine); err != nil {
+			t.Error(err)
+		}
+	})
 	mux.HandleFunc("POST /v1/machines/{id}/{verb}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(api.HeaderAPI, strconv.Itoa(api.Version))
 		s.asked <- r.PathValue("verb") + " " + r.PathValue("id")
@@ -251,7 +267,30 @@ func TestForeground(t *testing.T) {
 		{name: "the request makes no sense", code: 2, err: "memory", play: func(s *stage) {
 			s.send(stream.Error, &api.Error{Code: api.CodeInvalid, Message: "memory of 1 MiB"})
 		}},
-		{name: "the daemon is killed", code: 125, err: "hint: the machine goes on: banger attach 0123456789ab", play: func(s *stage) { s.ready() }},
+		{name: "the daemon is killed", in: strings.NewReader("typed"), code: 6, out: "one two", err: "attached to the machine again", play: func(s *stage) {
+			if s.plays == 1 {
+				s.ready()
+				s.next(stream.Stdin)
+				s.next(stream.CloseStdin)
+				s.say(stream.Stdout, "one ")
+				return
+			}
+			s.say(stream.Stdout, "two")
+			s.send(stream.Exit, api.Exit{Code: 6})
+		}},
+		{name: "and the machine ends meanwhile", code: 4, play: func(s *stage) {
+			s.machine.State, s.machine.ExitCode = api.StateExited, 4
+			s.ready()
+		}},
+		{name: "and the machine fails meanwhile", code: 125, err: "its supervisor was killed", play: func(s *stage) {
+			s.machine.State, s.machine.ExitCode, s.machine.Error = api.StateExited, 125, "its supervisor was killed"
+			s.ready()
+		}},
+		{name: "and again and again", code: 125, err: "hint: the machine goes on: banger attach 0123456789ab", play: func(s *stage) {
+			if s.plays == 1 {
+				s.ready()
+			}
+		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, daemon := newStage(t, row.play)
@@ -260,6 +299,7 @@ func TestForeground(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			f := &foreground{app: &app{out: out, err: errs}, daemon: daemon, timeout: row.timeout, keys: []byte(row.keys)}
+			f.reach = func(context.Context) (*api.Client, error) { return daemon, nil }
 			if f.fresh = !row.stays; row.stays {
 				f.machine = "0123456789ab"
 			}

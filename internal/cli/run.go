@@ -49,7 +49,7 @@ func (a *app) run(cmd *cobra.Command, m *machineFlags, args []string) (err error
 
 // foregroundOf is how a run is waited for.
 func (a *app) foregroundOf(m *machineFlags) (*foreground, error) {
-	f := &foreground{app: a, timeout: m.timeout, fresh: true}
+	f := &foreground{app: a, reach: a.daemon, timeout: m.timeout, fresh: true}
 	switch {
 	case m.timeout < 0:
 		return nil, usagef("--timeout=%v is negative", m.timeout)

@@ -44,7 +44,7 @@ func (a *app) startCommand() *cobra.Command {
 
 // startBehind returns when the machine's agent answers.
 func (a *app) startBehind(ctx context.Context, daemon *api.Client, s *startFlags, ref string) error {
-	f := &foreground{app: a, daemon: daemon, machine: ref}
+	f := &foreground{app: a, reach: a.daemon, daemon: daemon, machine: ref}
 	return f.boot(ctx, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
 		return daemon.Start(ctx, ref, api.StartRequest{Kernel: s.kernel, Accel: s.accel}, streams)
 	})
@@ -59,7 +59,7 @@ func (a *app) startAttached(ctx context.Context, s *startFlags, ref string) erro
 	if err != nil {
 		return err
 	}
-	f := &foreground{app: a, daemon: daemon, machine: m.ID}
+	f := &foreground{app: a, reach: a.daemon, daemon: daemon, machine: m.ID}
 	if err := f.connect(m.Config.TTY, s.interactive && m.Config.Stdin, s.keys); err != nil {
 		return err
 	}
