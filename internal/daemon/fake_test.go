@@ -307,7 +307,7 @@ func (f *fake) Logs(_ context.Context, _ string, _ vm.LogOptions, emit func(api.
 }
 
 // stock returns stores with the image app and the default kernel.
-func stock(t *testing.T) (*store.Store, *kernelcat.Store) {
+func stock(t testing.TB) (*store.Store, *kernelcat.Store) {
 	t.Helper()
 	root := t.TempDir()
 	images, err := store.Open(root)
@@ -333,7 +333,7 @@ func stock(t *testing.T) (*store.Store, *kernelcat.Store) {
 	return images, kernels
 }
 
-func addKernel(t *testing.T, dir string) {
+func addKernel(t testing.TB, dir string) {
 	t.Helper()
 	m := kernelcat.Manifest{Schema: kernelcat.Schema, Names: []string{kernelcat.DefaultName}, Release: "6.1.0", Arch: "amd64"}
 	content, err := json.Marshal(struct {

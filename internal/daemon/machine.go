@@ -88,6 +88,9 @@ func (s *server) image(ref string) (*store.Image, error) {
 	if errors.Is(err, store.ErrNotFound) || err == nil && !s.Images.HasDisk(img) {
 		return nil, &api.Error{Code: api.CodeNoImage, Message: "image " + ref + ": not on this host"}
 	}
+	if several, ok := errors.AsType[*store.AmbiguousError](err); ok {
+		return nil, invalid("%v", several)
+	}
 	return img, err
 }
 
@@ -98,6 +101,9 @@ func (s *server) kernel(ref string) (*kernelcat.Kernel, error) {
 	k, err := s.Kernels.Find(ref)
 	if errors.Is(err, kernelcat.ErrNotFound) {
 		return nil, &api.Error{Code: api.CodeNoKernel, Message: "kernel " + ref + ": not on this host"}
+	}
+	if several, ok := errors.AsType[*kernelcat.AmbiguousError](err); ok {
+		return nil, invalid("%v", several)
 	}
 	return k, err
 }

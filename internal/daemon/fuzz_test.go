@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/vm"
+)
+
+// A hijackable is a recorded answer whose connection can be taken.
+type hijackable struct {
+	*httptest.ResponseRecorder
+	taken bool
+}
+
+func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	h.taken = true
+	a, b := net.Pipe()
+	b.SetDeadline(time.Now().Add(10 * time.Second))
+	go func() {
+		io.Copy(io.Discard, io.LimitReader(b, 1<<10))
+		b.Close()
+	}()
+	return a, bufio.NewReadWriter(bufio.NewReader(a), bufio.NewWriter(a)), nil
+}
+
+// realHandler is the daemon's over a real store with one machine that does
+// not run. Its supervisors end at once.
+func realHandler(t testing.TB, root string) (*server, func(testing.TB)) {
+	t.Helper()
+	machines, err := vm.Open(root, filepath.Join(root, "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Machines: machines, Version: "v1-test", Supervisor: []string{"/bin/false"}}
+	c.Images, c.Kernels = stock(t)
+	s := newServer(c.complete())
+	close(s.settled)
+	image, err := c.Images.Find("app", "docker.io/library/app:latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, func(t testing.TB) { addMachine(t, machines, image.ID.Hex()) }
+}
+
+// addMachine makes the machine again when a request has removed it.
+func addMachine(t testing.TB, machines *vm.Store, image string) {
+	t.Helper()
+	dir := machines.Folder(idOne)
+	if _, err := os.Lstat(filepath.Join(dir, "record.json")); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	rec := vm.Record{
+		Schema: vm.Schema, ID: idOne, Config: vm.Config{Name: "one"}, State: vm.StateExited, Created: time.Now(),
+		Image: "sha256:" + "a1", ImageName: image,
+	}
+	b, err := json.Marshal(rec)
+	if err == nil {
+		err = errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "record.json"), b, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// FuzzRequest sends requests of all kinds to the real handler: none may find
+// a panic, or have an answer of status 500.
+func FuzzRequest(f *testing.F) {
+	upgrade := "Connection: Upgrade\r\nUpgrade: " + api.Protocol + "\r\n"
+	for _, r := range new(server).routes() {
+		method, path, _ := strings.Cut(r.pattern, " ")
+		for _, ref := range []string{"one", "1", "none", "%2e%2e", "a%2fb"} {
+			path := strings.ReplaceAll(path, "{ref}", ref)
+			f.Add(method, path, "", []byte("{}"))
+			f.Add(method, path, upgrade, []byte(`{}`))
+		}
+	}
+	for _, body := range []string{
+		``, `null`, `[]`, `{"image":"app"}`, `{"image":"app","config":{"cpus":-1,"memory":1e3}}`, `{"create":{"image":"app","name":"../x"}}`,
+		`{"timeout":-5}`, `{"timeout":99999999999}`, `{"signal":"NOPE"}`, `{"name":"\u0000"}`, `{"args":null,"tty":{"rows":-1}}`,
+		`{"filters":["until=99999h","label=","status=none"]}`, `{"path":"../..","op":"stat"}`, `{"x":1}`, `{} {}`, `{"image":`,
+	} {
+		for _, path := range []string{"/v1/machines", "/v1/run", "/v1/prune", "/v1/machines/one/stop", "/v1/machines/one/start", "/v1/machines/one/rename", "/v1/machines/one/exec"} {
+			f.Add(http.MethodPost, path, upgrade, []byte(body))
+		}
+	}
+	for _, query := range []string{"all=maybe", "filter=x", "filter=exited=x&filter=until=1h", "follow=1&tail=x", "since=yesterday", "%zz", "tail=-9999999999999999999"} {
+		f.Add(http.MethodGet, "/v1/machines?"+query, "", []byte(nil))
+		f.Add(http.MethodGet, "/v1/machines/one/logs?"+query, "", []byte(nil))
+		f.Add(http.MethodGet, "/v1/machines/one/stats?"+query, "", []byte(nil))
+	}
+	f.Add("PUT", "/v1/machines/one", "Banger-Api: 2\r\n", []byte("x"))
+	f.Add("GET", "/v1//machines/../machines", "Banger-Api: \xff\r\n", []byte(""))
+	f.Add("OPTIONS", "*", "", []byte(""))
+	f.Add("CONNECT", "host:1", "", []byte(""))
+
+	s, prepare := realHandler(f, f.TempDir())
+	f.Fuzz(func(t *testing.T, method, path, header string, body []byte) {
+		raw := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: b\r\n%sContent-Length: %d\r\n\r\n%s", method, path, header, len(body), body)
+		req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+		if err != nil {
+			t.Skip() // the server refuses it itself
+		}
+		prepare(t)
+		w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
+		s.ServeHTTP(w, req.WithContext(t.Context()))
+		if w.taken {
+			return
+		}
+		if w.Code == http.StatusInternalServerError {
+			t.Fatalf("%q: status %d: %s", raw, w.Code, w.Body)
+		}
+		if w.Code >= http.StatusBadRequest {
+			e := new(api.Error)
+			if err := json.Unmarshal(bytes.TrimSpace(w.Body.Bytes()), e); err != nil || e.Code == "" || e.Message == "" {
+				t.Errorf("%q: status %d with the body %q", raw, w.Code, w.Body)
+			}
+		}
+	})
+}
