@@ -66,7 +66,7 @@ func (s *Store) Rename(ctx context.Context, id, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return outlast(ctx, func() error {
+	return s.outlast(ctx, id, func() error {
 		return s.locked(ctx, func() error { return s.rename(ctx, id, name) })
 	})
 }

@@ -167,22 +167,24 @@ func (s *Store) tryClaim(ctx context.Context, id string) (dir *folder, err error
 
 // claim is tryClaim that outlasts those who lock a machine for a moment.
 func (s *Store) claim(ctx context.Context, id string) (dir *folder, err error) {
-	err = outlast(ctx, func() (err error) {
+	err = s.outlast(ctx, id, func() (err error) {
 		dir, err = s.tryClaim(ctx, id)
 		return err
 	})
 	return dir, err
 }
 
-// outlast calls do again for a moment while its error is ErrRunning: a machine
-// is also locked to see whether it runs, and to settle it.
-func outlast(ctx context.Context, do func() error) error {
-	const attempts, every = 20, 5 * time.Millisecond
+// outlast calls do again while its error is ErrRunning: a machine is also
+// locked to see whether it runs, and to settle it. One that is recorded as
+// running most likely is, and is not waited for as long.
+func (s *Store) outlast(ctx context.Context, id string, do func() error) error {
+	const short, long, every = 50 * time.Millisecond, 5 * time.Second, 5 * time.Millisecond
+	begin := time.Now()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for n := 1; ; n++ {
+	for {
 		err := do()
-		if n == attempts || !errors.Is(err, ErrRunning) {
+		if waited := time.Since(begin); !errors.Is(err, ErrRunning) || waited > long || waited > short && !s.atRest(id) {
 			return err
 		}
 		select {
@@ -191,6 +193,12 @@ func outlast(ctx context.Context, do func() error) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// atRest reports whether a machine's record says that it does not run.
+func (s *Store) atRest(id string) bool {
+	rec, err := readRecord(s.dataDir(id))
+	return err == nil && rec.State != StateRunning
 }
 
 // running reports whether a process holds the machine.
