@@ -60,12 +60,14 @@ type records interface {
 	Remove(ctx context.Context, id string) error
 	Prune(ctx context.Context, keep func(*vm.Record) bool) (ids []string, freed int64, err error)
 	Reconcile(ctx context.Context) (vm.Report, error)
-	Settle(ctx context.Context, id string) error
+	FindID(ref string) (string, error)
+	Settle(ctx context.Context, id string) (restart bool, err error)
 	Folder(id string) string
 	Runtime() string
 }
 
 type life interface {
+	Run(ctx context.Context, o vm.Options, l vm.Launch) (*vm.Record, []string, *stream.Conn, error)
 	Start(ctx context.Context, id string, l vm.Launch) (*stream.Conn, error)
 	Stop(ctx context.Context, id string, grace time.Duration) error
 	Kill(ctx context.Context, id, signal string) error

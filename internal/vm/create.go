@@ -16,6 +16,7 @@ import (
 	"github.com/banger-vm/banger/internal/ledger"
 	"github.com/banger-vm/banger/internal/ledger/resource"
 	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/stream"
 )
 
 // Options say what a new machine is made of.
@@ -26,9 +27,7 @@ type Options struct {
 	DiskPath  string        // of the image
 	Kernel    digest.Digest // that it boots
 	Remove    bool          // the machine with its disk, when it ends
-	// First leaves the machine half-made: it stays StateCreating until its
-	// first start has succeeded.
-	First bool
+	first     bool          // it stays half-made until its first start has succeeded
 }
 
 // Create makes a machine that does not run. When it fails, or ctx ends
@@ -36,19 +35,44 @@ type Options struct {
 // user. The errors are ErrNameTaken, ErrTooMany, *InputError, ErrNotBootable,
 // syscall.ENOSPC and those of the disk's making.
 func (s *Store) Create(ctx context.Context, o Options) (rec *Record, warnings []string, err error) {
-	if err := s.Limits.checkSpace(s.data); err != nil {
-		return nil, nil, err
-	}
-	d, err := s.begin(ctx, o)
+	d, err := s.draft(ctx, o)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := s.furnish(ctx, d, &o); err != nil {
-		// ctx may be what ended it.
-		return nil, nil, errors.Join(err, s.erase(context.WithoutCancel(ctx), d.dir, d.rec.Runtime))
-	}
 	d.dir.unlock()
 	return d.rec, memoryWarnings(d.others, d.rec), nil
+}
+
+// Run is Create and Start of one machine that no other process gets hold of in
+// between. It stays StateCreating, and nothing of it is left when it fails or
+// this process is killed, until it is ready.
+func (s *Store) Run(ctx context.Context, o Options, l Launch) (rec *Record, warnings []string, conn *stream.Conn, err error) {
+	o.first, l.First = true, true
+	d, err := s.draft(ctx, o)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	conn, err = s.start(ctx, d.dir, l)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return d.rec, memoryWarnings(d.others, d.rec), conn, nil
+}
+
+// draft makes a machine and keeps hold of it.
+func (s *Store) draft(ctx context.Context, o Options) (*draft, error) {
+	if err := s.Limits.checkSpace(s.data); err != nil {
+		return nil, err
+	}
+	d, err := s.begin(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.furnish(ctx, d, &o); err != nil {
+		// ctx may be what ended it.
+		return nil, errors.Join(err, s.erase(context.WithoutCancel(ctx), d.dir, d.rec.Runtime))
+	}
+	return d, nil
 }
 
 // A draft is a machine that is being made, held by this process.
@@ -141,7 +165,7 @@ func (s *Store) furnish(ctx context.Context, d *draft, o *Options) error {
 	if rec.Disk, err = makeDisk(ctx, mk, o.DiskPath, d.dir.data, disk); err != nil {
 		return err
 	}
-	if !o.First {
+	if !o.first {
 		rec.State = StateCreated
 	}
 	return errors.Join(rec.write(d.dir.data), ctx.Err())

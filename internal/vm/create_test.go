@@ -136,7 +136,7 @@ func TestR3CreateAndRemove(t *testing.T) {
 func TestCreateFirstStaysHalfMade(t *testing.T) {
 	s := openStore(t)
 	o := options(t, "box")
-	o.First = true
+	o.first = true
 	if rec := s.mustCreate(t, o); rec.State != StateCreating {
 		t.Errorf("state %s", rec.State)
 	}

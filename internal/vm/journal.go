@@ -32,8 +32,9 @@ type journal struct {
 }
 
 // openJournal reads the record and the ledger of a locked machine. What is
-// wrong with the ledger's copies is mended where one of them is intact.
-func (s *Store) openJournal(dir *folder) (*journal, error) {
+// wrong with the ledger's copies is mended; where none is intact the machine
+// gives back what has its marks, and gets a new one.
+func (s *Store) openJournal(ctx context.Context, dir *folder) (*journal, error) {
 	rec, err := readRecord(dir.data)
 	if err != nil {
 		return nil, err
@@ -43,7 +44,13 @@ func (s *Store) openJournal(dir *folder) (*journal, error) {
 		return nil, err
 	}
 	j := &journal{dir: dir, rec: rec}
-	j.ledger, _, err = ledger.Open(dir.data, rec.ID, ledger.Record{Section: rec.Runtime, Write: j.writeSection})
+	copies := ledger.Record{Section: rec.Runtime, Write: j.writeSection}
+	j.ledger, _, err = ledger.Open(dir.data, rec.ID, copies)
+	if errors.Is(err, ledger.ErrNoLedger) {
+		if err = s.removeMarked(ctx, rec.ID); err == nil {
+			j.ledger, err = ledger.New(dir.data, rec.ID, copies)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -100,9 +100,11 @@ func (s *Store) reconcile(ctx context.Context, id string, r *Report) error {
 }
 
 // Settle is Reconcile for one machine. That it runs, or is not there, is no
-// error.
-func (s *Store) Settle(ctx context.Context, id string) error {
-	return s.reconcile(ctx, id, new(Report))
+// error. restart says that the machine's policy wants it to run.
+func (s *Store) Settle(ctx context.Context, id string) (restart bool, err error) {
+	var r Report
+	err = s.reconcile(ctx, id, &r)
+	return len(r.Restart) > 0, err
 }
 
 // adopt looks whether a machine that is held is held by its supervisor.

@@ -396,7 +396,7 @@ func TestSettle(t *testing.T) {
 	s := openStore(t)
 	w := leave(t, s, StateRunning)
 	for _, id := range []string{w.rec.ID, w.rec.ID, "ffffffffffff"} {
-		if err := s.Settle(t.Context(), id); err != nil {
+		if _, err := s.Settle(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}

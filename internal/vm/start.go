@@ -41,7 +41,16 @@ func (s *Store) Start(ctx context.Context, id string, l Launch) (*stream.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	j, err := s.openJournal(dir)
+	return s.start(ctx, dir, l)
+}
+
+// start is Start of a machine that this process holds. In any case it lets go
+// of it.
+func (s *Store) start(ctx context.Context, dir *folder, l Launch) (*stream.Conn, error) {
+	j, err := s.openJournal(ctx, dir)
+	if err != nil && l.First {
+		return nil, errors.Join(err, s.erase(context.WithoutCancel(ctx), dir, nil))
+	}
 	if err != nil {
 		return nil, errors.Join(err, dir.lock.Close())
 	}
@@ -50,6 +59,11 @@ func (s *Store) Start(ctx context.Context, id string, l Launch) (*stream.Conn, e
 		return nil, errors.Join(err, j.abandon(context.WithoutCancel(ctx), l.First))
 	}
 	return conn, dir.lock.Close()
+}
+
+// held is what the machine has besides its disk.
+func (j *journal) held() []ledger.Entry {
+	return slices.DeleteFunc(j.ledger.Entries(), func(e ledger.Entry) bool { return e.Kind == ledger.Disk })
 }
 
 // abandon undoes a start.
@@ -62,7 +76,7 @@ func (j *journal) abandon(ctx context.Context, remove bool) error {
 
 func (j *journal) launch(ctx context.Context, l Launch) (*stream.Conn, error) {
 	j.settleLost()
-	if len(j.ledger.Entries()) > 0 || exists(j.dir.runtime) {
+	if len(j.held()) > 0 || exists(j.dir.runtime) {
 		if err := j.clear(ctx); err != nil { // of a supervisor that was killed
 			return nil, err
 		}

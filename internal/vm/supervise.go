@@ -67,7 +67,7 @@ func (s *Store) Supervise(ctx context.Context, id string, kernels *kernelcat.Sto
 	if err == nil {
 		err = frame.JSON(&launch)
 	}
-	j, journalErr := s.openJournal(dir)
+	j, journalErr := s.openJournal(ctx, dir)
 	if journalErr != nil {
 		return errors.Join(fmt.Errorf("supervise machine %s: %w", id, journalErr), conn.SendJSON(stream.Error, WireError(journalErr)))
 	}
@@ -182,7 +182,7 @@ func (v *supervisor) life(ctx context.Context, n int) error {
 	}
 	rec := v.journal.record()
 	m := &Machine{Record: &rec, dir: v.journal.dir, journal: v.journal}
-	err := v.boot(bootCtx, m)
+	err := v.boot(bootCtx, m, n)
 	if err == nil {
 		err = v.announce(m, n)
 	}
@@ -214,7 +214,7 @@ func (v *supervisor) begin(cancel context.CancelFunc) bool {
 }
 
 // boot starts the machine until its agent answers.
-func (v *supervisor) boot(ctx context.Context, m *Machine) error {
+func (v *supervisor) boot(ctx context.Context, m *Machine, n int) error {
 	h := v.host
 	var err error
 	if h.Kernel, err = v.kernels.Find(string(orDefault(v.launch.Kernel, m.Record.Kernel))); err != nil {
@@ -225,6 +225,9 @@ func (v *supervisor) boot(ctx context.Context, m *Machine) error {
 	events := func(a *audience) bool { return a.events }
 	h.Phase = func(done string) { v.hub.tell(stream.Event, api.Event{Phase: done}, events) }
 	h.Notice = func(text string) { v.hub.tell(stream.Event, api.Event{Notice: text}, events) }
+	if n == 0 && !v.launch.First { // Run has said so already
+		v.warn(&h, m.Record)
+	}
 	h.Console = v.hub.console(stream.Console, func(a *audience) bool { return a.console })
 	h.Out = v.hub.console(stream.Stdout, func(a *audience) bool { return a.output })
 	err = m.boot(ctx, &h)
@@ -232,6 +235,18 @@ func (v *supervisor) boot(ctx context.Context, m *Machine) error {
 		return errAsked
 	}
 	return err
+}
+
+// warn says what is to be said before the machine runs beside others.
+func (v *supervisor) warn(h *Host, rec *Record) {
+	others, _, err := v.store.Machines()
+	if err != nil {
+		h.notice("whether the host has memory for the machine is not known: %v", err)
+		return
+	}
+	for _, text := range memoryWarnings(others, rec) {
+		h.notice("%s", text)
+	}
 }
 
 // announce records that the machine runs and tells those who wait for it.
