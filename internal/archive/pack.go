@@ -141,7 +141,7 @@ func isKernels(path string) bool {
 		unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.PSTOREFS_MAGIC,
 		unix.EFIVARFS_MAGIC, unix.SELINUX_MAGIC, unix.BINFMTFS_MAGIC, unix.NSFS_MAGIC, unix.AUTOFS_SUPER_MAGIC,
 		mqueueMagic, configfsMagic, fusectlMagic,
-	}, int64(st.Type)) //nolint:unconvert // it is not int64 on every architecture
+	}, int64(st.Type))
 }
 
 // Those that x/sys/unix has no names for: ipc/mqueue.c, fs/configfs/mount.c
@@ -179,7 +179,7 @@ func (p *packer) add(ctx context.Context, path, name string) (*unix.Stat_t, erro
 		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 			h.Typeflag = tar.TypeBlock
 		}
-		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)) //nolint:unconvert // as above
+		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
 	case unix.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	default:
@@ -207,7 +207,7 @@ func (p *packer) link(st *unix.Stat_t, h *tar.Header) bool {
 	if st.Nlink < 2 || isDir(st) {
 		return false
 	}
-	key := inode{uint64(st.Dev), st.Ino} //nolint:unconvert // not uint64 on every architecture
+	key := inode{uint64(st.Dev), st.Ino}
 	first, ok := p.first[key]
 	if !ok {
 		p.first[key] = h.Name

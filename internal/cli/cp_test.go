@@ -245,7 +245,7 @@ func TestCopyEndsEarly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer l.Close() //nolint:errcheck // it is there for its name
 	if err := c.put(t.Context(), dir+"/socket", "/"); err == nil || !strings.Contains(err.Error(), "socket cannot be") {
 		t.Errorf("a socket: %v", err)
 	}
