@@ -255,7 +255,7 @@ func exchange(conn net.Conn, req *http.Request) (*answer, error) {
 	// A daemon that refuses a request may do so before it has read it all.
 	writeErr := req.Write(conn)
 	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, req)
+	resp, err := http.ReadResponse(r, req) //nolint:bodyclose // it ends with the connection
 	if err != nil {
 		if writeErr != nil {
 			err = writeErr

@@ -22,10 +22,11 @@ var leaves = strings.Fields("digest atomicfile jsonfile paths sparse stream")
 // which modules of others. A package without a row, and an import without an entry, fails the test.
 var arrows = []struct{ pkg, internal, modules string }{
 	// cli knows fstree, e2fs and imagepull by their errors alone, which its hints explain.
-	{"cli", "api archive transfer rootfs verify unpack store imagepull fstree ext4 e2fs kernelcat vm vmm guest guest/client guestbin",
+	{"cli", "api daemon archive transfer rootfs verify unpack store imagepull fstree ext4 e2fs kernelcat vm vmm guest guest/client guestbin",
 		"spf13/cobra spf13/pflag vbauerster/mpb x/term x/sys pelletier/go-toml docker/go-units"},
 	{"api", "", ""},
-	{"daemon", "api vm store kernelcat", "x/sys"},
+	// daemon knows imagepull by the full names of images alone, vmm by its words for a machine.
+	{"daemon", "api vm vmm store kernelcat imagepull", "x/sys"},
 	{"rootfs", "imagepull layer fstree ext4 e2fs verify store", "x/sys x/sync docker/go-units google/go-containerregistry"},
 	{"imagepull", "", "google/go-containerregistry klauspost/compress x/sys x/sync"},
 	{"layer", "fstree gunzip", "klauspost/compress"},

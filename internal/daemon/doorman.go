@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -111,11 +112,11 @@ func (d *doorman) refuse(conn *net.UnixConn) {
 // tooMany reads a request, since a client that is still writing does not
 // listen, and answers it.
 func tooMany(conn net.Conn, places int) {
-	req, err := http.ReadRequest(bufio.NewReaderSize(conn, maxHeader))
+	req, err := http.ReadRequest(bufio.NewReader(io.LimitReader(conn, maxHeader+maxBody)))
 	if err != nil {
 		return
 	}
-	req.Body.Close() //nolint:errcheck // what it asks for does not matter
+	req.Body.Close()
 	e := &api.Error{Code: api.CodeTooMany, Message: fmt.Sprintf("the daemon serves %d connections already", places)}
 	body, err := json.Marshal(e)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -39,7 +40,7 @@ type fake struct {
 	supervise func(ctx context.Context, id string, c *stream.Conn) // of a start
 	serve     func(what string, req any, c *stream.Conn)           // of exec, attach and archive
 	stop      func(ctx context.Context, id string) error
-	reconcile func(ctx context.Context) error
+	reconcile func(ctx context.Context) (vm.Report, error)
 	logLines  []api.LogLine
 	logErr    error
 	agent     func(net.Conn)
@@ -54,11 +55,17 @@ func newFake(t *testing.T) *fake {
 	}
 }
 
+// What a fake supervisor cannot say or close its client misses: the test sees
+// that there.
+func tell(c *stream.Conn, kind stream.Kind, v any)   { _ = c.SendJSON(kind, v) }
+func put(c *stream.Conn, kind stream.Kind, b []byte) { _ = c.Send(kind, b) }
+func hangUp(c io.Closer)                             { _ = c.Close() }
+
 // comesUp is a machine without any trouble.
 func comesUp(_ context.Context, _ string, c *stream.Conn) {
-	c.SendJSON(stream.Event, api.Event{Phase: "disk made"})
-	c.SendJSON(stream.Event, api.Event{Ready: true})
-	c.Close()
+	tell(c, stream.Event, api.Event{Phase: "disk made"})
+	tell(c, stream.Event, api.Event{Ready: true})
+	hangUp(c)
 }
 
 func (f *fake) add(id, name string, state vm.State) *vm.Record {
@@ -80,15 +87,6 @@ func (f *fake) called() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return strings.Join(f.calls, ", ")
-}
-
-func (f *fake) set(id string, state vm.State) error {
-	rec := f.recs[id]
-	if rec == nil {
-		return vm.ErrNotFound
-	}
-	rec.State = state
-	return nil
 }
 
 func (f *fake) Create(ctx context.Context, o vm.Options) (*vm.Record, []string, error) {
@@ -173,7 +171,7 @@ func (f *fake) Prune(_ context.Context, keep func(*vm.Record) bool) (ids []strin
 
 func (f *fake) Reconcile(ctx context.Context) (vm.Report, error) {
 	if f.reconcile != nil {
-		return vm.Report{}, f.reconcile(ctx)
+		return f.reconcile(ctx)
 	}
 	return vm.Report{}, nil
 }

@@ -30,10 +30,12 @@ type hijackable struct {
 func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	h.taken = true
 	a, b := net.Pipe()
-	b.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := b.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return nil, nil, err
+	}
 	go func() {
-		io.Copy(io.Discard, io.LimitReader(b, 1<<10))
-		b.Close()
+		defer hangUp(b)
+		_, _ = io.Copy(io.Discard, io.LimitReader(b, 1<<10)) // what it says does not matter
 	}()
 	return a, bufio.NewReadWriter(bufio.NewReader(a), bufio.NewWriter(a)), nil
 }

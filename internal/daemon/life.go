@@ -296,7 +296,7 @@ func (s *server) closing(conns ...io.Closer) (stop func()) {
 		select {
 		case <-s.ended:
 			for _, c := range conns {
-				c.Close() //nolint:errcheck // cut off
+				c.Close()
 			}
 		case <-done:
 		}

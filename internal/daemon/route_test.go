@@ -169,14 +169,14 @@ var routeTests = []struct {
 	}},
 	{"POST /v1/machines/{ref}/agent", func(t *testing.T, f *fake, d *daemonUnderTest) error {
 		f.agent = func(c net.Conn) {
-			io.Copy(c, io.LimitReader(c, 4))
-			c.Close()
+			_, _ = io.Copy(c, io.LimitReader(c, 4)) // what is lost the client misses
+			hangUp(c)
 		}
 		c, err := d.Agent(t.Context(), "one")
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer hangUp(c)
 		if _, err := c.Write([]byte("SSH-")); err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ const (
 
 // echo is a command that says its input again.
 func echo(what string, _ any, c *stream.Conn) {
-	c.Send(stream.Stderr, []byte(what))
+	put(c, stream.Stderr, []byte(what))
 	for {
 		f, err := c.Next()
 		if err != nil {
@@ -233,11 +233,11 @@ func echo(what string, _ any, c *stream.Conn) {
 		}
 		switch f.Kind {
 		case stream.Stdin:
-			c.Send(stream.Stdout, f.Payload)
-			c.Send(stream.Credit, nil)
+			put(c, stream.Stdout, f.Payload)
+			put(c, stream.Credit, nil)
 		case stream.CloseStdin:
-			c.SendJSON(stream.Exit, api.Exit{Code: 9})
-			c.Close()
+			tell(c, stream.Exit, api.Exit{Code: 9})
+			hangUp(c)
 			return
 		default:
 		}

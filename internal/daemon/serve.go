@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/banger-vm/banger/api"
 )
 
 // Bounds of a connection.
@@ -92,24 +94,41 @@ func (s *server) end(h *http.Server, cancel context.CancelFunc) error {
 }
 
 // reconcile brings the machines in line with the host before any request is
-// answered.
+// answered, and then boots those that are to run.
 func (s *server) reconcile(ctx context.Context) {
 	begin := time.Now()
 	done, err := s.Machines.Reconcile(ctx)
-	took := time.Since(begin).Round(time.Millisecond)
+	for _, f := range done.Machines {
+		s.Log.Warn("machine was not in order", "finding", f)
+	}
+	s.Log.Info("machines reconciled", "adopted", len(done.Adopted), "restart", len(done.Restart),
+		"leftovers", len(done.Leftovers), "took", time.Since(begin).Round(time.Millisecond))
 	if err != nil {
-		s.Log.Error("reconcile machines", "error", err, "report", done, "took", took)
-	} else {
-		s.Log.Info("reconcile machines", "report", done, "took", took)
+		s.Log.Error("reconcile machines", "error", err)
 	}
 	close(s.settled)
-	records, _, err := s.Machines.Machines()
-	if err != nil {
-		s.Log.Error("list machines", "error", err)
+	for _, id := range done.Adopted {
+		s.watcher.watch(id, s.ended)
 	}
-	for _, rec := range records {
-		if runs(rec) {
-			s.watcher.watch(rec.ID, s.ended)
+	for _, id := range done.Restart {
+		if err := s.revive(ctx, id); err != nil && ctx.Err() == nil {
+			s.Log.Error("start machine again", "machine", id, "error", err)
 		}
 	}
+}
+
+// revive boots a machine whose policy says that it is to run.
+func (s *server) revive(ctx context.Context, id string) error {
+	s.idle.begin()
+	defer s.idle.end()
+	leave, err := s.gate.enter(ctx, turn{id, id, "start", 0})
+	if err != nil {
+		return err
+	}
+	defer leave()
+	supervisor, err := s.Machines.Start(ctx, id, s.launch(api.StartRequest{}))
+	if err != nil {
+		return err
+	}
+	return s.boot(id, supervisor)
 }
