@@ -73,6 +73,7 @@ type life interface {
 	Kill(ctx context.Context, id, signal string) error
 	Wait(ctx context.Context, id string) (api.Exit, error)
 	WaitGone(ctx context.Context, id string) error
+	Supervisor(rec *vm.Record) int
 }
 
 type streams interface {

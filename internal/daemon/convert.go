@@ -39,11 +39,15 @@ func (s *server) launch(r api.StartRequest) vm.Launch {
 func (s *server) machine(rec *vm.Record) api.Machine {
 	folder := s.Machines.Folder(rec.ID)
 	c := &rec.Config
+	pid := 0
+	if runs(rec) {
+		pid = s.Machines.Supervisor(rec)
+	}
 	return api.Machine{
 		ID: rec.ID, Name: c.Name, State: api.State(rec.State), Image: string(rec.Image), ImageName: rec.ImageName,
 		Kernel: string(rec.Kernel), Command: append([]string{}, rec.Plan.Words()...), Disk: disk(rec, folder), Remove: rec.Remove,
 		Created: rec.Created, Started: rec.Started, Finished: rec.Finished, ExitCode: rec.ExitCode, Error: rec.Error,
-		Restarts: rec.Restarts, Folder: folder,
+		Restarts: rec.Restarts, PID: pid, Folder: folder,
 		Config: api.Config{
 			Hostname: c.Hostname, CPUs: c.CPUs, Memory: c.Memory, DiskSize: c.DiskSize, DiskDriver: string(c.DiskDriver),
 			Model: string(c.Model), Init: string(c.Init), Accel: string(c.Accel), ReadOnly: c.ReadOnly,

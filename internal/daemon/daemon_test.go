@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -150,6 +151,52 @@ func TestSupervisorThatDies(t *testing.T) {
 		if _, err := d.Inspect(t.Context(), "two"); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestPolicyOutlivesTheSupervisor boots a machine again whose supervisor was
+// killed, where its policy says so.
+func TestPolicyOutlivesTheSupervisor(t *testing.T) {
+	f := newFake(t)
+	f.add(idOne, "one", vm.StateRunning)
+	f.recs[idOne].Config.Restart.Policy = vm.RestartAlways
+	f.reconcile = func(context.Context) (vm.Report, error) { return vm.Report{Adopted: []string{idOne}}, nil }
+	begin(t, f)
+	for range 2 {
+		f.end(idOne)
+		<-f.settled
+		for {
+			if _, running := f.ending(idOne); running {
+				break
+			}
+			if t.Context().Err() != nil {
+				t.Fatal("it was not started again")
+			}
+			runtime.Gosched()
+		}
+	}
+	if calls := f.called(); calls != "start one, start one" {
+		t.Errorf("calls: %s", calls)
+	}
+}
+
+// TestKillCutsAStopShort: what hurries must not wait for what does not.
+func TestKillCutsAStopShort(t *testing.T) {
+	f := newFake(t)
+	f.add(idOne, "one", vm.StateRunning)
+	entered := make(chan struct{})
+	f.stop = func(_ context.Context, id string) error {
+		close(entered)
+		gone, _ := f.ending(id)
+		<-gone
+		return nil
+	}
+	d := begin(t, f)
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.Stop(t.Context(), "one", api.StopRequest{}) }()
+	<-entered
+	if err := errors.Join(d.Kill(t.Context(), "one", api.KillRequest{}), <-stopped); err != nil {
+		t.Error(err)
 	}
 }
 

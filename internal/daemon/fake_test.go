@@ -176,9 +176,32 @@ func (f *fake) Reconcile(ctx context.Context) (vm.Report, error) {
 	return vm.Report{}, nil
 }
 
-func (f *fake) Settle(_ context.Context, id string) error {
+func (f *fake) Settle(_ context.Context, id string) (restart bool, err error) {
 	f.settled <- id
-	return nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rec := f.recs[id]
+	return rec != nil && rec.Config.Restart.Policy == vm.RestartAlways && !rec.Stopped, nil
+}
+
+func (f *fake) FindID(ref string) (string, error) {
+	rec, err := f.Find(ref)
+	if err != nil {
+		return "", err
+	}
+	return rec.ID, nil
+}
+
+func (f *fake) Supervisor(*vm.Record) int { return os.Getpid() }
+
+func (f *fake) Run(ctx context.Context, o vm.Options, l vm.Launch) (*vm.Record, []string, *stream.Conn, error) {
+	l.First = true
+	rec, warnings, err := f.Create(ctx, o)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	conn, err := f.Start(ctx, rec.ID, l)
+	return rec, warnings, conn, err
 }
 
 func (f *fake) Folder(id string) string { return filepath.Join(f.dir, "machines", id) }

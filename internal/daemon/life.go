@@ -44,14 +44,21 @@ func decodeGrace(w http.ResponseWriter, r *http.Request) (time.Duration, error) 
 	return time.Duration(*req.Timeout) * time.Second, nil
 }
 
+// kill waits for no other command: it is what cuts a long one short.
 func (s *server) kill(w http.ResponseWriter, r *http.Request) error {
 	var req api.KillRequest
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	return s.change(w, r, "kill", 0, func(ctx context.Context, rec *vm.Record) error {
-		return s.Machines.Kill(ctx, rec.ID, req.Signal)
-	})
+	rec, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	if err := s.Machines.Kill(r.Context(), rec.ID, req.Signal); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func (s *server) wait(w http.ResponseWriter, r *http.Request) error {
@@ -139,35 +146,25 @@ func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	l.First = true
-	rec, warnings, err := s.make(r.Context(), req.Create, true)
+	o, err := s.options(req.Create)
+	if err != nil {
+		return err
+	}
+	rec, warnings, supervisor, err := s.Machines.Run(r.Context(), o, l)
 	if err != nil {
 		return err
 	}
 	leave, err := s.gate.enter(r.Context(), turn{rec.ID, rec.Config.Name, "run", 0})
 	if err != nil {
-		return errors.Join(err, s.forget(r.Context(), rec.ID))
+		return errors.Join(err, supervisor.Close())
 	}
 	defer leave()
-	supervisor, err := s.Machines.Start(r.Context(), rec.ID, l)
-	if err != nil {
-		return errors.Join(err, s.forget(r.Context(), rec.ID))
-	}
 	machine := s.machine(rec)
 	first := []api.Event{{Machine: &machine}}
 	for _, text := range warnings {
 		first = append(first, api.Event{Notice: text})
 	}
 	return s.lead(w, supervisor, &follower{id: rec.ID, leave: leave, first: first, only: true})
-}
-
-// forget removes a machine that could not be started, whoever still waits.
-func (s *server) forget(ctx context.Context, id string) error {
-	err := s.Machines.Remove(context.WithoutCancel(ctx), id)
-	if errors.Is(err, vm.ErrNotFound) {
-		return nil
-	}
-	return err
 }
 
 func (s *server) launchWith(r api.StartRequest) (vm.Launch, error) {

@@ -59,7 +59,11 @@ func (s *server) create(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	rec, warnings, err := s.make(r.Context(), req, false)
+	o, err := s.options(req)
+	if err != nil {
+		return err
+	}
+	rec, warnings, err := s.Machines.Create(r.Context(), o)
 	if err != nil {
 		return err
 	}
@@ -67,20 +71,19 @@ func (s *server) create(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// make makes a machine. first says that it is to be started at once.
-func (s *server) make(ctx context.Context, r api.CreateRequest, first bool) (*vm.Record, []string, error) {
+// options finds what a machine is to be made of.
+func (s *server) options(r api.CreateRequest) (vm.Options, error) {
 	img, err := s.image(r.Image)
 	if err != nil {
-		return nil, nil, err
+		return vm.Options{}, err
 	}
 	kernel, err := s.kernel(r.Kernel)
 	if err != nil {
-		return nil, nil, err
+		return vm.Options{}, err
 	}
 	o := options(r)
-	o.Image, o.DiskPath = img, s.Images.DiskPath(img)
-	o.Kernel, o.First = kernel.ID, first
-	return s.Machines.Create(ctx, o)
+	o.Image, o.DiskPath, o.Kernel = img, s.Images.DiskPath(img), kernel.ID
+	return o, nil
 }
 
 func (s *server) image(ref string) (*store.Image, error) {
@@ -117,13 +120,17 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.change(w, r, "rm", 0, func(ctx context.Context, rec *vm.Record) error {
-		if force {
-			if err := s.Machines.Kill(ctx, rec.ID, ""); err != nil && !gone(err) {
-				return err
-			}
+	id, err := s.Machines.FindID(r.PathValue("ref"))
+	if err != nil {
+		return err
+	}
+	if force {
+		if err := s.Machines.Kill(r.Context(), id, ""); err != nil && !gone(err) {
+			return err
 		}
-		err := s.Machines.Remove(ctx, rec.ID)
+	}
+	return s.changeID(w, r, turn{id, r.PathValue("ref"), "rm", 0}, func(ctx context.Context) error {
+		err := s.Machines.Remove(ctx, id)
 		if force && errors.Is(err, vm.ErrNotFound) {
 			return nil // it was to go with its end
 		}
@@ -171,12 +178,17 @@ func (s *server) change(w http.ResponseWriter, r *http.Request, operation string
 	if err != nil {
 		return err
 	}
-	leave, err := s.gate.enter(r.Context(), turn{rec.ID, rec.Config.Name, operation, grace})
+	return s.changeID(w, r, turn{rec.ID, rec.Config.Name, operation, grace}, func(ctx context.Context) error { return do(ctx, rec) })
+}
+
+// changeID is change of a machine whose record need not be readable.
+func (s *server) changeID(w http.ResponseWriter, r *http.Request, t turn, do func(context.Context) error) error {
+	leave, err := s.gate.enter(r.Context(), t)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := do(r.Context(), rec); err != nil {
+	if err := do(r.Context()); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

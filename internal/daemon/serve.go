@@ -7,10 +7,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/stream"
 )
 
 // Bounds of a connection.
@@ -110,25 +112,31 @@ func (s *server) reconcile(ctx context.Context) {
 	for _, id := range done.Adopted {
 		s.watcher.watch(id, s.ended)
 	}
+	var boots sync.WaitGroup
+	defer boots.Wait()
+	places := make(chan struct{}, runtime.NumCPU())
 	for _, id := range done.Restart {
-		if err := s.revive(ctx, id); err != nil && ctx.Err() == nil {
-			s.Log.Error("start machine again", "machine", id, "error", err)
-		}
+		places <- struct{}{}
+		boots.Go(func() {
+			defer func() { <-places }()
+			s.revive(ctx, id)
+		})
 	}
 }
 
 // revive boots a machine whose policy says that it is to run.
-func (s *server) revive(ctx context.Context, id string) error {
+func (s *server) revive(ctx context.Context, id string) {
 	s.idle.begin()
 	defer s.idle.end()
 	leave, err := s.gate.enter(ctx, turn{id, id, "start", 0})
-	if err != nil {
-		return err
+	if err == nil {
+		defer leave()
+		var supervisor *stream.Conn
+		if supervisor, err = s.Machines.Start(ctx, id, s.launch(api.StartRequest{})); err == nil {
+			err = s.boot(id, supervisor)
+		}
 	}
-	defer leave()
-	supervisor, err := s.Machines.Start(ctx, id, s.launch(api.StartRequest{}))
-	if err != nil {
-		return err
+	if err != nil && ctx.Err() == nil {
+		s.Log.Error("start machine again", "machine", id, "error", err)
 	}
-	return s.boot(id, supervisor)
 }

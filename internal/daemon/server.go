@@ -34,10 +34,11 @@ type server struct {
 func newServer(c Config) *server {
 	asked := make(chan struct{})
 	s := &server{
-		Config: c, mux: http.NewServeMux(), gate: newGate(patience), watcher: newWatcher(c.Machines, c.Log),
+		Config: c, mux: http.NewServeMux(), gate: newGate(patience),
 		idle: newIdleClock(c.Idle), started: time.Now().UTC(), settled: make(chan struct{}), ended: asked,
 		asked: sync.OnceFunc(func() { close(asked) }),
 	}
+	s.watcher = newWatcher(c.Machines, c.Log, s.revive)
 	for _, r := range s.routes() {
 		s.mux.HandleFunc(r.pattern, func(w http.ResponseWriter, q *http.Request) { s.serve(r, w, q) })
 	}

@@ -9,12 +9,13 @@ import (
 // A watcher settles the machines whose supervisors die while the daemon runs.
 type watcher struct {
 	machines machines
+	revive   func(ctx context.Context, id string) // boots a machine whose policy wants it to run
 	log      *slog.Logger
 	started  chan string // IDs of machines that run
 }
 
-func newWatcher(m machines, log *slog.Logger) *watcher {
-	return &watcher{machines: m, log: log, started: make(chan string)}
+func newWatcher(m machines, log *slog.Logger, revive func(context.Context, string)) *watcher {
+	return &watcher{machines: m, revive: revive, log: log, started: make(chan string)}
 }
 
 // watch has the machine watched from now on. It gives up when ended is closed.
@@ -64,11 +65,15 @@ func (w *watcher) run(ctx context.Context) {
 // settle returns when the machine's supervisor has gone and what it left
 // behind is dealt with.
 func (w *watcher) settle(ctx context.Context, id string) {
+	restart := false
 	err := w.machines.WaitGone(ctx, id)
 	if err == nil {
-		err = w.machines.Settle(ctx, id)
+		restart, err = w.machines.Settle(ctx, id)
 	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Error("settle machine", "machine", id, "error", err)
+	}
+	if restart {
+		w.revive(ctx, id)
 	}
 }

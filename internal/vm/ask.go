@@ -208,14 +208,33 @@ func (s *Store) WaitGone(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	entries, _, err := ledger.Read(s.dataDir(id), id, rec.Runtime)
+	e, err := s.supervisorEntry(rec)
+	if err != nil || e == nil {
+		return err
+	}
+	return resource.WaitEnd(ctx, *e)
+}
+
+// Supervisor is the number of the process that supervises a machine, as its
+// ledger has it, or 0.
+func (s *Store) Supervisor(rec *Record) int {
+	if e, err := s.supervisorEntry(rec); err == nil && e != nil {
+		return e.PID
+	}
+	return 0
+}
+
+// supervisorEntry is what the ledger has of a machine's supervisor, nil for
+// nothing.
+func (s *Store) supervisorEntry(rec *Record) (*ledger.Entry, error) {
+	entries, _, err := ledger.Read(s.dataDir(rec.ID), rec.ID, rec.Runtime)
 	if err != nil {
-		return fmt.Errorf("watch machine %s: %w", id, err)
+		return nil, fmt.Errorf("look for supervisor of machine %s: %w", rec.ID, err)
 	}
 	for _, e := range entries {
 		if e.Kind == ledger.Process && e.Name == supervisorPart && e.PID != 0 {
-			return resource.WaitEnd(ctx, e)
+			return &e, nil
 		}
 	}
-	return nil
+	return nil, nil //nolint:nilnil // there is none, as documented
 }

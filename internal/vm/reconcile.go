@@ -123,12 +123,12 @@ func (s *Store) adopt(id string, r *Report) error {
 		})
 		return nil
 	}
-	if rec.State != StateRunning {
-		return nil // another command works on it
-	}
 	alive, err := supervised(dir, rec)
 	if err != nil {
 		return err
+	}
+	if rec.State != StateRunning && !alive {
+		return nil // another command works on it
 	}
 	r.Adopted = append(r.Adopted, id)
 	if !alive {

@@ -344,7 +344,7 @@ func (s *Store) Find(ref string) (*Record, error) {
 	case 1:
 		return found[0], nil
 	}
-	return nil, fmt.Errorf("machine %s: prefix of %d machines", ref, len(found))
+	return nil, inputf("machine %s: prefix of %d machines", ref, len(found))
 }
 
 // FindID returns the ID of the machine that ref names as in Find. A machine
