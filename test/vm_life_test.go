@@ -5,6 +5,8 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -49,6 +51,30 @@ func TestR1Systemd(t *testing.T) {
 	if output, ok := cmd.Stdout.(*lockedBuffer); !ok || !strings.Contains(output.String(), "init image") {
 		t.Errorf("the console was not shown: %v", cmd.Stdout)
 	}
+}
+
+// consoleTail is the end of what the user's machines wrote to their consoles.
+func (w world) consoleTail() string {
+	var out strings.Builder
+	logs, _ := filepath.Glob(w.path("data", "banger", "machines", "*", "console.log"))
+	for _, path := range logs {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		var console []byte
+		for line := range bytes.Lines(data) {
+			var piece struct {
+				Data  string `json:"d"`
+				Bytes []byte `json:"b"` // where it is not UTF-8
+			}
+			if json.Unmarshal(line, &piece) == nil { // the last may be half written
+				console = append(append(console, piece.Data...), piece.Bytes...)
+			}
+		}
+		fmt.Fprintf(&out, "%s\n", console[max(0, len(console)-4096):])
+	}
+	return out.String()
 }
 
 // staticImage writes an OCI layout of an image that holds one static program and nothing else: banger.

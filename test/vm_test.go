@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -81,7 +80,7 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 		cancel()
 		<-ended
 		if t.Failed() {
-			t.Logf("machine %s:\n%s\nconsole:\n%s", name, output.String(), w.consoleTail())
+			t.Logf("run %s:\n%s\nconsole:\n%s", name, output.String(), w.consoleTail())
 		}
 		w.remove(t, name)
 	})
@@ -103,6 +102,12 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 // remove takes a machine away at the end of a test, whose context has ended by then.
 func (w world) remove(t *testing.T, name string) {
 	t.Helper()
+	for _, verb := range []string{"inspect", "logs"} {
+		if t.Failed() {
+			got := finish(t, w.command(context.Background(), verb, name), nil)
+			t.Logf("%s %s:\n%s%s", verb, name, got.stdout, got.stderr)
+		}
+	}
 	got := finish(t, w.command(context.Background(), "rm", "-f", name), nil)
 	if got.code != 0 && !strings.Contains(got.stderr, "no such machine") {
 		t.Errorf("rm %s: %s", name, got.stderr)
@@ -125,30 +130,6 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
-}
-
-// consoleTail is the end of what the user's machines wrote to their consoles.
-func (w world) consoleTail() string {
-	var out strings.Builder
-	logs, _ := filepath.Glob(w.path("data", "banger", "machines", "*", "console.log"))
-	for _, path := range logs {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		var console []byte
-		for line := range bytes.Lines(data) {
-			var piece struct {
-				Data  string `json:"d"`
-				Bytes []byte `json:"b"` // where it is not UTF-8
-			}
-			if json.Unmarshal(line, &piece) == nil { // the last may be half written
-				console = append(append(console, piece.Data...), piece.Bytes...)
-			}
-		}
-		fmt.Fprintf(&out, "%s\n", console[max(0, len(console)-4096):])
-	}
-	return out.String()
 }
 
 // expectCode wants an exit code, and shows what was said when it is another.
