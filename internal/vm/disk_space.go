@@ -26,6 +26,7 @@ func (e *spaceError) Error() string {
 	return fmt.Sprintf("%v: %d MiB are needed and %d MiB free in %s", ErrNoSpace, (e.need-1)>>20+1, e.free>>20, e.dir)
 }
 
+// Is makes it an ErrNoSpace and an ENOSPC.
 func (*spaceError) Is(target error) bool { return target == ErrNoSpace || target == syscall.ENOSPC }
 
 // spaceFor refuses to begin what the file system of dir has no room for:
