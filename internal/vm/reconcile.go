@@ -72,7 +72,12 @@ func (s *Store) Reconcile(ctx context.Context) (Report, error) {
 }
 
 func (s *Store) reconcile(ctx context.Context, id string, r *Report) error {
-	dir, err := s.tryClaim(ctx, id)
+	return s.reconcileBy(ctx, s.tryClaim, id, r)
+}
+
+// reconcileBy is reconcile of a machine that claim takes.
+func (s *Store) reconcileBy(ctx context.Context, claim func(context.Context, string) (*folder, error), id string, r *Report) error {
+	dir, err := claim(ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound): // removed meanwhile
 		return nil
@@ -99,10 +104,11 @@ func (s *Store) reconcile(ctx context.Context, id string, r *Report) error {
 	return nil
 }
 
-// Settle is Reconcile for one machine. That it runs, or is not there, is no
-// error.
+// Settle is Reconcile for one machine, of which nobody else may take care: it
+// outlasts those who lock the machine to look at it. That it runs, or is not
+// there, is no error.
 func (s *Store) Settle(ctx context.Context, id string) error {
-	return s.reconcile(ctx, id, new(Report))
+	return s.reconcileBy(ctx, s.claim, id, new(Report))
 }
 
 // adopt looks whether a machine that is held is held by its supervisor.
