@@ -5,6 +5,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # The registry image that `make demo` shows; without it, images made here from the distribution's packages.
 REF     ?=
 
+# How often make crash kills, and the seed that it does so by: the clock's where there is none.
+RUNS    ?= 200
+SEED    ?=
+
 export BANGER_TEST_CACHE
 
 .PHONY: help
@@ -42,6 +46,10 @@ test: ## everything CI runs: lint, unit tests with -race, fuzzing, end-to-end (r
 .PHONY: test-vm
 test-vm: build ## the tests of dm and loop devices, as root inside a machine
 	@scripts/test-vm
+
+.PHONY: crash
+crash: build ## kill banger's processes in RUNS lives of machines; SEED=n repeats (root or sudo)
+	@scripts/crash -run 'TestCrash$$' -args -crash.runs=$(RUNS) $(if $(SEED),-crash.seed=$(SEED))
 
 .PHONY: bench
 bench: ## side by side with peers; see bench/README.md

@@ -183,11 +183,9 @@ func (s *server) launchWith(r api.StartRequest) (vm.Launch, error) {
 func (s *server) boot(id string, supervisor *stream.Conn) error {
 	defer supervisor.Close() //nolint:errcheck // what it had to say has been read
 	defer s.closing(supervisor)()
-	if err := frames(supervisor, func(stream.Frame) {}); err != nil {
-		return err
-	}
-	s.watcher.watch(id, s.ended)
-	return nil
+	err := frames(supervisor, func(stream.Frame) {})
+	s.watcher.watch(id, s.ended) // also after an error: a supervisor that was killed has given nothing back
+	return err
 }
 
 // frames tells what a supervisor says until the machine is ready. An Error
@@ -259,6 +257,7 @@ func (s *server) lead(w http.ResponseWriter, supervisor *stream.Conn, f *followe
 		}
 	})
 	if err := frames(supervisor, func(f stream.Frame) { client.Send(f.Kind, f.Payload) }); err != nil { //nolint:errcheck // see above
+		s.watcher.watch(f.id, s.ended)                   // as in boot
 		client.SendJSON(stream.Error, vm.WireError(err)) //nolint:errcheck // likewise
 		return err
 	}

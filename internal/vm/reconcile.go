@@ -72,7 +72,12 @@ func (s *Store) Reconcile(ctx context.Context) (Report, error) {
 }
 
 func (s *Store) reconcile(ctx context.Context, id string, r *Report) error {
-	dir, err := s.tryClaim(ctx, id)
+	return s.reconcileBy(ctx, s.tryClaim, id, r)
+}
+
+// reconcileBy is reconcile of a machine that claim takes.
+func (s *Store) reconcileBy(ctx context.Context, claim func(context.Context, string) (*folder, error), id string, r *Report) error {
+	dir, err := claim(ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound): // removed meanwhile
 		return nil
@@ -99,11 +104,12 @@ func (s *Store) reconcile(ctx context.Context, id string, r *Report) error {
 	return nil
 }
 
-// Settle is Reconcile for one machine. That it runs, or is not there, is no
-// error. restart says that the machine's policy wants it to run.
+// Settle is Reconcile for one machine, of which nobody else may take care: it
+// outlasts those who lock the machine to look at it. That it runs, or is not
+// there, is no error. restart says that the machine's policy wants it to run.
 func (s *Store) Settle(ctx context.Context, id string) (restart bool, err error) {
 	var r Report
-	err = s.reconcile(ctx, id, &r)
+	err = s.reconcileBy(ctx, s.claim, id, &r)
 	return len(r.Restart) > 0, err
 }
 

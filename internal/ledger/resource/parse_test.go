@@ -14,11 +14,12 @@ func TestParseStat(t *testing.T) {
 		want  stat
 		fault bool
 	}{
-		"plain":              {"7 (sh) " + fields + "4711 0 0", stat{'S', 4711}, false},
-		"a name of the kind": {"7 (a) Z 1 (b) " + fields + "4711", stat{'S', 4711}, false},
-		"cut":                {"7 (sh) " + fields, stat{}, true},
-		"empty":              {"", stat{}, true},
-		"no number":          {"7 (sh) " + fields + "x", stat{}, true},
+		"plain":                {"7 (sh) " + fields + "4711 0 0", stat{'S', 17, 4711}, false},
+		"a name of the kind":   {"7 (a) Z 1 (b) " + fields + "4711", stat{'S', 17, 4711}, false},
+		"cut":                  {"7 (sh) " + fields, stat{}, true},
+		"empty":                {"", stat{}, true},
+		"no number":            {"7 (sh) " + fields + "x", stat{}, true},
+		"no number of threads": {"7 (sh) " + strings.Replace(fields, " 17 ", " x ", 1) + "4711", stat{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := parseStat(row.in)
@@ -26,6 +27,20 @@ func TestParseStat(t *testing.T) {
 				t.Errorf("%v, %v; want %v", got, err, row.want)
 			}
 		})
+	}
+}
+
+func TestEnded(t *testing.T) {
+	for _, row := range []struct {
+		of   stat
+		want bool
+	}{
+		{stat{state: 'S', threads: 1}, false}, {stat{state: 'Z', threads: 1}, true}, {stat{state: 'X'}, true},
+		{stat{state: 'Z', threads: 2}, false}, // its first thread has ended
+	} {
+		if got := row.of.ended(); got != row.want {
+			t.Errorf("%+v has ended: %v", row.of, got)
+		}
 	}
 }
 

@@ -36,8 +36,9 @@ func bootID() (string, error) {
 
 // A stat is what is needed of /proc/PID/stat, proc(5).
 type stat struct {
-	state byte   // field 3
-	start uint64 // field 22, in clock ticks since boot
+	state   byte   // field 3
+	threads int    // field 20
+	start   uint64 // field 22, in clock ticks since boot
 }
 
 func readStat(pid int) (stat, error) {
@@ -51,7 +52,7 @@ func readStat(pid int) (stat, error) {
 func parseStat(s string) (stat, error) {
 	// The name of the program is in parentheses and may have some itself.
 	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	const state, start = 0, 22 - 3 // the first is field 3
+	const state, threads, start = 0, 20 - 3, 22 - 3 // the first is field 3
 	if len(fields) <= start {
 		return stat{}, errors.New("process status has too few fields")
 	}
@@ -59,11 +60,17 @@ func parseStat(s string) (stat, error) {
 	if err != nil {
 		return stat{}, fmt.Errorf("process status: start time: %w", err)
 	}
-	return stat{fields[state][0], n}, nil
+	left, err := strconv.Atoi(fields[threads])
+	if err != nil {
+		return stat{}, fmt.Errorf("process status: number of threads: %w", err)
+	}
+	return stat{fields[state][0], left, n}, nil
 }
 
-// ended reports whether the process is gone but for its parent's wait.
-func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' }
+// ended reports whether the process is gone but for its parent's wait. The
+// state is that of its first thread, which may end before the others: they
+// still hold its files and locks.
+func (s stat) ended() bool { return s.state == 'X' || s.state == 'Z' && s.threads <= 1 }
 
 // noProcess reports whether err says that a process is not there.
 func noProcess(err error) bool {

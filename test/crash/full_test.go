@@ -1,0 +1,190 @@
+//go:build e2e
+
+package crash
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A ballast is a file that takes all the space that there is.
+type ballast struct {
+	file *os.File
+	size int64
+}
+
+// smallWorld is a world on a file system of its own, with little more space than banger wants to stay free.
+func smallWorld(t *testing.T) (world, *ballast) {
+	t.Helper()
+	full := newWorld(t)
+	image := full.in("out", "small.ext4")
+	const room = 320 // MiB
+	used, _, _ := strings.Cut(tool(t, "du", "-sm", full.dir), "\t")
+	size, err := strconv.Atoi(used)
+	check(t, err)
+	tool(t, "truncate", "-s", strconv.Itoa(size+size/16+room)+"M", image)
+	tool(t, "mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image)
+	point := full.in("out", "small")
+	check(t, os.MkdirAll(point, 0o755))
+	tool(t, "mount", "-o", "loop", image, point)
+	t.Cleanup(func() {
+		makeWorld(t, point).killAll()
+		if err := errors.Join(detachLoops(point), unix.Unmount(point, unix.MNT_DETACH)); err != nil {
+			t.Error(err)
+		}
+	})
+	tool(t, "cp", "-a", "--sparse=always", full.in("data"), full.in("cache"), point)
+	w := makeWorld(t, point)
+	f, err := os.Create(w.in("out", "ballast"))
+	check(t, err)
+	t.Cleanup(func() { f.Close() })
+	return w, &ballast{file: f}
+}
+
+// fill leaves no block free.
+func (b *ballast) fill(t *testing.T) {
+	t.Helper()
+	for part := int64(1 << 30); part >= 4096; {
+		err := unix.Fallocate(int(b.file.Fd()), 0, b.size, part)
+		switch {
+		case err == nil:
+			b.size += part
+		case errors.Is(err, unix.ENOSPC):
+			part /= 2
+		default:
+			t.Error(err)
+			return
+		}
+	}
+}
+
+func (b *ballast) free(t *testing.T) {
+	t.Helper()
+	b.size = 0
+	check(t, b.file.Truncate(0))
+}
+
+// expectFull wants an error of one line that says what was the matter.
+func expectFull(t *testing.T, got outcome) {
+	t.Helper()
+	if got.code == 0 || got.hung || strings.Count(got.stderr, "banger: ") != 1 || !strings.Contains(got.stderr, "space") {
+		t.Errorf("no clear error: %v", got)
+	}
+}
+
+// TestFullDiskDuringCreate lets the disk fill up before and in the middle of a machine's making.
+func TestFullDiskDuringCreate(t *testing.T) {
+	w, ballast := smallWorld(t)
+	watcher := w.watch(t)
+	args := func(name string) []string { return []string{"create", "--name", name, stubImage, "sleep", "1000"} }
+	w.must(t, args("first")...)
+	before := w.listing(t)
+	steps := 0
+	watcher.look(func(step) { steps++ })
+	w.must(t, args("measure")...)
+	watcher.look(nil)
+	w.must(t, "rm", "measure")
+	for at := 0; at <= steps; at += max(1, steps/6) {
+		n := 0
+		if at == 0 {
+			ballast.fill(t)
+		}
+		watcher.look(func(step) {
+			if n++; n == at {
+				ballast.fill(t)
+			}
+		})
+		got := w.run(t, args("second")...)
+		watcher.look(nil)
+		if got.code == 0 { // the last steps need no space
+			ballast.free(t)
+			w.must(t, "rm", "second")
+			continue
+		}
+		expectFull(t, got)
+		if d := compare(before, w.listing(t)); !d.empty() {
+			t.Errorf("full at step %d: a machine that was not made has left:\n%v", at, d)
+		}
+		if got := w.machines(t); len(got) != 1 || got["first"].State != "created" {
+			t.Errorf("full at step %d: machines: %v", at, got)
+		}
+		ballast.free(t)
+	}
+	w.must(t, args("second")...)
+	w.must(t, "start", "second")
+	w.must(t, "exec", "second", "true")
+}
+
+func TestFullDiskDuringStartAndStop(t *testing.T) {
+	w, ballast := smallWorld(t)
+	w.must(t, "create", "--name", "idle", stubImage, "sleep", "1000")
+	w.must(t, "create", "--name", "busy", stubImage, "sleep", "1000")
+	w.must(t, "start", "busy") // the first start fills the cache
+	w.must(t, "stop", "--timeout", "5", "busy")
+	before := w.listing(t)
+	w.must(t, "start", "busy")
+	ballast.fill(t)
+	expectFull(t, w.run(t, "start", "idle"))
+	if got := w.machines(t); got["idle"].State != "created" && got["idle"].State != "exited" {
+		t.Errorf("a machine that could not be started: %+v", got["idle"])
+	}
+	w.must(t, "exec", "busy", "true")
+	// It is stopped, whatever can be written about it.
+	if got := w.run(t, "stop", "--timeout", "5", "busy"); got.code != 0 {
+		expectFull(t, got)
+	}
+	ballast.free(t)
+	w.run(t, "doctor", "--fix")
+	if got := w.machines(t); len(got) != 2 || got["busy"].State != "exited" {
+		t.Errorf("machines: %v", got)
+	}
+	d := compare(before, w.listing(t))
+	d.left = without(d.left, "console.log", "command.log", "supervisor.log", "device.raw")
+	if !d.empty() {
+		t.Errorf("the host differs from before:\n%v", d)
+	}
+	for _, name := range []string{"idle", "busy"} {
+		w.must(t, "start", name)
+		w.must(t, "exec", name, "true")
+	}
+}
+
+// without drops the items that end in one of the names.
+func without(items []item, names ...string) []item {
+	var out []item
+	for _, i := range items {
+		keep := true
+		for _, name := range names {
+			keep = keep && !strings.HasSuffix(i.what, name)
+		}
+		if keep {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+func TestFullDiskDuringLogGrowth(t *testing.T) {
+	w, ballast := smallWorld(t)
+	w.must(t, "create", "--name", "chatty", stubImage, "sh", "-c", "while :; do echo a line of some length for the log; sleep 0.001; done")
+	w.must(t, "start", "chatty")
+	ballast.fill(t)
+	for range 5 {
+		w.must(t, "exec", "chatty", "sleep", "0.1")
+	}
+	if m := w.machines(t)["chatty"]; m.State != "running" {
+		t.Errorf("a full log has ended the machine: %+v", m)
+	}
+	ballast.free(t)
+	w.must(t, "stop", "--timeout", "5", "chatty")
+	w.must(t, "start", "chatty")
+	w.must(t, "rm", "-f", "chatty")
+	if got := w.machines(t); len(got) != 0 {
+		t.Errorf("machines: %v", got)
+	}
+}

@@ -1,0 +1,136 @@
+//go:build e2e
+
+package crash
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+)
+
+// strangeID is a machine that nobody has.
+const strangeID = "0123456789ab"
+
+// TestListingFindsLeaks plants one of each thing that could be left behind. A listing that does not see it could
+// not tell of a leak.
+func TestListingFindsLeaks(t *testing.T) {
+	w := newWorld(t)
+	for _, row := range []struct {
+		name  string
+		plant func(t *testing.T)
+		want  string
+	}{
+		{"tap", func(t *testing.T) {
+			tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "bgr" + strangeID}, Mode: netlink.TUNTAP_MODE_TAP}
+			check(t, netlink.LinkAdd(tap))
+			t.Cleanup(func() { check(t, netlink.LinkDel(tap)) })
+		}, "link bgr" + strangeID},
+		{"process", func(t *testing.T) {
+			cmd := exec.Command("sleep", "1000")
+			cmd.Env = []string{"BANGER_MACHINE=" + strangeID + "-01234567/vmm"}
+			check(t, cmd.Start())
+			t.Cleanup(func() { check(t, cmd.Process.Kill()); cmd.Wait() }) //nolint:errcheck // it was killed
+		}, "sleep 1000 (machine " + strangeID + ")"},
+		{"process without a mark", func(t *testing.T) {
+			cmd := exec.Command("sleep", "1001")
+			check(t, cmd.Start())
+			t.Cleanup(func() { check(t, cmd.Process.Kill()); cmd.Wait() }) //nolint:errcheck // it was killed
+		}, "sleep 1001"},
+		{"second daemon", func(t *testing.T) {
+			program := w.in("out", "banger")
+			tool(t, "cp", "/bin/cat", program)
+			for range 2 {
+				cmd := exec.Command(program, "-", "daemon")
+				stdin, err := cmd.StdinPipe()
+				check(t, err)
+				check(t, cmd.Start())
+				t.Cleanup(func() { stdin.Close(); cmd.Wait() }) //nolint:errcheck // there is no file daemon
+			}
+		}, "daemon "},
+		{"loop device", func(t *testing.T) {
+			file := w.in("data", "file")
+			check(t, os.WriteFile(file, make([]byte, 1<<20), 0o600))
+			tool(t, "losetup", "-f", file)
+			t.Cleanup(func() { check(t, detachLoops(w.in("data"))); check(t, os.Remove(file)) })
+		}, "loop /dev/loop"},
+		{"nftables", func(t *testing.T) {
+			conn, err := nftables.New()
+			check(t, err)
+			table := conn.AddTable(&nftables.Table{Name: "banger_" + strangeID + "_01234567", Family: nftables.TableFamilyINet})
+			check(t, conn.Flush())
+			t.Cleanup(func() { conn.DelTable(table); check(t, conn.Flush()) })
+		}, "table banger_" + strangeID},
+		{"file", func(t *testing.T) {
+			check(t, os.WriteFile(w.in("tmp", "left"), nil, 0o600))
+			t.Cleanup(func() { check(t, os.Remove(w.in("tmp", "left"))) })
+		}, "file tmp/left"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			before := w.listing(t)
+			if d := compare(before, w.listing(t)); !d.empty() {
+				t.Fatalf("two listings of one state differ:\n%v", d)
+			}
+			t.Run("planted", func(t *testing.T) {
+				row.plant(t)
+				d := compare(before, w.listing(t))
+				if !strings.Contains(d.String(), row.want) {
+					t.Errorf("want %s left, got:\n%v", row.want, d)
+				}
+			})
+			if d := compare(before, w.listing(t)); !d.empty() {
+				t.Fatalf("what was planted is not gone:\n%v", d)
+			}
+		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWatcherHoldsAtStep kills a process at a step: what it would have done after that it must not have done.
+func TestWatcherHoldsAtStep(t *testing.T) {
+	w := newWorld(t)
+	watcher := w.watch(t)
+	folder := w.in("data", "banger", "machines", strangeID)
+	check(t, os.MkdirAll(folder, 0o700))
+	const script = `cd "$1"; echo one >.record.json.tmp-1; mv .record.json.tmp-1 record.json; echo two >.handles.json.tmp-1; echo 3 >after`
+	for _, row := range []struct {
+		kill       int // step, from 1; 0: none
+		steps      int
+		last, lack string
+	}{{0, 2, "after", "none"}, {1, 1, ".record.json.tmp-1", "record.json"}, {2, 2, ".handles.json.tmp-1", "after"}} {
+		var steps []step
+		watcher.look(func(s step) {
+			if steps = append(steps, s); len(steps) == row.kill {
+				check(t, syscall.Kill(s.pid, syscall.SIGKILL))
+			}
+		})
+		cmd := exec.Command("sh", "-c", script, "sh", folder)
+		err := cmd.Run()
+		watcher.look(nil)
+		if (err != nil) != (row.kill > 0) {
+			t.Errorf("kill at %d: %v", row.kill, err)
+		}
+		if len(steps) != row.steps {
+			t.Errorf("kill at %d: steps %v", row.kill, steps)
+		}
+		if _, err := os.Stat(filepath.Join(folder, row.last)); err != nil {
+			t.Errorf("kill at %d: %v", row.kill, err)
+		}
+		if _, err := os.Stat(filepath.Join(folder, row.lack)); err == nil {
+			t.Errorf("kill at %d: it came as far as %s", row.kill, row.lack)
+		}
+		check(t, os.RemoveAll(folder))
+		check(t, os.MkdirAll(folder, 0o700))
+	}
+}

@@ -1,0 +1,92 @@
+// Command crashbanger is banger for the tests that kill it: its machines hold a tap and a loop device each, which
+// they have no use for, so that there is something to leak.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/banger-vm/banger/internal/cli"
+	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/ledger"
+	"github.com/banger-vm/banger/internal/ledger/resource"
+	"github.com/banger-vm/banger/internal/paths"
+	"github.com/banger-vm/banger/internal/vm"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	at := slices.Index(args, "supervise")
+	if at < 0 || at == len(args)-1 {
+		return cli.Main(ctx, "crash", args, os.Stdin, os.Stdout, os.Stderr)
+	}
+	if err := supervise(ctx, args[:at], args[len(args)-1]); err != nil {
+		fmt.Fprintln(os.Stderr, "banger:", err)
+		return 1
+	}
+	return 0
+}
+
+// supervise is cli's command of that name, with devices.
+func supervise(ctx context.Context, flags []string, id string) error {
+	where, err := paths.Default()
+	if err != nil {
+		return err
+	}
+	for i, flag := range flags {
+		if root, ok := strings.CutPrefix(flag, "--data-root="); ok {
+			where.Data = root
+		} else if flag == "--data-root" && i+1 < len(flags) {
+			where.Data = flags[i+1]
+		}
+	}
+	machines, err := vm.Open(where.Data, where.Runtime)
+	if err != nil {
+		return err
+	}
+	kernels, err := kernelcat.Open(where.Data)
+	if err != nil {
+		return err
+	}
+	devices := func(ctx context.Context, mk resource.Maker) error {
+		return makeDevices(ctx, mk, filepath.Join(where.Data, "machines", id, "device.raw"))
+	}
+	return machines.Supervise(ctx, id, kernels, vm.Host{Cache: where.Cache, Devices: devices})
+}
+
+// makeDevices makes a tap that persists, and a loop device over file, which stays until the machine is removed.
+func makeDevices(ctx context.Context, mk resource.Maker, file string) error {
+	tap, _, err := mk.Tap(ctx, resource.TapOptions{Persist: true})
+	if err != nil {
+		return err
+	}
+	if err := tap.Close(); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+		const size = 1 << 20
+		err := mk.File(ctx, ledger.Disk, file, func() error { return os.WriteFile(file, make([]byte, size), 0o600) })
+		if err != nil {
+			return err
+		}
+	}
+	device, err := mk.Loop(ctx, "device", file, resource.LoopOptions{})
+	if err != nil {
+		return err
+	}
+	return device.Close()
+}
