@@ -39,9 +39,4 @@ need() {
 }
 
 # end_daemon PROGRAM: the daemon that PROGRAM has started, where one runs. Its folder is about to go.
-end_daemon() {
-	local pid
-	pid=$("$1" version --json 2>/dev/null | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p') || pid=
-	[ -z "$pid" ] || kill "$pid" 2>/dev/null || true
-	while [ -n "$pid" ] && [ -d "/proc/$pid" ]; do sleep 0.1; done
-}
+end_daemon() { "$1" daemon stop || true; }

@@ -33,8 +33,15 @@ func (a *app) daemonCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&idle, "idle-timeout", 0, "end when nothing has been asked for this time, as 5m; 0 is never")
-	cmd.AddCommand(a.daemonInstallCommand())
+	cmd.AddCommand(a.daemonInstallCommand(), a.daemonStopCommand())
 	return cmd
+}
+
+func (a *app) daemonStopCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "stop", Short: "End the daemon; machines go on", Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.endDaemon(cmd.Context()) },
+	}
 }
 
 func (a *app) daemonConfig() (c daemon.Config, err error) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/atomicfile"
 	"github.com/banger-vm/banger/internal/daemon"
 	"github.com/banger-vm/banger/internal/vm"
@@ -98,7 +99,7 @@ func (a *app) installUnits(ctx context.Context, enable bool) error {
 	return nil
 }
 
-// endDaemon ends the daemon where one runs.
+// endDaemon ends the daemon where one runs, and waits for its end.
 func (a *app) endDaemon(ctx context.Context) error {
 	info, err := a.runningDaemon(ctx)
 	if err != nil || info == nil {
@@ -108,7 +109,11 @@ func (a *app) endDaemon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.daemonClient(machines.Runtime()).Shutdown(ctx); err != nil {
+	f := &finder{app: a, dir: machines.Runtime(), client: a.daemonClient(machines.Runtime())}
+	if err = f.client.Shutdown(ctx); err == nil {
+		_, _, err = f.until(ctx, func(now api.Info, found bool) bool { return !found || now.PID != info.PID })
+	}
+	if err != nil {
 		return fmt.Errorf("end the daemon: %w", err)
 	}
 	return nil

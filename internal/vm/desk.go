@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -288,7 +290,7 @@ func (d *desk) attach(a *audience, r *api.AttachRequest) error {
 // one that has gone while a first start waits for it, the machine ends.
 func (d *desk) attend(a *audience, stdin bool) {
 	defer d.v.hub.leave(a)
-	l := listener{conn: a.conn, input: func() *io.PipeWriter { return nil }, process: d.v.command}
+	l := listener{conn: a.conn, input: func() *io.PipeWriter { return nil }, process: d.v.command, orphan: d.signalInit}
 	if stdin {
 		l.input = d.v.input
 		// As docker has it: a terminal may come back, a pipe does not.
@@ -300,12 +302,22 @@ func (d *desk) attend(a *audience, stdin bool) {
 	}
 }
 
+// signalInit stops a machine whose image's init is all that runs, by the
+// signals that ask for an end.
+func (d *desk) signalInit(name string) {
+	m, err := d.v.running()
+	if err == nil && !m.HasMain() && slices.Contains([]string{"INT", "TERM", "HUP", "QUIT"}, strings.TrimPrefix(name, "SIG")) {
+		d.visitors.Go(func() { d.v.stop(context.Background(), stopGrace) })
+	}
+}
+
 // A listener passes a connection's input, signals and sizes on to a process.
 type listener struct {
 	conn    *stream.Conn
 	input   func() *io.PipeWriter // of the process; nil where it reads none
 	process func() *client.Process
-	once    bool // the end of the connection is the end of the input
+	orphan  func(signal string) // gets signals while there is no process; nil: nobody does
+	once    bool                // the end of the connection is the end of the input
 }
 
 // listen goes on until the connection ends. What has come by then is still
@@ -326,8 +338,11 @@ func (l *listener) listen(group *sync.WaitGroup) {
 		case stream.CloseStdin:
 			queue <- nil
 		case stream.Signal:
-			if p != nil {
-				p.Signal(string(frame.Payload)) //nolint:errcheck // it may have ended, or the guest takes none
+			switch name := string(frame.Payload); {
+			case p != nil:
+				p.Signal(name) //nolint:errcheck // it may have ended, or the guest takes none
+			case l.orphan != nil:
+				l.orphan(name)
 			}
 		case stream.Resize:
 			var size api.TTY

@@ -50,6 +50,10 @@ func openDoor(dir string, session *link.Session, keys client.Keys) (*door, error
 		return nil, fmt.Errorf("write machine keys: %w", err)
 	}
 	listener, err := inFolder(dir, func(path string) (*net.UnixListener, error) {
+		// A machine that is booted again by the same supervisor has an old one.
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 		return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	})
 	if err != nil {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -73,12 +75,13 @@ type logFile struct {
 	limit int64 // bytes of one file
 	file  *os.File
 	size  int64
-	lost  int64 // bytes of output that could not be written
+	lost  int64             // bytes of output that could not be written
+	parts map[string][]byte // by stream: of a line that is not whole yet
 }
 
 // openLog goes on with the log at path.
 func openLog(path string, limit int64) (*logFile, error) {
-	l := &logFile{path: path, limit: limit}
+	l := &logFile{path: path, limit: limit, parts: map[string][]byte{}}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -99,6 +102,12 @@ func (l *logFile) open() error {
 	}
 	l.file, l.size = f, size
 	return nil
+}
+
+// endsLine reports whether the data of a log line have the end of the line
+// that was written, and not a part of a long one.
+func endsLine(data []byte) bool {
+	return bytes.HasSuffix(data, []byte{'\n'}) || len(data) < maxLogData
 }
 
 // wholeLines is the size of the file up to the end of its last line.
@@ -134,20 +143,28 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// add writes p as one line of the log for each line of it.
+// add writes the lines of the log that p makes whole. What is left waits for
+// the end of its line, as docker has it.
 func (l *logFile) add(now time.Time, stream string, p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.lost > 0 {
 		l.confess(now)
 	}
-	for part := range bytes.Lines(p) {
-		for len(part) > maxLogData {
-			l.put(now, stream, part[:maxLogData])
-			part = part[maxLogData:]
+	part := append(l.parts[stream], p...)
+	for len(part) > 0 {
+		n := bytes.IndexByte(part, '\n') + 1
+		switch {
+		case n > maxLogData || n == 0 && len(part) >= maxLogData:
+			n = maxLogData
+		case n == 0:
+			l.parts[stream] = part
+			return
 		}
-		l.put(now, stream, part)
+		l.put(now, stream, part[:n])
+		part = part[n:]
 	}
+	delete(l.parts, stream)
 }
 
 // confess says how much is missing, where there is room to say so.
@@ -197,6 +214,10 @@ func (l *logFile) rotate() error {
 func (l *logFile) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, stream := range slices.Sorted(maps.Keys(l.parts)) {
+		l.put(time.Now(), stream, l.parts[stream])
+	}
+	clear(l.parts)
 	if l.file == nil {
 		return nil
 	}

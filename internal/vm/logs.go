@@ -2,7 +2,6 @@ package vm
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -76,7 +75,7 @@ func (r *logReader) skipToTail(ctx context.Context) error {
 	lines := 0
 	count := &logReader{path: r.path, options: LogOptions{Since: r.options.Since, Until: r.options.Until, Tail: -1},
 		emit: func(l api.LogLine) error {
-			if bytes.HasSuffix(l.Data, []byte{'\n'}) {
+			if endsLine(l.Data) {
 				lines++
 			}
 			return nil
@@ -176,7 +175,7 @@ func (r *logReader) pass(line api.LogLine) error {
 	case !o.Until.IsZero() && line.Time.After(o.Until):
 		return errPastUntil
 	case r.skip > 0:
-		if bytes.HasSuffix(line.Data, []byte{'\n'}) {
+		if endsLine(line.Data) {
 			r.skip--
 		}
 		return nil

@@ -85,11 +85,11 @@ func TestLogs(t *testing.T) {
 		options LogOptions
 		want    string
 	}{
-		{"all", LogOptions{Tail: -1}, "stdout:one\nstdout:two\nstdout:thrstdout:ee\nstdout:\xff\xfe\nstdout:no end"},
-		{"none", LogOptions{Tail: 0}, "stdout:no end"}, // what has no end yet belongs to a line to come
-		{"the last two", LogOptions{Tail: 2}, "stdout:thrstdout:ee\nstdout:\xff\xfe\nstdout:no end"},
-		{"more than there are", LogOptions{Tail: 9}, "stdout:one\nstdout:two\nstdout:thrstdout:ee\nstdout:\xff\xfe\nstdout:no end"},
-		{"since", LogOptions{Tail: -1, Since: second.Add(2 * time.Second)}, "stdout:ee\nstdout:\xff\xfe\nstdout:no end"},
+		{"all", LogOptions{Tail: -1}, "stdout:one\nstdout:two\nstdout:three\nstdout:\xff\xfe\nstdout:no end"},
+		{"none", LogOptions{Tail: 0}, ""},
+		{"the last two", LogOptions{Tail: 2}, "stdout:\xff\xfe\nstdout:no end"},
+		{"more than there are", LogOptions{Tail: 9}, "stdout:one\nstdout:two\nstdout:three\nstdout:\xff\xfe\nstdout:no end"},
+		{"since", LogOptions{Tail: -1, Since: second.Add(3 * time.Second)}, "stdout:\xff\xfe\nstdout:no end"},
 		{"until", LogOptions{Tail: -1, Until: second}, "stdout:one\nstdout:two\n"},
 		{"the console", LogOptions{Tail: -1, Console: true}, "console:booted\r\n"},
 	} {

@@ -195,10 +195,9 @@ func (v *supervisor) life(ctx context.Context, n int) error {
 	}()
 	code, err := v.runCommand(ctx, m)
 	err = errors.Join(err, m.settle(err != nil))
-	v.leave()
-	err = errors.Join(err, m.hangUp())
 	v.setExit(code, err)
-	return err
+	v.leave()
+	return errors.Join(err, m.hangUp())
 }
 
 // errAsked says that a boot was not begun, or was ended, since a user asked
@@ -249,7 +248,7 @@ func (v *supervisor) warn(h *Host, rec *Record) {
 	}
 }
 
-// announce records that the machine runs and tells those who wait for it.
+// announce records that the machine runs.
 func (v *supervisor) announce(m *Machine, n int) error {
 	err := v.journal.update(func(rec *Record) {
 		rec.State, rec.Started, rec.Finished = StateRunning, time.Now().UTC(), time.Time{}
@@ -263,8 +262,14 @@ func (v *supervisor) announce(m *Machine, n int) error {
 		return err
 	}
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.machine = m
-	v.mu.Unlock()
+	return nil
+}
+
+// ready tells those who wait for it that the machine runs, and its main
+// command where it has one.
+func (v *supervisor) ready() {
 	v.hub.tell(stream.Event, api.Event{Ready: true}, func(a *audience) bool { return a.events })
 	for _, a := range v.hub.those(func(a *audience) bool { return a.events }) {
 		if !a.output && !a.console {
@@ -272,13 +277,13 @@ func (v *supervisor) announce(m *Machine, n int) error {
 			a.conn.Close() //nolint:errcheck // it has been told everything
 		}
 	}
-	return nil
 }
 
 // runCommand runs the main command, or waits for the end of a machine whose
 // image's init is all that runs.
 func (v *supervisor) runCommand(ctx context.Context, m *Machine) (code int, err error) {
 	if !m.HasMain() {
+		v.ready()
 		return 0, m.WaitEnd()
 	}
 	streams := client.Stdio{
@@ -298,6 +303,7 @@ func (v *supervisor) runCommand(ctx context.Context, m *Machine) (code int, err 
 	v.mu.Lock()
 	v.main = p
 	v.mu.Unlock()
+	v.ready()
 	exit, err := m.WaitMain(p)
 	if err != nil {
 		return exitFailed, err
@@ -326,7 +332,7 @@ func (v *supervisor) setExit(code int, err error) {
 	defer v.mu.Unlock()
 	v.exit = api.Exit{Code: code}
 	switch {
-	case v.killed:
+	case v.killed, v.asked && err != nil && v.main == nil: // the latter: before its command ran
 		v.exit.Code = exitKilled
 	case err != nil:
 		v.exit.Error = err.Error()

@@ -64,12 +64,21 @@ func (m Monitor) ChooseAccel(ctx context.Context, probe vmm.Config, answer, cach
 			return "", "", fmt.Errorf("choose accelerator: %w", err)
 		}
 		found.Found = time.Now().Unix()
-		found.Accel, found.Notice = vmm.TCG, m.slow(fmt.Sprintf("a machine does not boot with it: %v", err))
+		found.Accel, found.Notice = vmm.TCG, m.slow("a machine does not boot with it: "+lastWords(err))
 	}
 	if err := remember(cachePath, found); err != nil {
 		return "", "", fmt.Errorf("choose accelerator: %w", err)
 	}
 	return found.Accel, found.Notice, nil
+}
+
+// lastWords is what QEMU said of its end, or err where it said nothing.
+func lastWords(err error) string {
+	exit := (*vmm.ExitError)(nil)
+	if !errors.As(err, &exit) || exit.Output == "" {
+		return err.Error()
+	}
+	return exit.Output[strings.LastIndexByte(exit.Output, '\n')+1:]
 }
 
 func (m Monitor) kvm() string {
