@@ -126,7 +126,7 @@ func (x *extractor) name(s string) (string, error) {
 	}
 	for part := range strings.SplitSeq(s, "/") {
 		if part == ".." {
-			return "", errors.New("name with ..")
+			return "", errors.New("name has a part of two dots")
 		}
 		if len(part) > maxElement {
 			return "", fmt.Errorf("name with a part of %d bytes, more than %d", len(part), maxElement)

@@ -123,7 +123,7 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 	sent := make(chan error, 1)
 	go func() {
 		err := c.run(ctx, c.getRequest(from), nil, w)
-		w.CloseWithError(err) //nolint:errcheck // never fails
+		w.CloseWithError(err)
 		sent <- err
 	}()
 	opts := archive.Options{From: plan.From, To: plan.To, Owners: c.flags.archive, Note: c.remark}
@@ -131,7 +131,7 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 	if err != nil {
 		cancel()
 	}
-	r.CloseWithError(errDone) //nolint:errcheck // never fails
+	r.CloseWithError(errDone)
 	if err := c.cause(<-sent, err); err != nil {
 		return err
 	}
@@ -170,11 +170,11 @@ func (c *copier) put(ctx context.Context, from, to string) error {
 		if err != nil {
 			cancel() // the machine would wait for the rest
 		}
-		w.CloseWithError(err) //nolint:errcheck // never fails
+		w.CloseWithError(err)
 		packed <- err
 	}()
 	err = c.run(ctx, api.ArchiveRequest{Path: plan.Dir, Op: opPut, KeepOwners: c.flags.archive}, r, nil)
-	r.CloseWithError(errDone) //nolint:errcheck // never fails
+	r.CloseWithError(errDone)
 	return c.cause(err, <-packed)
 }
 

@@ -22,7 +22,10 @@ func connected(t *testing.T) (mine *audience, theirs *stream.Conn) {
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close(); other.Close() })
+	t.Cleanup(func() {
+		conn.Close()  //nolint:errcheck // the test may have closed it
+		other.Close() //nolint:errcheck // likewise
+	})
 	return &audience{conn: stream.New(conn), raw: conn}, stream.New(other)
 }
 

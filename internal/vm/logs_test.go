@@ -109,7 +109,7 @@ func TestLogIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 1000 {
-		fmt.Fprintf(l.stream("stdout"), "line %d\n", i) //nolint:errcheck // never fails
+		fmt.Fprintf(l.stream("stdout"), "line %d\n", i)
 	}
 	if err := l.close(); err != nil {
 		t.Fatal(err)

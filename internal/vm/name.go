@@ -56,7 +56,7 @@ func longName() string {
 // random returns a number from 0 to n-1.
 func random(n int) int {
 	var b [4]byte
-	rand.Read(b[:]) //nolint:errcheck // it never fails
+	rand.Read(b[:])
 	return int(binary.LittleEndian.Uint32(b[:]) % uint32(n))
 }
 

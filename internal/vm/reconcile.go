@@ -127,7 +127,7 @@ func (s *Store) adopt(id string, r *Report) error {
 			ID: id, Level: LevelError, Detail: "it is in use, and its record cannot be read: " + err.Error(),
 			Fix: "its supervisor writes the record anew when it ends: end the process that holds " + dir,
 		})
-		return nil
+		return nil //nolint:nilerr // it is told of
 	}
 	alive, err := supervised(dir, rec)
 	if err != nil {

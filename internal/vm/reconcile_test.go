@@ -259,7 +259,7 @@ func TestR4Adopt(t *testing.T) {
 			}
 			if !ofItsSupervisor {
 				p.cmd.Process.Kill() //nolint:errcheck // it is waited for
-				<-p.ended
+				<-p.ended            //nolint:errcheck // it was killed
 			}
 			before := snapshot(t, s.root)
 			r := s.reconcileAll(t)

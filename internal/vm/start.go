@@ -123,16 +123,16 @@ func (j *journal) spawn(ctx context.Context, l Launch) (*stream.Conn, error) {
 	}
 	defer theirs.Close()
 	conn := stream.New(ours)
-	log, err := os.OpenFile(filepath.Join(j.dir.data, supervisorLog), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
+	output, err := os.OpenFile(filepath.Join(j.dir.data, supervisorLog), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	defer log.Close()
+	defer output.Close()
 	err = j.maker.Process(ctx, supervisorPart, func(mark string) (int, error) {
-		cmd := exec.Command(l.Supervisor[0], slices.Concat(l.Supervisor[1:], []string{j.rec.ID})...) //nolint:gosec // the caller's own program
+		cmd := exec.CommandContext(context.WithoutCancel(ctx), l.Supervisor[0], slices.Concat(l.Supervisor[1:], []string{j.rec.ID})...) //nolint:gosec // the caller's own program
 		cmd.Env = append(os.Environ(), mark)
 		cmd.Dir = "/"
-		cmd.Stdout, cmd.Stderr = log, log
+		cmd.Stdout, cmd.Stderr = output, output
 		cmd.ExtraFiles = []*os.File{theirs, j.dir.lock}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {

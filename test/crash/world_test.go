@@ -162,7 +162,7 @@ func newWorld(t *testing.T) world {
 
 func copyWorld(t *testing.T, from string) world {
 	t.Helper()
-	dir, err := os.MkdirTemp(suite.scratch, "world-") // it may outlive the test that it fails
+	dir, err := os.MkdirTemp(suite.scratch, "world-") //nolint:usetesting // it may outlive the test that it fails
 	if err != nil {
 		t.Fatal(err)
 	}

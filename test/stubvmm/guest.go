@@ -64,7 +64,7 @@ func liveGuest(console io.Writer) error {
 		return err
 	}
 	ended := make(chan error, 2)
-	askInit := func(context.Context, time.Duration) error { ended <- nil; return nil }
+	askInit := func(context.Context, time.Duration) error { ended <- nil; return nil } //nolint:unparam // the agent's type
 	go func() {
 		ended <- agent.Run(context.Background(), agent.Options{
 			Config: *config, Control: theirs, AskInit: askInit, Sysroot: "/",
@@ -174,7 +174,7 @@ func connectPort(port *os.File) error {
 			return err
 		}
 		<-relayed
-		conn.Close()
+		conn.Close() //nolint:errcheck // it has broken
 		if err := port.SetReadDeadline(time.Time{}); err != nil {
 			return err
 		}

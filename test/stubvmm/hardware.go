@@ -95,6 +95,6 @@ func accept(fd int) (*os.File, error) {
 	if !ok {
 		return nil, errors.New("not a Unix socket")
 	}
-	defer conn.Close() // the file is another descriptor of it
+	defer conn.Close() //nolint:errcheck // the file is another descriptor of it
 	return unixConn.File()
 }

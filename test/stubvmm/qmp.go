@@ -41,7 +41,7 @@ func monitor(socket int, guest *os.Process, ended <-chan error) error {
 		}
 	}()
 	select {
-	case <-ended: // how is on the console
+	case <-ended: //nolint:errcheck // how is on the console
 		c.say(`{"event": "SHUTDOWN", "timestamp": {}, "data": {"guest": true, "reason": "guest-shutdown"}}`)
 	case <-quit:
 		c.say(`{"event": "SHUTDOWN", "timestamp": {}, "data": {"guest": false, "reason": "host-qmp-quit"}}`)
@@ -52,7 +52,7 @@ func monitor(socket int, guest *os.Process, ended <-chan error) error {
 func (c *owner) say(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.conn, format+"\n", args...) //nolint:errcheck // an owner that is gone ends this process
+	fmt.Fprintf(c.conn, format+"\n", args...)
 }
 
 // obey answers a command; false is for the one that ends the process.
