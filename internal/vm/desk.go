@@ -137,7 +137,7 @@ func (d *desk) visit(ctx context.Context, raw net.Conn) {
 func (d *desk) answer(ctx context.Context, a *audience, r *request) error {
 	switch {
 	case r.Stop != nil:
-		go d.v.stop(ctx, time.Duration(*r.Stop)*time.Millisecond)
+		go d.v.stop(ctx, byUser, time.Duration(*r.Stop)*time.Millisecond)
 		return d.wait(a)
 	case r.Kill != nil:
 		return d.signal(a, *r.Kill)
@@ -307,7 +307,7 @@ func (d *desk) attend(a *audience, stdin bool) {
 func (d *desk) signalInit(name string) {
 	m, err := d.v.running()
 	if err == nil && !m.HasMain() && slices.Contains([]string{"INT", "TERM", "HUP", "QUIT"}, strings.TrimPrefix(name, "SIG")) {
-		d.visitors.Go(func() { d.v.stop(context.Background(), stopGrace) })
+		d.visitors.Go(func() { d.v.stop(context.Background(), byUser, stopGrace) })
 	}
 }
 

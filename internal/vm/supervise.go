@@ -46,8 +46,7 @@ type supervisor struct {
 	stdin   *io.PipeWriter     // what it will read or reads; nil where it reads nothing
 	reader  *io.PipeReader     // the other end
 	cancel  context.CancelFunc // ends a boot, or the wait before one
-	asked   bool               // a user asked for the end
-	killed  bool               // by pulling the plug
+	asked   ending             // what has asked for the end
 	exit    api.Exit
 }
 
@@ -121,7 +120,7 @@ func (v *supervisor) run(ctx context.Context, start *audience) (err error) {
 	}
 	v.openInput()
 	desk.visitors.Go(func() { desk.attend(start, v.launch.Attach) })
-	stop := context.AfterFunc(ctx, func() { v.stop(own, stopGrace) })
+	stop := context.AfterFunc(ctx, func() { v.stop(own, byHost, stopGrace) })
 	defer stop()
 	err = v.lives(own)
 	close(v.ended)
@@ -152,7 +151,7 @@ func (v *supervisor) lives(ctx context.Context) error {
 			v.fail(err)
 			return abandoned
 		}
-		if err := v.settle(ctx, n, err); err != nil {
+		if err := v.settle(ctx); err != nil {
 			return err
 		}
 		if !v.again(n) {
@@ -187,7 +186,10 @@ func (v *supervisor) life(ctx context.Context, n int) error {
 		err = v.announce(m, n)
 	}
 	if err != nil {
-		return errors.Join(err, m.hangUp())
+		err = errors.Join(err, m.hangUp())
+		v.leave()
+		v.setExit(exitFailed, err)
+		return err
 	}
 	go func() {
 		<-m.monitor.Done()
@@ -198,18 +200,6 @@ func (v *supervisor) life(ctx context.Context, n int) error {
 	v.setExit(code, err)
 	v.leave()
 	return errors.Join(err, m.hangUp())
-}
-
-// errAsked says that a boot was not begun, or was ended, since a user asked
-// for the machine's end.
-var errAsked = errors.New("the machine was stopped while it booted")
-
-// begin notes how a boot is ended, unless a user has asked for the end.
-func (v *supervisor) begin(cancel context.CancelFunc) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.cancel = cancel
-	return !v.asked
 }
 
 // boot starts the machine until its agent answers.
@@ -263,6 +253,9 @@ func (v *supervisor) announce(m *Machine, n int) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.asked != byItself { // since the boot could be ended no more
+		return errAsked
+	}
 	v.machine = m
 	return nil
 }
@@ -332,7 +325,7 @@ func (v *supervisor) setExit(code int, err error) {
 	defer v.mu.Unlock()
 	v.exit = api.Exit{Code: code}
 	switch {
-	case v.killed, v.asked && err != nil && v.main == nil: // the latter: before its command ran
+	case v.asked == byKill, v.asked != byItself && err != nil && v.main == nil: // the latter: before its command ran
 		v.exit.Code = exitKilled
 	case err != nil:
 		v.exit.Error = err.Error()
@@ -340,16 +333,13 @@ func (v *supervisor) setExit(code int, err error) {
 }
 
 // settle records the end of one life and gives back what only that had.
-func (v *supervisor) settle(ctx context.Context, n int, life error) error {
-	if life != nil && !v.booted() && n > 0 { // a restart that did not come up
-		v.setExit(exitFailed, life)
-	}
+func (v *supervisor) settle(ctx context.Context) error {
 	v.mu.Lock()
 	exit, asked := v.exit, v.asked
 	v.mu.Unlock()
 	v.journal.set(func(rec *Record) {
 		rec.State, rec.ExitCode, rec.Error, rec.Finished = StateExited, exit.Code, exit.Error, time.Now().UTC()
-		rec.Stopped = asked
+		rec.Stopped = asked >= byUser
 	})
 	return v.journal.giveBack(ctx, func(e *ledger.Entry) bool {
 		return e.Kind != ledger.Disk && e.Kind != ledger.Folder && e.Kind != ledger.Socket && e.Name != supervisorPart
@@ -382,7 +372,7 @@ func (v *supervisor) fail(err error) {
 func (v *supervisor) again(n int) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.asked {
+	if v.asked != byItself {
 		return false
 	}
 	rec := v.journal.record()
@@ -416,85 +406,4 @@ func (v *supervisor) pause(n int, lived time.Duration) bool {
 	}
 	<-ctx.Done()
 	return !v.wasAsked()
-}
-
-func (v *supervisor) wasAsked() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.asked
-}
-
-// stop ends the machine for a user, in good order where it runs.
-func (v *supervisor) stop(ctx context.Context, grace time.Duration) {
-	if m := v.askEnd(false); m != nil {
-		m.Stop(ctx, grace) //nolint:errcheck // it has ended in any case, and the record says how
-	}
-}
-
-// kill ends the machine for a user as pulling the plug would.
-func (v *supervisor) kill() {
-	if m := v.askEnd(true); m != nil {
-		m.Kill() //nolint:errcheck // likewise
-	}
-}
-
-// askEnd notes that a user asks for the end, ends a boot, and returns the
-// machine where it runs.
-func (v *supervisor) askEnd(kill bool) *Machine {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.asked = true
-	v.killed = v.killed || kill
-	if v.machine == nil && v.cancel != nil {
-		v.cancel()
-	}
-	return v.machine
-}
-
-// openInput makes the next main command's standard input, where it is to have
-// one. What is attached may write to it from now on.
-func (v *supervisor) openInput() {
-	if !v.journal.record().Config.Stdin {
-		return
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.reader, v.stdin = io.Pipe()
-}
-
-// closeInput ends what still feeds it.
-func (v *supervisor) closeInput() {
-	if in := v.input(); in != nil {
-		in.Close() //nolint:errcheck // never fails
-	}
-}
-
-// input is the main command's standard input, or nil.
-func (v *supervisor) input() *io.PipeWriter {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.stdin
-}
-
-// command is the main command while it runs, or nil.
-func (v *supervisor) command() *client.Process {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.main
-}
-
-func (v *supervisor) lastExit() api.Exit {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.exit
-}
-
-// running returns the machine while its agent answers.
-func (v *supervisor) running() (*Machine, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.machine == nil {
-		return nil, ErrNotRunning
-	}
-	return v.machine, nil
 }
