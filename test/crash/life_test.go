@@ -5,7 +5,6 @@ package crash
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -128,7 +127,7 @@ type target struct {
 }
 
 // kill lives a life in which somebody is killed, and judges what is left.
-func (s *scene) kill(t *testing.T, random *rand.Rand, to target) (hit bool) {
+func (s *scene) kill(t *testing.T, to target) (hit bool) {
 	t.Helper()
 	ops := s.life()
 	shot := s.newShot(to.step, to.first)
@@ -160,10 +159,13 @@ func (s *scene) kill(t *testing.T, random *rand.Rand, to target) (hit bool) {
 			t.Errorf("nobody was killed yet: %v", got)
 			break
 		}
+		s.took[o.name] = min(s.took[o.name], got.took)
 	}
 	s.watcher.look(nil)
 	victim, when, _ := shot.result()
-	t.Logf("killed the %s at %s", victim, when)
+	if hit {
+		t.Logf("killed the %s at %s", victim, when)
+	}
 	s.judge(t, ops[:len(history)], history, victim)
 	if t.Failed() {
 		for _, got := range history {
