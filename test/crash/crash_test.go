@@ -59,8 +59,8 @@ func TestCrash(t *testing.T) {
 
 // jobs deals the runs out. The numbers of the real ones follow those of the others.
 func jobs() []job {
-	booted := realRuns(*runs)
-	stub := *runs - booted
+	inQEMU := realRuns(*runs)
+	stub := *runs - inQEMU
 	out := make([]job, *lanes, *lanes+1)
 	for i := range stub {
 		if *only < 0 || i == *only {
@@ -69,7 +69,7 @@ func jobs() []job {
 		}
 	}
 	out = append(out, job{Real: true})
-	for i := range booted {
+	for i := range inQEMU {
 		if *only < 0 || stub+i == *only {
 			out[*lanes].Runs = append(out[*lanes].Runs, stub+i)
 		}

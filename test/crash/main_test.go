@@ -85,7 +85,7 @@ func outside() (code int, err error) {
 		return 0, err
 	}
 	cmd := inNamespaces(os.Args[1:])
-	cmd.Env = append(cmd.Env, envScratch+"="+scratch)
+	cmd.Env = append(cmd.Env, envScratch+"="+scratch, "TMPDIR="+scratch) // for t.TempDir
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return exitCode(cmd.Run())
 }
