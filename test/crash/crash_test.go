@@ -91,7 +91,7 @@ func (j job) start(t *testing.T) {
 		t.Error(err)
 		return
 	}
-	cmd := inNamespaces([]string{"-test.run=^TestLane$", "-test.v=true", "-test.timeout=2h"})
+	cmd := inNamespaces(context.Background(), []string{"-test.run=^TestLane$", "-test.v=true", "-test.timeout=2h"})
 	cmd.Env = append(cmd.Env, envJob+"="+string(text))
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -178,14 +178,17 @@ func (j job) scene(t *testing.T) *scene {
 // them; the others are at random.
 func (j job) target(s *scene, random *rand.Rand, n int) target {
 	to := target{first: roles()[random.IntN(len(roles()))]}
-	inTurn := min(s.steps, j.All*4/5)
-	switch {
-	case !j.Real && n < inTurn:
-		to.step = 1 + n*s.steps/inTurn
-	case random.IntN(3) == 0:
-		to.step = 1 + random.IntN(s.steps)
-	default:
-		to.op, to.fraction = random.IntN(len(s.life())), random.Float64()
+	inTurn := min(s.steps[0], j.All*4/5)
+	if !j.Real && n < inTurn {
+		to.step = 1 + n*s.steps[0]/inTurn
+		return to
+	}
+	lives := s.lives()
+	to.life = random.IntN(len(lives))
+	if steps := s.steps[to.life]; steps > 0 && random.IntN(2) == 0 {
+		to.step = 1 + random.IntN(steps)
+	} else {
+		to.op, to.fraction = random.IntN(len(lives[to.life])), random.Float64()
 	}
 	return to
 }
