@@ -134,3 +134,42 @@ func TestWatcherHoldsAtStep(t *testing.T) {
 		check(t, os.MkdirAll(folder, 0o700))
 	}
 }
+
+// TestJudgeFindsLeaks lets leaks, and a machine that is lost, spoil lives in which nobody is killed: the judge that
+// TestCrash relies on must say so.
+func TestJudgeFindsLeaks(t *testing.T) {
+	s := newScene(t, newWorld(t), stubImage, 1, false, "sleep", "1000")
+	if faults := s.settled(t, nil); len(faults) > 0 {
+		t.Fatalf("nothing is wrong: %q", faults)
+	}
+	if faults := s.settled(t, &promise{exists: true}); !strings.Contains(strings.Join(faults, "\n"), "the machine is lost") {
+		t.Errorf("a machine that is not there is not missed: %q", faults)
+	}
+	t.Run("tap", func(t *testing.T) {
+		tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "bgr" + strangeID}, Mode: netlink.TUNTAP_MODE_TAP}
+		check(t, netlink.LinkAdd(tap))
+		t.Cleanup(func() { check(t, netlink.LinkDel(tap)) })
+		if faults := s.settled(t, nil); !strings.Contains(strings.Join(faults, "\n"), tap.Name) {
+			t.Errorf("a tap is not seen: %q", faults)
+		}
+	})
+	t.Run("record", func(t *testing.T) {
+		folder := s.in("data", "banger", "machines", strangeID)
+		check(t, os.MkdirAll(folder, 0o700))
+		t.Cleanup(func() { check(t, os.RemoveAll(folder)) })
+		check(t, os.WriteFile(filepath.Join(folder, "record.json"), []byte(`{"id":`), 0o600))
+		if faults := unreadable(s.world); len(faults) != 1 {
+			t.Errorf("a record that is cut off is not seen: %q", faults)
+		}
+	})
+	t.Run("bystander", func(t *testing.T) {
+		for pid, p := range s.processesOf("supervise") {
+			if p.machine() == s.bystanders[0].ID {
+				kill(t, pid)
+			}
+		}
+		if faults := strings.Join(s.settled(t, nil), "\n"); !strings.Contains(faults, "lost: process") || !strings.Contains(faults, "lost: link") {
+			t.Errorf("a bystander's end is not seen: %s", faults)
+		}
+	})
+}

@@ -3,11 +3,13 @@
 package crash
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -84,8 +86,11 @@ func outside() (code int, err error) {
 	if err := buildPrograms(scratch); err != nil {
 		return 0, err
 	}
-	cmd := inNamespaces(os.Args[1:])
-	cmd.Env = append(cmd.Env, envScratch+"="+scratch)
+	// Who interrupts the tests must not keep their loop devices.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cmd := inNamespaces(ctx, os.Args[1:])
+	cmd.Env = append(cmd.Env, envScratch+"="+scratch, "TMPDIR="+scratch) // for t.TempDir
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return exitCode(cmd.Run())
 }
@@ -132,9 +137,9 @@ func install(to, name string, build ...string) error {
 }
 
 // inNamespaces is the command that runs this binary with args in new namespaces, which end with this process.
-func inNamespaces(args []string) *exec.Cmd {
+func inNamespaces(ctx context.Context, args []string) *exec.Cmd {
 	runtime.LockOSThread() // never unlocked: Pdeathsig is of the thread
-	cmd := exec.Command("/proc/self/exe", args...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), envStage+"="+stageInit)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,

@@ -162,13 +162,7 @@ func newWorld(t *testing.T) world {
 
 func copyWorld(t *testing.T, from string) world {
 	t.Helper()
-	dir, err := os.MkdirTemp(suite.scratch, "world-") //nolint:usetesting // it may outlive the test that it fails
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
 	tool(t, "cp", "-a", "--sparse=always", from+"/.", dir)
 	w := makeWorld(t, dir)
 	t.Cleanup(func() { w.end(t) })

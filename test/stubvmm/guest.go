@@ -64,11 +64,11 @@ func liveGuest(console io.Writer) error {
 		return err
 	}
 	ended := make(chan error, 2)
-	askInit := func(context.Context, time.Duration) error { ended <- nil; return nil } //nolint:unparam // the agent's type
 	go func() {
 		ended <- agent.Run(context.Background(), agent.Options{
-			Config: *config, Control: theirs, AskInit: askInit, Sysroot: "/",
+			Config: *config, Control: theirs, Sysroot: "/",
 			Ports: filepath.Join(portDir, "ports"), Devices: portDir,
+			AskInit: func(context.Context, time.Duration) error { return syscall.Kill(os.Getpid(), syscall.SIGTERM) },
 		})
 	}()
 	go func() { ended <- connectPort(port) }()
@@ -174,7 +174,7 @@ func connectPort(port *os.File) error {
 			return err
 		}
 		<-relayed
-		conn.Close() //nolint:errcheck // it has broken
+		conn.Close() //nolint:errcheck // likewise
 		if err := port.SetReadDeadline(time.Time{}); err != nil {
 			return err
 		}

@@ -27,8 +27,10 @@ func parseHardware(args []string) (*hardware, error) {
 		value := args[i+1]
 		var err error
 		switch args[i] {
+		case "-kernel":
+			err = closeUnused(value) // it may be a copy in memory: 50 MiB
 		case "-initrd":
-			hw.initrd, err = strconv.Atoi(strings.TrimPrefix(value, "/proc/self/fd/"))
+			hw.initrd, err = descriptor(value)
 		case "-append":
 			hw.cmdline = value
 		case "-chardev":
@@ -44,6 +46,19 @@ func parseHardware(args []string) (*hardware, error) {
 		return nil, fmt.Errorf("arguments lack a descriptor: %+v", *hw)
 	}
 	return hw, nil
+}
+
+// descriptor is the number that a path of the form /proc/self/fd/N has.
+func descriptor(path string) (int, error) {
+	return strconv.Atoi(strings.TrimPrefix(path, "/proc/self/fd/"))
+}
+
+func closeUnused(path string) error {
+	fd, err := descriptor(path)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 func parseSocket(value string, sockets map[string]*int) error {

@@ -52,7 +52,7 @@ func monitor(socket int, guest *os.Process, ended <-chan error) error {
 func (c *owner) say(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.conn, format+"\n", args...)
+	fmt.Fprintf(c.conn, format+"\n", args...) // an owner that is gone ends this process
 }
 
 // obey answers a command; false is for the one that ends the process.
