@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // A world is all that one user's banger may write to.
@@ -173,9 +175,21 @@ func copyWorld(t *testing.T, from string) world {
 func (w world) end(t *testing.T) {
 	t.Helper()
 	w.killAll()
-	if err := errors.Join(detachLoops(w.dir), os.RemoveAll(w.dir)); err != nil {
+	if err := errors.Join(deleteTaps(), detachLoops(w.dir), os.RemoveAll(w.dir)); err != nil {
 		t.Error(err)
 	}
+}
+
+// deleteTaps removes what killed machines leave in the network namespace, which all worlds of a process share.
+func deleteTaps() error {
+	all, err := netlink.LinkList()
+	errs := []error{err}
+	for _, link := range all {
+		if strings.HasPrefix(link.Attrs().Name, "bgr") {
+			errs = append(errs, netlink.LinkDel(link))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // killAll ends every process that has to do with the world.
