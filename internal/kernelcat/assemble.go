@@ -119,9 +119,10 @@ func (k *Kernel) addKernels(ctx context.Context, kernels []found, config []byte)
 	return config, nil
 }
 
-// addFile writes a file of the kernel's folder through to the device.
+// addFile writes a file of the kernel's folder through to the device. A kernel is
+// no secret, and QEMU may run as a user of its own.
 func (k *Kernel) addFile(name string, data []byte) error {
-	f, err := os.OpenFile(filepath.Join(k.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(filepath.Join(k.dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

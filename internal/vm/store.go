@@ -29,6 +29,7 @@ type Store struct {
 	root    string // the data folder, whose number the marks of resources have
 	data    string // one folder for each machine
 	runtime string // likewise, for what need not last
+	memory  memory
 }
 
 // ErrNotFound says that no machine has the name or ID asked for.
@@ -280,11 +281,12 @@ func (s *Store) readAll(ids []string) ([]*Record, []error) {
 	for range min(runtime.GOMAXPROCS(0), len(ids)) {
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(ids)); i = next.Add(1) - 1 {
-				records[i], errs[i] = readRecord(s.dataDir(ids[i]))
+				records[i], errs[i] = s.memory.recall(s.dataDir(ids[i]))
 			}
 		})
 	}
 	all.Wait()
+	s.memory.forget(ids)
 	return records, errs
 }
 
