@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -43,9 +42,9 @@ func (s *Store) reach(ctx context.Context, id string) (net.Conn, error) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		conn, err := inFolder(s.runtimeDir(id), func(path string) (net.Conn, error) {
+		conn, err := inFolder(s.runtimeDir(id), controlFile, func(path string) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(limited, "unix", filepath.Join(filepath.Dir(path), controlFile))
+			return d.DialContext(limited, "unix", path)
 		})
 		gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 		switch {

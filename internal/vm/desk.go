@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -51,8 +50,8 @@ type desk struct {
 }
 
 func (v *supervisor) openDesk(ctx context.Context) (*desk, error) {
-	listener, err := inFolder(v.journal.dir.runtime, func(path string) (*net.UnixListener, error) {
-		return net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(filepath.Dir(path), controlFile), Net: "unix"})
+	listener, err := inFolder(v.journal.dir.runtime, controlFile, func(path string) (*net.UnixListener, error) {
+		return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listen for requests: %w", err)
