@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/socket"
 	"github.com/banger-vm/banger/internal/store"
 )
 
@@ -88,7 +89,7 @@ func (h *holder) Close() error {
 
 // answers reports whether somebody listens on the socket in dir.
 func answers(ctx context.Context, dir string) bool {
-	conn, err := inFolder(dir, func(path string) (net.Conn, error) {
+	conn, err := socket.In(dir, socketName, func(path string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	})
@@ -104,7 +105,7 @@ func bind(dir string) (*net.UnixListener, error) {
 	if err := os.Remove(SocketPath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove old daemon socket: %w", err)
 	}
-	listener, err := inFolder(dir, func(path string) (*net.UnixListener, error) {
+	listener, err := socket.In(dir, socketName, func(path string) (*net.UnixListener, error) {
 		return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	})
 	if err != nil {
@@ -116,18 +117,6 @@ func bind(dir string) (*net.UnixListener, error) {
 		return nil, errors.Join(fmt.Errorf("protect daemon socket: %w", err), listener.Close())
 	}
 	return listener, nil
-}
-
-// inFolder calls do with a path of the socket in dir that is short enough for
-// a socket's address (108 bytes, unix(7)) whatever dir is.
-func inFolder[T any](dir string, do func(path string) (T, error)) (T, error) {
-	var none T
-	f, err := os.Open(dir)
-	if err != nil {
-		return none, err
-	}
-	defer f.Close()
-	return do("/proc/self/fd/" + strconv.Itoa(int(f.Fd())) + "/" + socketName)
 }
 
 // firstFD is the first descriptor that a service manager passes on,

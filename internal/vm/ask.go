@@ -13,6 +13,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/ledger"
 	"github.com/banger-vm/banger/internal/ledger/resource"
+	"github.com/banger-vm/banger/internal/socket"
 	"github.com/banger-vm/banger/internal/stream"
 )
 
@@ -42,7 +43,7 @@ func (s *Store) reach(ctx context.Context, id string) (net.Conn, error) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		conn, err := inFolder(s.runtimeDir(id), controlFile, func(path string) (net.Conn, error) {
+		conn, err := socket.In(s.runtimeDir(id), controlFile, func(path string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(limited, "unix", path)
 		})

@@ -14,6 +14,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/guest/client"
+	"github.com/banger-vm/banger/internal/socket"
 	"github.com/banger-vm/banger/internal/stream"
 )
 
@@ -50,7 +51,7 @@ type desk struct {
 }
 
 func (v *supervisor) openDesk(ctx context.Context) (*desk, error) {
-	listener, err := inFolder(v.journal.dir.runtime, controlFile, func(path string) (*net.UnixListener, error) {
+	listener, err := socket.In(v.journal.dir.runtime, controlFile, func(path string) (*net.UnixListener, error) {
 		return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	})
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 
 	"github.com/banger-vm/banger/internal/guest/client"
 	"github.com/banger-vm/banger/internal/guest/link"
+	"github.com/banger-vm/banger/internal/socket"
 )
 
 // Files in a running machine's runtime folder by which other processes of the
@@ -49,7 +49,7 @@ func openDoor(dir string, session *link.Session, keys client.Keys) (*door, error
 	); err != nil {
 		return nil, fmt.Errorf("write machine keys: %w", err)
 	}
-	listener, err := inFolder(dir, doorFile, func(path string) (*net.UnixListener, error) {
+	listener, err := socket.In(dir, doorFile, func(path string) (*net.UnixListener, error) {
 		// A machine that is booted again by the same supervisor has an old one.
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -63,18 +63,6 @@ func openDoor(dir string, session *link.Session, keys client.Keys) (*door, error
 	d := &door{listener: listener, session: session, places: make(chan struct{}, maxVisitors)}
 	d.visitors.Go(d.serve)
 	return d, nil
-}
-
-// inFolder calls do with a path of the socket name in dir that is short enough for
-// a socket's address (108 bytes, unix(7)) whatever dir is.
-func inFolder[T any](dir, name string, do func(path string) (T, error)) (T, error) {
-	var none T
-	f, err := os.Open(dir)
-	if err != nil {
-		return none, err
-	}
-	defer f.Close()
-	return do("/proc/self/fd/" + strconv.Itoa(int(f.Fd())) + "/" + name)
 }
 
 func (d *door) serve() {
@@ -137,7 +125,7 @@ func (d *door) close() error {
 
 // Dial connects to the agent of a machine that another process owns.
 func (s *Store) Dial(ctx context.Context, rec *Record) (net.Conn, error) {
-	conn, err := inFolder(s.runtimeDir(rec.ID), doorFile, func(path string) (net.Conn, error) {
+	conn, err := socket.In(s.runtimeDir(rec.ID), doorFile, func(path string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	})

@@ -34,8 +34,10 @@ func TestRecallSeesWhatChanges(t *testing.T) {
 	if got := name(); got != "one" || len(m.records) != 0 {
 		t.Errorf("a file of this second: %q, remembered: %v", got, m.records)
 	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
 	for len(m.records) == 0 && t.Context().Err() == nil { // until it is a second old
-		time.Sleep(50 * time.Millisecond)
+		<-tick.C
 		name()
 	}
 	// What is remembered is used: another record in memory would be returned.

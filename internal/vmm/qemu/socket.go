@@ -7,10 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/banger-vm/banger/internal/socket"
 )
 
 // The sockets in a machine's folder.
@@ -23,22 +22,10 @@ const (
 // Sockets are the names of the sockets that a machine has in its folder.
 func Sockets() []string { return []string{qmpSocket, consoleSocket, agentSocket} }
 
-// inFolder calls use with a path of name in dir that fits into a socket
-// address, whose limit of 108 bytes (sun_path of unix(7)) dir may exceed.
-func inFolder(dir, name string, use func(path string) error) error {
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	defer unix.Close(fd) //nolint:errcheck // it was opened to be named only
-	return use("/proc/self/fd/" + strconv.Itoa(fd) + "/" + name)
-}
-
 // listen makes the socket name in dir. A dead one, which nobody listens to,
 // is replaced.
 func listen(ctx context.Context, dir, name string) (*os.File, error) {
-	var file *os.File
-	err := inFolder(dir, name, func(path string) error {
+	file, err := socket.In(dir, name, func(path string) (*os.File, error) {
 		var lc net.ListenConfig
 		l, err := lc.Listen(ctx, "unix", path)
 		if errors.Is(err, syscall.EADDRINUSE) {
@@ -46,27 +33,26 @@ func listen(ctx context.Context, dir, name string) (*os.File, error) {
 			conn, dialErr := d.DialContext(ctx, "unix", path)
 			if dialErr == nil {
 				hangUp(conn)
-				return err
+				return nil, err
 			}
 			if !errors.Is(dialErr, syscall.ECONNREFUSED) {
-				return dialErr
+				return nil, dialErr
 			}
 			if err := os.Remove(path); err != nil {
-				return err
+				return nil, err
 			}
 			l, err = lc.Listen(ctx, "unix", path)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		unixListener, ok := l.(*net.UnixListener)
 		if !ok {
-			return errors.New("not a Unix socket")
+			return nil, errors.New("not a Unix socket")
 		}
 		unixListener.SetUnlinkOnClose(false) // QEMU goes on listening
 		defer hangUp(l)
-		file, err = unixListener.File()
-		return err
+		return unixListener.File()
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s in %s: %w", name, dir, socketError(err))
@@ -76,11 +62,9 @@ func listen(ctx context.Context, dir, name string) (*os.File, error) {
 
 // dial connects with the socket name in dir.
 func dial(ctx context.Context, dir, name string) (net.Conn, error) {
-	var conn net.Conn
-	err := inFolder(dir, name, func(path string) (err error) {
+	conn, err := socket.In(dir, name, func(path string) (net.Conn, error) {
 		var d net.Dialer
-		conn, err = d.DialContext(ctx, "unix", path)
-		return err
+		return d.DialContext(ctx, "unix", path)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connect with %s in %s: %w", name, dir, socketError(err))
@@ -92,7 +76,7 @@ func dial(ctx context.Context, dir, name string) (net.Conn, error) {
 // of no use to anybody, so that its error says nothing.
 func hangUp(c io.Closer) { c.Close() }
 
-// socketError drops net's wrapping, which names the path of inFolder.
+// socketError drops net's wrapping, which names the path of socket.In.
 func socketError(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return op.Err
