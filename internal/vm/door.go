@@ -141,26 +141,6 @@ func (s *Store) Dial(ctx context.Context, rec *Record) (net.Conn, error) {
 // ErrNotRunning says that a machine does not run.
 var ErrNotRunning = errors.New("machine is not running")
 
-// Connect opens an SSH connection to the agent of a running machine.
-func (s *Store) Connect(ctx context.Context, rec *Record) (*client.Client, error) {
-	conn, err := s.Dial(ctx, rec)
-	if err != nil {
-		return nil, err
-	}
-	access := s.Access(rec)
-	key, keyErr := os.ReadFile(access.Key)
-	host, hostErr := os.ReadFile(access.KnownHosts)
-	if err := errors.Join(keyErr, hostErr); err != nil {
-		return nil, errors.Join(fmt.Errorf("read machine keys: %w", err), conn.Close())
-	}
-	public := string(host[min(len(hostAlias)+1, len(host)):])
-	c, err := client.New(ctx, conn, client.Keys{HostPublic: public, ClientPrivate: string(key)})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to machine %s: %w", rec.Config.Name, err), conn.Close())
-	}
-	return c, nil
-}
-
 // Access is what ssh(1) needs to log in to a machine.
 type Access struct {
 	Key        string // file with the private key

@@ -81,27 +81,34 @@ type hubWriter struct {
 func (w hubWriter) Write(p []byte) (int, error) {
 	for _, a := range w.hub.those(w.want) {
 		if _, err := a.conn.Writer(w.kind).Write(p); err != nil {
-			w.hub.leave(a)
-			a.conn.Close() //nolint:errcheck // it is broken
+			w.hub.drop(a)
 		}
 	}
 	return len(p), nil
 }
 
+// output is a writer to those who want the main command's output.
 func (h *hub) output(kind stream.Kind) hubWriter {
 	return hubWriter{h, kind, func(a *audience) bool { return a.output }}
 }
 
-func (h *hub) console(kind stream.Kind, want func(*audience) bool) hubWriter {
-	return hubWriter{h, kind, want}
+// dismiss lets the members go that are wanted: they have been told everything.
+func (h *hub) dismiss(want func(*audience) bool) {
+	for _, a := range h.those(want) {
+		h.drop(a)
+	}
+}
+
+func (h *hub) drop(a *audience) {
+	h.leave(a)
+	a.conn.Close() //nolint:errcheck // it is broken, or has been told everything
 }
 
 // tell sends a JSON frame to the members that are wanted.
 func (h *hub) tell(kind stream.Kind, v any, want func(*audience) bool) {
 	for _, a := range h.those(want) {
 		if err := a.conn.SendJSON(kind, v); err != nil {
-			h.leave(a)
-			a.conn.Close() //nolint:errcheck // it is broken
+			h.drop(a)
 		}
 	}
 }

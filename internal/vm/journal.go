@@ -115,10 +115,10 @@ func (j *journal) giveBack(ctx context.Context, chosen func(*ledger.Entry) bool)
 	return j.ledger.GiveBack(ctx, j.remove, chosen)
 }
 
-// teardown gives back all that the machine holds but its disk, and what keep
-// says. It goes on after a failure.
-func (j *journal) teardown(ctx context.Context, keep ...ledger.Kind) error {
-	return j.ledger.Teardown(ctx, j.remove, append(keep, ledger.Disk)...)
+// teardown gives back all that the machine holds but its disk. It goes on
+// after a failure.
+func (j *journal) teardown(ctx context.Context) error {
+	return j.ledger.Teardown(ctx, j.remove, ledger.Disk)
 }
 
 // clear gives back all that the machine holds but its disk, forgets what was

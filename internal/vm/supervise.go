@@ -134,10 +134,7 @@ func (v *supervisor) dismiss() {
 	exit := v.lastExit()
 	all := func(*audience) bool { return true }
 	v.hub.tell(stream.Exit, exit, all)
-	for _, a := range v.hub.those(all) {
-		v.hub.leave(a)
-		a.conn.Close() //nolint:errcheck // it has been told everything
-	}
+	v.hub.dismiss(all)
 }
 
 // lives boots the machine as often as its policy says. Its last end is
@@ -217,8 +214,8 @@ func (v *supervisor) boot(ctx context.Context, m *Machine, n int) error {
 	if n == 0 && !v.launch.First { // Run has said so already
 		v.warn(&h, m.Record)
 	}
-	h.Console = v.hub.console(stream.Console, func(a *audience) bool { return a.console })
-	h.Out = v.hub.console(stream.Stdout, func(a *audience) bool { return a.output })
+	h.Console = hubWriter{v.hub, stream.Console, func(a *audience) bool { return a.console }}
+	h.Out = v.hub.output(stream.Stdout)
 	err = m.boot(ctx, &h)
 	if err != nil && v.wasAsked() {
 		return errAsked
@@ -264,12 +261,7 @@ func (v *supervisor) announce(m *Machine, n int) error {
 // command where it has one.
 func (v *supervisor) ready() {
 	v.hub.tell(stream.Event, api.Event{Ready: true}, func(a *audience) bool { return a.events })
-	for _, a := range v.hub.those(func(a *audience) bool { return a.events }) {
-		if !a.output && !a.console {
-			v.hub.leave(a)
-			a.conn.Close() //nolint:errcheck // it has been told everything
-		}
-	}
+	v.hub.dismiss(func(a *audience) bool { return a.events && !a.output && !a.console })
 }
 
 // runCommand runs the main command, or waits for the end of a machine whose
@@ -362,10 +354,7 @@ func (v *supervisor) fail(err error) {
 	v.mu.Unlock()
 	told := func(a *audience) bool { return a.events }
 	v.hub.tell(stream.Error, WireError(err), told)
-	for _, a := range v.hub.those(told) {
-		v.hub.leave(a)
-		a.conn.Close() //nolint:errcheck // an error is the last frame
-	}
+	v.hub.dismiss(told)
 }
 
 // again says whether the machine is booted again after its n-th life.
