@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/banger-vm/banger/internal/fstree"
 )
 
@@ -77,7 +79,7 @@ func mendChecksums(plain []byte) {
 	}
 }
 
-func compareWithStandardLibrary(t *testing.T, plain []byte, u unpacked) {
+func compareWithStandardLibrary(t rapid.TB, plain []byte, u unpacked) {
 	r := tar.NewReader(bytes.NewReader(plain))
 	for i := 0; ; i++ {
 		h, err := r.Next()
@@ -103,7 +105,7 @@ func compareWithStandardLibrary(t *testing.T, plain []byte, u unpacked) {
 	}
 }
 
-func compareEntry(t *testing.T, h *tar.Header, r io.Reader, e *fstree.Entry, s *spool) {
+func compareEntry(t rapid.TB, h *tar.Header, r io.Reader, e *fstree.Entry, s *spool) {
 	if h.Name != e.Name || h.Linkname != e.Linkname && e.Linkname != "" || int64(e.Mode) != h.Mode&0o7777 {
 		t.Errorf("standard library has %q -> %q mode %o, this package %q -> %q mode %o", h.Name, h.Linkname, h.Mode, e.Name, e.Linkname, e.Mode)
 	}

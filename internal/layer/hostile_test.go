@@ -155,9 +155,16 @@ func TestHostileStreams(t *testing.T) {
 		{"sparse file of 8 EiB", sparseHeader(0, 0, math.MaxInt64), "file size"},
 		{"sparse data that is not stored", sparseHeader(0, 512, 4096), "512 bytes of data, 0 are stored"},
 		{"sparse map of odd length", pax("f", "GNU.sparse.size=10", "GNU.sparse.map=1"), "odd count"},
-		{"sparse map without a size", pax("f", "GNU.sparse.map=0,0"), "file size -1"},
+		{"sparse map without a size", pax("f", "GNU.sparse.map=0,0"), `file size ""`},
 		{"sparse map of words", pax("f", "GNU.sparse.size=10", "GNU.sparse.map=a,b"), "no number"},
-		{"sparse format of the future", pax("f", "GNU.sparse.major=2"), "sparse format 2"},
+		{"sparse format of the future", pax("f", "GNU.sparse.major=2", "GNU.sparse.minor=0"), `format "2.0"`},
+		{"sparse format 1 without a minor version", pax("f", "GNU.sparse.major=1", "GNU.sparse.size=10"), `format "1."`},
+		{"sparse file without a map", pax("f", "GNU.sparse.size=9000"), "no map"},
+		{"sparse file with two maps", pax("f", "GNU.sparse.size=10", "GNU.sparse.map=0,0", "GNU.sparse.map=0,0"), "twice"},
+		{"sparse file of two formats", pax("f", "GNU.sparse.size=10", "GNU.sparse.map=0,0", "GNU.sparse.offset=0"), "alternate"},
+		{"sparse map of lengths", pax("f", "GNU.sparse.size=10", "GNU.sparse.numbytes=0"), "alternate"},
+		{"sparse file of two sizes", pax("f", "GNU.sparse.size=10", "GNU.sparse.realsize=11", "GNU.sparse.map=0,0"), "as 10 and as 11"},
+		{"sparse map 1.0 in a record", pax("f", "GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.size=10", "GNU.sparse.map=0,0"), "before the data"},
 		{"sparse map 1.0 without data", pax("f", "GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=10"), "longer than the entry"},
 	}
 	for _, c := range cases {

@@ -94,6 +94,9 @@ func (p *paxState) apply(globals, own records) error {
 			}
 		}
 	}
+	if err := p.sparse.check(); err != nil {
+		return err
+	}
 	if p.sparse.name != "" { // the path beside it is made up for old readers
 		p.entry.Name = p.sparse.name
 	}

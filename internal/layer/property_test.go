@@ -149,3 +149,38 @@ func TestF8WhatGoesInComesOut(t *testing.T) {
 		}
 	})
 }
+
+// Readers have gone different ways where the records of a sparse file do not
+// belong together: what this package takes, archive/tar takes for the same.
+func TestSparseRecordsAgainstStandardLibrary(t *testing.T) {
+	taken := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		keyword := rapid.SampledFrom([]string{"major", "minor", "size", "realsize", "map", "offset", "numbytes", "numblocks", "name"})
+		value := rapid.SampledFrom([]string{"0", "1", "2", "512", "600", "0,512", "0,0,600,0", "88,512", "other"})
+		var lines []string
+		if rapid.Bool().Draw(rt, "with a size") { // or hardly any is taken
+			lines = []string{"GNU.sparse.size=600"}
+			keyword = rapid.SampledFrom([]string{"major", "minor", "map", "offset", "numbytes"})
+		}
+		for range rapid.IntRange(0, 4).Draw(rt, "records") {
+			lines = append(lines, "GNU.sparse."+keyword.Draw(rt, "keyword")+"="+value.Draw(rt, "value"))
+		}
+		flag := rapid.SampledFrom([]byte{flagRegular, flagRegular, flagRegular, flagSparse}).Draw(rt, "flag")
+		body := rapid.SampledFrom([]string{"", strings.Repeat("d", 512), oneByOne, oneByOne + strings.Repeat("d", 512)}).Draw(rt, "body")
+		plain := pax("f", lines...)
+		plain = append(plain[:len(plain)-blockSize], withBody(rawHeader("f", flag, int64(len(body)), nil), body)...)
+		plain = append(plain, make([]byte, 2*blockSize)...)
+		u, err := unpack(t, plain, Options{})
+		if err != nil {
+			return
+		}
+		taken++
+		compareWithStandardLibrary(rt, plain, u)
+	})
+	if taken == 0 {
+		t.Error("none of the archives was taken")
+	}
+}
+
+// oneByOne is a sparse map of format 1.0: one piece, of 512 bytes.
+var oneByOne = "1\n0\n512\n" + strings.Repeat("\x00", blockSize-8)

@@ -10,47 +10,84 @@ import (
 )
 
 // sparseRecords are the PAX records of the sparse formats 0.0, 0.1 and 1.0,
-// as the GNU tar manual describes them ("Storing Sparse Files").
+// as the GNU tar manual describes them ("Storing Sparse Files"). Readers differ
+// in what they make of records that do not belong together, some take the file
+// for an ordinary one: check refuses them.
 type sparseRecords struct {
-	any      bool
-	version1 bool
-	name     string
-	size     int64 // of the file, holes included; -1: not said
-	numbers  []int64
+	any          bool
+	major, minor string
+	name         string
+	size         string // of the file, holes included
+	mapped       string // the keyword that numbers is of
+	numbers      []int64
 }
 
-func (s *sparseRecords) add(key, value string) (err error) {
-	if !s.any {
-		s.any, s.size = true, -1
-	}
-	switch strings.TrimPrefix(key, "GNU.sparse.") {
+func (s *sparseRecords) add(key, value string) error {
+	s.any = true
+	switch key := strings.TrimPrefix(key, "GNU.sparse."); key {
 	case "major":
-		s.version1 = value == "1"
-		if value != "0" && value != "1" {
-			err = fmt.Errorf("sparse format %s is not known", value)
-		}
+		s.major = value
 	case "minor":
-		if value != "0" && value != "1" {
-			err = fmt.Errorf("sparse format with minor version %s is not known", value)
-		}
+		s.minor = value
 	case "name":
 		s.name = value
 	case "size", "realsize":
-		s.size, err = strconv.ParseInt(value, 10, 64)
+		if s.size != "" && s.size != value {
+			return fmt.Errorf("size of the sparse file is given as %s and as %s", s.size, value)
+		}
+		s.size = value
 	case "offset", "numbytes": // 0.0: one record for each number, alternating
-		err = s.number(value)
+		if s.mapped == "map" || (key == "offset") != (len(s.numbers)%2 == 0) {
+			return errors.New("sparse map: offsets and lengths do not alternate")
+		}
+		s.mapped = key
+		return s.number(value)
 	case "map": // 0.1
-		s.numbers = s.numbers[:0]
+		if s.mapped != "" {
+			return errors.New("sparse map: is there twice")
+		}
+		s.mapped = key
 		for field := range strings.SplitSeq(value, ",") {
-			if err = s.number(field); err != nil {
-				break
+			if err := s.number(field); err != nil {
+				return err
 			}
 		}
 	case "numblocks": // follows from the map
 	default:
-		err = errors.New("keyword is not known")
+		return errors.New("keyword is not known")
 	}
-	return err
+	return nil
+}
+
+// check refuses records that do not make a sparse file together.
+func (s *sparseRecords) check() error {
+	if !s.any {
+		return nil
+	}
+	switch version := s.major + "." + s.minor; version {
+	case ".", "0.0", "0.1":
+		if s.mapped == "" {
+			return errors.New("PAX records of a sparse file: there is no map")
+		}
+	case "1.0":
+		if s.mapped != "" {
+			return errors.New("PAX records of a sparse file: format 1.0 has its map before the data, not in a record")
+		}
+	default:
+		return fmt.Errorf("PAX records of a sparse file: format %q is not known", version)
+	}
+	return nil
+}
+
+func (s *sparseRecords) version1() bool { return s.major == "1" }
+
+// fileSize is that of the file with its holes.
+func (s *sparseRecords) fileSize() (int64, error) {
+	n, err := strconv.ParseInt(s.size, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("sparse map: file size %q is no number", s.size)
+	}
+	return n, nil
 }
 
 func (s *sparseRecords) number(text string) error {
@@ -71,16 +108,18 @@ func (t *tarReader) sparse(h *header, pax *sparseRecords, stored int64) (err err
 	var numbers []int64
 	var size int64
 	switch {
+	case h.flag() == flagSparse && pax.any:
+		return errors.New("sparse map: both in the header and in PAX records")
 	case h.flag() == flagSparse:
 		numbers, size, err = t.oldSparse(h)
-	case pax.any && pax.version1:
-		size = pax.size
-		var used int64
-		numbers, used, err = t.mapBeforeData(stored)
-		stored -= used
-		t.it.left -= used
 	case pax.any:
-		numbers, size = pax.numbers, pax.size
+		numbers = pax.numbers
+		if size, err = pax.fileSize(); err == nil && pax.version1() {
+			var used int64
+			numbers, used, err = t.mapBeforeData(stored)
+			stored -= used
+			t.it.left -= used
+		}
 	default:
 		return nil
 	}
