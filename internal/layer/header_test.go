@@ -169,15 +169,14 @@ func TestOnlyFilesHaveBodies(t *testing.T) {
 
 func TestGlobalRecords(t *testing.T) {
 	global := func(lines ...string) []byte {
-		h := pax("x", lines...)
-		h = h[:len(h)-blockSize]
+		h := paxHeader(lines...)
 		h[156] = flagPaxGlobal
 		setChecksum(h)
 		return h
 	}
 	plain := slices.Concat(
 		global("comment=0123456789abcdef", "uid=7", "mtime=1.5"), rawHeader("a", flagRegular, 0, nil),
-		global("uid=8"), pax("b", "mtime=2"), pax("c", "uid="), make([]byte, 2*blockSize))
+		global("uid=8"), pax("b", "mtime=2"), pax("c", "uid="), global("uid="), rawHeader("d", flagRegular, 0, nil), make([]byte, 2*blockSize))
 	u, err := unpack(t, plain, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -186,13 +185,29 @@ func TestGlobalRecords(t *testing.T) {
 	for _, e := range u.entries {
 		got += fmt.Sprint(e.Name, " ", e.UID, " ", e.Mtime, "; ")
 	}
-	if want := "a 7 {1 500000000}; b 8 {2 0}; c 0 {1 500000000}; "; got != want {
+	if want := "a 7 {1 500000000}; b 8 {2 0}; c 0 {1 500000000}; d 0 {1 500000000}; "; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	for _, line := range []string{"path=x", "linkpath=x", "size=1", "SCHILY.xattr.user.a=b", "LIBARCHIVE.xattr.user.a=b", "SCHILY.acl.access=x", "GNU.sparse.map=1"} {
 		if _, err := unpack(t, global(line), Options{}); err == nil || !strings.Contains(err.Error(), "global PAX record") {
 			t.Errorf("%s: %v", line, err)
 		}
+	}
+}
+
+// pax(1): a value of no length takes back what was said of the keyword.
+func TestRecordsThatAreTakenBack(t *testing.T) {
+	e, _ := only(t, pax("f", "path=other", "uid=7", "SCHILY.xattr.user.a=1", "path=", "uid=", "SCHILY.xattr.user.a=", "gid=", "gid=5"))
+	if e.Name != "f" || e.UID != 0 || e.GID != 5 || !slices.Equal(e.Xattrs, []fstree.Xattr{{Name: "user.a"}}) {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestExtendedHeadersOfAVolumeLabel(t *testing.T) {
+	long := withBody(rawHeader("././@LongLink", flagLongName, 5, func(h []byte) { copy(h[257:], "ustar  \x00") }), "other")
+	e, _ := only(t, slices.Concat(long, paxHeader("uid=7"), rawHeader("label", flagVolume, 0, nil), rawHeader("f", flagRegular, 0, nil)))
+	if e.Name != "f" || e.UID != 0 {
+		t.Errorf("got %+v", e)
 	}
 }
 

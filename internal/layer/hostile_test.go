@@ -51,6 +51,10 @@ func withBody(header []byte, body string) []byte {
 }
 
 func pax(name string, lines ...string) []byte {
+	return append(paxHeader(lines...), rawHeader(name, flagRegular, 0, nil)...)
+}
+
+func paxHeader(lines ...string) []byte {
 	body := ""
 	for _, l := range lines {
 		n := len(l) + 3
@@ -59,7 +63,7 @@ func pax(name string, lines ...string) []byte {
 		}
 		body += fmt.Sprintf("%d %s\n", n, l)
 	}
-	return append(withBody(rawHeader("pax", flagPax, int64(len(body)), nil), body), rawHeader(name, flagRegular, 0, nil)...)
+	return withBody(rawHeader("pax", flagPax, int64(len(body)), nil), body)
 }
 
 func sparseHeader(entries ...int64) []byte {

@@ -78,9 +78,26 @@ type paxState struct {
 	fallback map[string]string // of bsdtar, which writes most attributes twice
 }
 
-// apply takes the records of an entry in order, so that later ones win. An
-// empty value is as good as none, but for an attribute, and takes a global
-// record back.
+// effective returns rs without the records that a later one of the same
+// keyword and no value takes back. An attribute may have no value.
+func (rs records) effective() records {
+	taken := map[string]int{}
+	for i, r := range rs {
+		if r.value == "" && !strings.Contains(r.key, ".xattr.") {
+			taken[r.key] = i + 1
+		}
+	}
+	out := make(records, 0, len(rs))
+	for i, r := range rs {
+		if i >= taken[r.key] {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// apply takes the records of an entry in order, so that later ones win. One
+// without a value takes back those before it, global ones too.
 func (p *paxState) apply(globals, own records) error {
 	for _, r := range own {
 		if len(globals) > 0 {
@@ -88,7 +105,7 @@ func (p *paxState) apply(globals, own records) error {
 		}
 	}
 	for _, list := range []records{globals, own} {
-		for _, r := range list {
+		for _, r := range list.effective() {
 			if err := p.one(r.key, r.value); err != nil {
 				return fmt.Errorf("PAX record %q: %w", r.key, err)
 			}
@@ -119,9 +136,6 @@ func (p *paxState) one(key, value string) error {
 	case "RHT.security.selinux":
 		// The text, where the attribute has a NUL at its end: setfilecon(3).
 		return p.xattr(&p.fallback, "security.selinux", value+"\x00")
-	}
-	if value == "" {
-		return nil // back to what the header says
 	}
 	return p.field(key, value)
 }

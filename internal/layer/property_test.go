@@ -167,8 +167,7 @@ func TestSparseRecordsAgainstStandardLibrary(t *testing.T) {
 		}
 		flag := rapid.SampledFrom([]byte{flagRegular, flagRegular, flagRegular, flagSparse}).Draw(rt, "flag")
 		body := rapid.SampledFrom([]string{"", strings.Repeat("d", 512), oneByOne, oneByOne + strings.Repeat("d", 512)}).Draw(rt, "body")
-		plain := pax("f", lines...)
-		plain = append(plain[:len(plain)-blockSize], withBody(rawHeader("f", flag, int64(len(body)), nil), body)...)
+		plain := append(paxHeader(lines...), withBody(rawHeader("f", flag, int64(len(body)), nil), body)...)
 		plain = append(plain, make([]byte, 2*blockSize)...)
 		u, err := unpack(t, plain, Options{})
 		if err != nil {
@@ -184,3 +183,72 @@ func TestSparseRecordsAgainstStandardLibrary(t *testing.T) {
 
 // oneByOne is a sparse map of format 1.0: one piece, of 512 bytes.
 var oneByOne = "1\n0\n512\n" + strings.Repeat("\x00", blockSize-8)
+
+// drawText draws what has a meaning of its own in some field or other.
+func drawText(t *rapid.T, label string) string {
+	return rapid.SampledFrom([]string{
+		"", "0", "1", "512", "-1", "+5", " 5", "5 ", "0x5", "1e3", "a", "dir/", "a/b", "/abs", "../x", "a\x00b", "\x00",
+		"1.5", "-1.5", "1.", ".5", "-0.5", "9999999999", "007", "1_0", strings.Repeat("x/", 300),
+	}).Draw(t, label)
+}
+
+// drawExtended draws a header that tells of the entry after it.
+func drawExtended(t *rapid.T) []byte {
+	if flag := rapid.SampledFrom([]byte{flagPax, flagLongName, flagLongLink}).Draw(t, "extended"); flag != flagPax {
+		text := drawText(t, "text")
+		return withBody(rawHeader("././@LongLink", flag, int64(len(text)), func(h []byte) { copy(h[257:], "ustar  \x00") }), text)
+	}
+	var lines []string
+	keyword := rapid.SampledFrom([]string{
+		"path", "linkpath", "size", "uid", "gid", "mtime", "atime", "comment", "uname", "SCHILY.devmajor", "SCHILY.xattr.user.a", "hdrcharset",
+	})
+	for range rapid.IntRange(0, 4).Draw(t, "records") {
+		lines = append(lines, keyword.Draw(t, "keyword")+"="+drawText(t, "value"))
+	}
+	return paxHeader(lines...)
+}
+
+// drawHeader draws a header of any kind, with its body.
+func drawHeader(t *rapid.T) []byte {
+	body := rapid.SampledFrom([]string{"", strings.Repeat("d", 512), strings.Repeat("d", 513)}).Draw(t, "body")
+	name := rapid.SampledFrom([]string{"f", "d/", "", "/a", "a\x00b", strings.Repeat("n", 100)}).Draw(t, "name")
+	flag := rapid.SampledFrom([]byte("\x0001234567xgV")).Draw(t, "flag")
+	number := rapid.SampledFrom([]string{
+		"", "   7", "7 ", "0000007", "-1", "\x80\x00\x00\x00\x00\x00\x00\x09", "\xff\xff\xff\xff\xff\xff\xff\xff", "7\x007", "7 7", " \x00",
+	})
+	return withBody(rawHeader(name, flag, int64(len(body)), func(h []byte) {
+		copy(h[257:265], rapid.SampledFrom([]string{"ustar\x0000", "ustar  \x00", "ustar\x00  ", "\x00\x00\x00\x00\x00\x00\x00\x00"}).Draw(t, "magic"))
+		copy(h[157:257], rapid.SampledFrom([]string{"", "t", "t\x00u", strings.Repeat("l", 100)}).Draw(t, "link"))
+		copy(h[345:500], rapid.SampledFrom([]string{"", "p", "p/", "0000000\x00", strings.Repeat("p", 155)}).Draw(t, "prefix"))
+		copy(h[508:512], rapid.SampledFrom([]string{"", "tar\x00"}).Draw(t, "trailer"))
+		if rapid.IntRange(0, 2).Draw(t, "odd number") == 0 {
+			at := rapid.SampledFrom([]int{100, 108, 116, 136, 329, 337}).Draw(t, "field")
+			copy(h[at:at+8], strings.Repeat("\x00", 8))
+			copy(h[at:at+8], number.Draw(t, "number"))
+		}
+	}), body)
+}
+
+// What headers of all kinds say in any order, where it is taken at all,
+// archive/tar takes the same way.
+func TestHeadersAgainstStandardLibrary(t *testing.T) {
+	taken := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		var plain []byte
+		for range rapid.IntRange(1, 3).Draw(rt, "entries") {
+			for range rapid.IntRange(0, 2).Draw(rt, "extended headers") {
+				plain = append(plain, drawExtended(rt)...)
+			}
+			plain = append(plain, drawHeader(rt)...)
+		}
+		u, err := unpack(t, append(plain, make([]byte, 2*blockSize)...), Options{})
+		if err != nil {
+			return
+		}
+		taken++
+		compareWithStandardLibrary(rt, plain, u)
+	})
+	if taken == 0 {
+		t.Error("none of the archives was taken")
+	}
+}

@@ -160,6 +160,7 @@ func (t *tarReader) extended(h *header, x *extras) (bool, error) {
 		x.any, x.pax = true, list
 		return true, nil
 	case flagVolume:
+		*x = extras{} // they were the label's
 		return true, t.volume(h)
 	}
 	return false, nil
