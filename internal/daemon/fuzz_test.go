@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,6 +53,9 @@ func realHandler(t testing.TB, root string) (*server, func(testing.TB)) {
 	c.Images, c.Kernels = stock(t)
 	s := newServer(c.complete())
 	close(s.settled)
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watcher.run(t.Context()) })
+	t.Cleanup(watching.Wait)
 	image, err := c.Images.Find("app", "docker.io/library/app:latest")
 	if err != nil {
 		t.Fatal(err)
