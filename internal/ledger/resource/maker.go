@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -84,6 +85,9 @@ func (m Maker) Process(ctx context.Context, name string, start func(mark string)
 			return err
 		}
 		stat, err := readStat(pid)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("process %d ended at once", pid)
+		}
 		if err != nil {
 			return err
 		}
