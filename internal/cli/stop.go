@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"time"
 
 	"github.com/banger-vm/banger/api"
@@ -26,22 +27,26 @@ func (s *stopFlags) request() (api.StopRequest, error) {
 }
 
 func (a *app) stopCommand() *cobra.Command {
-	var s stopFlags
-	cmd := &cobra.Command{
+	return a.endCommand((*api.Client).Stop, &cobra.Command{
 		Use: "stop MACHINE…", Short: "Stop machines",
 		Long: "Stop running machines: the command gets the image's stop signal, and SIGKILL when\n" +
 			"its time is over; then the machine powers off.",
-		Args: atLeastOne("MACHINE"), ValidArgsFunction: a.machineNames,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			req, err := s.request()
-			if err != nil {
-				return err
-			}
-			return a.eachMachine(cmd.Context(), args, func(daemon *api.Client, ref string) error {
-				return daemon.Stop(cmd.Context(), ref, req)
-			})
-		},
-	}
+	})
+}
+
+// endCommand completes a command that ends machines by ask.
+func (a *app) endCommand(ask func(*api.Client, context.Context, string, api.StopRequest) error, cmd *cobra.Command) *cobra.Command {
+	var s stopFlags
 	s.register(cmd)
+	cmd.Args, cmd.ValidArgsFunction = atLeastOne("MACHINE"), a.machineNames
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		req, err := s.request()
+		if err != nil {
+			return err
+		}
+		return a.eachMachine(cmd.Context(), args, func(daemon *api.Client, ref string) error {
+			return ask(daemon, cmd.Context(), ref, req)
+		})
+	}
 	return cmd
 }

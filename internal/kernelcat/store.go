@@ -85,20 +85,8 @@ func (s *Store) List() (kernels []*Kernel, damaged []error, err error) {
 		}
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
-	settleNames(kernels)
+	store.SettleNames(kernels, func(k *Kernel) *[]string { return &k.Names })
 	return kernels, damaged, nil
-}
-
-// settleNames gives a name that two manifests claim to the newer one. That
-// happens when a process dies between the two writes that move a name.
-func settleNames(newestFirst []*Kernel) {
-	taken := map[string]bool{}
-	for _, k := range newestFirst {
-		k.Names = slices.DeleteFunc(k.Names, func(name string) bool {
-			defer func() { taken[name] = true }()
-			return taken[name]
-		})
-	}
 }
 
 func readKernel(dir string) (*Kernel, error) {

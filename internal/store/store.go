@@ -97,16 +97,17 @@ func (s *Store) Images() (images []*Image, damaged []error, err error) {
 		}
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
-	settleNames(images)
+	SettleNames(images, func(img *Image) *[]string { return &img.Names })
 	return images, damaged, nil
 }
 
-// settleNames gives a name that two records claim to the newer one. That
+// SettleNames gives a name that two records claim to the newer one. That
 // happens when a process dies between the two writes that move a name.
-func settleNames(newestFirst []*Image) {
+func SettleNames[T any](newestFirst []T, names func(T) *[]string) {
 	taken := map[string]bool{}
-	for _, img := range newestFirst {
-		img.Names = slices.DeleteFunc(img.Names, func(name string) bool {
+	for _, record := range newestFirst {
+		list := names(record)
+		*list = slices.DeleteFunc(*list, func(name string) bool {
 			defer func() { taken[name] = true }()
 			return taken[name]
 		})
