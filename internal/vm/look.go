@@ -63,7 +63,7 @@ func (s *Store) look(id string) (*look, error) {
 	}
 	l.fate, err = l.decide()
 	if err == nil && l.fate == fateEnd {
-		l.ended, err = l.reason()
+		l.ended, err = lostReason(l.entries)
 	}
 	return l, err
 }
@@ -108,9 +108,10 @@ func (l *look) held() []ledger.Entry {
 	})
 }
 
-// reason says what ended a machine that did not end by itself.
-func (l *look) reason() (string, error) {
-	for _, e := range l.entries {
+// lostReason says what ended a machine that did not end by itself, of whose
+// ledger entries are.
+func lostReason(entries []ledger.Entry) (string, error) {
+	for _, e := range entries {
 		if e.Kind != ledger.Process || e.Boot == "" {
 			continue
 		}

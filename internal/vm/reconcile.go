@@ -175,7 +175,7 @@ func (s *Store) settle(ctx context.Context, dir *folder, l *look) (told []error,
 	case fateSetAside, fateKeep:
 		return s.setAside(ctx, dir, l)
 	case fateEnd:
-		l.rec.State, l.rec.Error, l.rec.ExitCode = StateExited, l.ended, exitFailed
+		l.rec.lose(l.ended)
 		l.rec.Finished = time.Now().UTC()
 	case fateRest, fateTidy:
 	}

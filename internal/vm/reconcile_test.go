@@ -321,6 +321,13 @@ func TestReconcileSaysWhyItEnded(t *testing.T) {
 			}
 		}
 	}
+	j, err := s.openJournal(t.Context(), dir) // as a start does
+	if err == nil {
+		err = j.settleLost()
+	}
+	if err != nil || j.record().Error != rebooted {
+		t.Errorf("a start finds %+v, %v", j.record(), err)
+	}
 	dir.lock.Close()
 	s.reconcileAll(t)
 	if rec, err := s.Find("box"); err != nil || rec.State != StateExited || rec.Error != rebooted {

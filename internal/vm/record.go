@@ -124,6 +124,9 @@ func (r *Record) check(folder string) error {
 	return errors.New("state " + string(r.State) + " is unknown")
 }
 
+// lose says in the record that the machine has ended, and not by itself.
+func (r *Record) lose(why string) { r.State, r.Error, r.ExitCode = StateExited, why, exitFailed }
+
 func (r *Record) write(dir string) error {
 	r.Schema = Schema
 	if err := jsonfile.Write(filepath.Join(dir, recordName), r); err != nil {

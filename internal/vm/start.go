@@ -75,7 +75,9 @@ func (j *journal) abandon(ctx context.Context, remove bool) error {
 }
 
 func (j *journal) launch(ctx context.Context, l Launch) (*stream.Conn, error) {
-	j.settleLost()
+	if err := j.settleLost(); err != nil {
+		return nil, err
+	}
 	if len(j.held()) > 0 || exists(j.dir.runtime) {
 		if err := j.clear(ctx); err != nil { // of a supervisor that was killed
 			return nil, err
@@ -98,15 +100,20 @@ func (j *journal) launch(ctx context.Context, l Launch) (*stream.Conn, error) {
 	return conn, nil
 }
 
-// settleLost corrects the record of a machine whose supervisor was killed; the
-// next change of the ledger publishes it.
-func (j *journal) settleLost() {
-	j.set(func(rec *Record) {
-		if rec.State == StateRunning {
-			rec.State, rec.Error, rec.ExitCode = StateExited, lostOwner, exitFailed
+// settleLost corrects the record of a machine that nobody has since its end;
+// the next change of the ledger publishes it.
+func (j *journal) settleLost() error {
+	if j.record().State != StateRunning {
+		return nil
+	}
+	why, err := lostReason(j.ledger.Entries())
+	if err == nil {
+		j.set(func(rec *Record) {
+			rec.lose(why)
 			rec.Finished = time.Now().UTC()
-		}
-	})
+		})
+	}
+	return err
 }
 
 func exists(path string) bool {

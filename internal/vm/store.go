@@ -308,8 +308,7 @@ func (s *Store) Machines() (records []*Record, damaged []error, err error) {
 	records, damaged, err = s.list()
 	for _, rec := range records {
 		if rec.State == StateRunning && !s.running(rec.ID) {
-			rec.State, rec.Error = StateExited, lostOwner
-			rec.ExitCode = exitFailed
+			rec.lose(lostOwner)
 		}
 	}
 	return records, damaged, err
