@@ -179,6 +179,10 @@ type ExecRequest struct {
 	Dir   string   `json:"dir,omitempty"`
 	Stdin bool     `json:"stdin,omitempty"`
 	TTY   *TTY     `json:"tty,omitempty"`
+
+	// Detach leaves the command to itself once it has been started: the stream
+	// ends with an Exit of code 0, and what the command says is dropped.
+	Detach bool `json:"detach,omitempty"`
 }
 
 // An AttachRequest connects with a machine's main command as it runs.

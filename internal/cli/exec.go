@@ -12,6 +12,7 @@ type execFlags struct {
 	env, envFiles    []string
 	user, dir        string
 	interactive, tty bool
+	detach           bool
 }
 
 func (a *app) execCommand() *cobra.Command {
@@ -19,7 +20,8 @@ func (a *app) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [FLAGS] MACHINE COMMAND [ARG…]",
 		Short: "Run a further command in a machine",
-		Long:  "Run a further command in a running machine. The exit code is the command's.",
+		Long: "Run a further command in a running machine. The exit code is the command's; with\n" +
+			"--detach it is 0 once the command has been started.",
 		Example: `  banger exec web ps aux
   banger exec -it web bash`,
 		ValidArgsFunction: a.machineNames,
@@ -37,6 +39,7 @@ func (a *app) execCommand() *cobra.Command {
 	f.StringArrayVar(&e.envFiles, "env-file", nil, "file of such lines")
 	f.StringVarP(&e.user, "user", "u", "", "user[:group], names or numbers (default the machine's)")
 	f.StringVarP(&e.dir, "workdir", "w", "", "working directory (default the machine's)")
+	f.BoolVarP(&e.detach, "detach", "d", false, "start the command and leave it to itself; what it says is dropped")
 	f.BoolVarP(&e.interactive, "interactive", "i", false, "pass standard input to the command")
 	f.BoolVarP(&e.tty, "tty", "t", false, "give the command a terminal")
 	return cmd
@@ -44,7 +47,7 @@ func (a *app) execCommand() *cobra.Command {
 
 func (a *app) exec(ctx context.Context, e *execFlags, args []string) error {
 	f := &foreground{app: a, reach: a.daemon, machine: args[0], further: true}
-	if err := f.connect(e.tty, e.interactive, ""); err != nil {
+	if err := f.connect(e.tty, e.interactive && !e.detach, ""); err != nil {
 		return err
 	}
 	env, err := environment(e.envFiles, e.env)
@@ -55,7 +58,7 @@ func (a *app) exec(ctx context.Context, e *execFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	req := api.ExecRequest{Args: args[1:], Env: env, User: e.user, Dir: e.dir, TTY: f.term.size()}
+	req := api.ExecRequest{Args: args[1:], Env: env, User: e.user, Dir: e.dir, TTY: f.term.size(), Detach: e.detach}
 	return f.attend(ctx, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
 		return daemon.Exec(ctx, args[0], req, streams)
 	})

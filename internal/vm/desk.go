@@ -204,13 +204,24 @@ func (d *desk) exec(ctx context.Context, a *audience, r *api.ExecRequest) error 
 	if err != nil {
 		return err
 	}
-	if len(r.Args) == 0 {
+	switch {
+	case len(r.Args) == 0:
 		return inputf("no command is given")
+	case r.Detach && r.Stdin:
+		return inputf("a command that nobody attends to has no input")
 	}
 	command := m.Record.Exec
 	command.Args, command.Stdin = r.Args, r.Stdin
 	command.User, command.Dir = orDefault(r.User, command.User), orDefault(r.Dir, command.Dir)
 	command.Env = MergeEnv(command.Env, r.Env)
+	if r.Detach {
+		p, err := m.agent.Start(ctx, command, client.Stdio{TTY: terminal(r.TTY)})
+		if err != nil {
+			return err
+		}
+		d.visitors.Go(func() { p.Wait() }) //nolint:errcheck // nobody wants to know
+		return a.conn.SendJSON(stream.Exit, api.Exit{})
+	}
 	return converse(a, r.Stdin, r.TTY, func(streams client.Stdio) (*client.Process, error) {
 		return m.agent.Start(ctx, command, streams)
 	})
@@ -236,9 +247,7 @@ func converse(a *audience, stdin bool, tty *api.TTY, start func(client.Stdio) (*
 	if stdin {
 		streams.In, in = io.Pipe()
 	}
-	if tty != nil {
-		streams.TTY = terminal(tty)
-	}
+	streams.TTY = terminal(tty)
 	p, err := start(streams)
 	if err != nil {
 		return err

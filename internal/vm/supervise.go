@@ -279,7 +279,7 @@ func (v *supervisor) runCommand(ctx context.Context, m *Machine) (code int, err 
 		streams.In = v.reader
 	}
 	if m.Record.Config.TTY {
-		streams.TTY = terminal(v.launch.TTY)
+		streams.TTY = terminal(orDefault(v.launch.TTY, &api.TTY{}))
 	}
 	p, err := m.Main(ctx, streams)
 	if err != nil {
@@ -300,7 +300,7 @@ func (v *supervisor) runCommand(ctx context.Context, m *Machine) (code int, err 
 func terminal(t *api.TTY) *client.TTY {
 	const columns, rows = 80, 24 // where there is none to take them from
 	if t == nil {
-		t = &api.TTY{}
+		return nil
 	}
 	return &client.TTY{Term: orDefault(t.Term, "xterm"), Rows: orDefault(t.Rows, rows), Cols: orDefault(t.Cols, columns)}
 }
