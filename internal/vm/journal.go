@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/banger-vm/banger/internal/ledger"
 	"github.com/banger-vm/banger/internal/ledger/resource"
 	"github.com/banger-vm/banger/internal/vmm/qemu"
@@ -101,6 +103,30 @@ func (j *journal) record() Record {
 	return *j.rec
 }
 
+// The reserve is a file that keeps space in a running machine's folder for the
+// record of its end, when the disk may be full. What a killed supervisor
+// leaves of it is swept as other temporaries of the record are.
+const (
+	reserveName = "." + recordName + ".tmp-reserve"
+	reserveSize = 256 << 10 // bytes: several records, ledgers and blocks of the folder
+)
+
+// reserve makes the reserve. A file system that has none to give, or cannot
+// promise space, leaves the machine without.
+func (j *journal) reserve() {
+	f, err := os.OpenFile(filepath.Join(j.dir.data, reserveName), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	unix.Fallocate(int(f.Fd()), 0, 0, reserveSize) //nolint:errcheck,gosec // as said
+}
+
+// release frees the reserve for what is written next.
+func (j *journal) release() {
+	os.Remove(filepath.Join(j.dir.data, reserveName)) //nolint:errcheck // there may be none
+}
+
 // remove gives back what an entry stands for.
 func (j *journal) remove(ctx context.Context, e ledger.Entry) error {
 	if e.Kind == ledger.Process && e.PID == os.Getpid() {
@@ -124,6 +150,7 @@ func (j *journal) teardown(ctx context.Context) error {
 // clear gives back all that the machine holds but its disk, forgets what was
 // entered and publishes the record.
 func (j *journal) clear(ctx context.Context) error {
+	j.release()
 	err := errors.Join(j.teardown(ctx), os.RemoveAll(j.dir.runtime))
 	if err != nil {
 		return fmt.Errorf("give back the machine's resources: %w", err)

@@ -237,6 +237,7 @@ func (v *supervisor) warn(h *Host, rec *Record) {
 
 // announce records that the machine runs.
 func (v *supervisor) announce(m *Machine, n int) error {
+	v.journal.reserve()
 	err := v.journal.update(func(rec *Record) {
 		rec.State, rec.Started, rec.Finished = StateRunning, time.Now().UTC(), time.Time{}
 		rec.ExitCode, rec.Error, rec.Restarts = 0, "", n
@@ -329,6 +330,7 @@ func (v *supervisor) settle(ctx context.Context) error {
 	v.mu.Lock()
 	exit, asked := v.exit, v.asked
 	v.mu.Unlock()
+	v.journal.release()
 	v.journal.set(func(rec *Record) {
 		rec.State, rec.ExitCode, rec.Error, rec.Finished = StateExited, exit.Code, exit.Error, time.Now().UTC()
 		rec.Stopped = asked >= byUser

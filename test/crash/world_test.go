@@ -124,7 +124,10 @@ func (w world) must(t *testing.T, args ...string) outcome {
 }
 
 // A machineState is what ps says of a machine.
-type machineState struct{ ID, Name, State string }
+type machineState struct {
+	ID, Name, State string
+	ExitCode        int
+}
 
 // machines asks for all machines by name.
 func (w world) machines(t *testing.T) map[string]machineState {
