@@ -118,22 +118,31 @@ func (f *finder) replace(ctx context.Context) error {
 
 // until probes until the answer is the one wanted.
 func (f *finder) until(ctx context.Context, wanted func(api.Info, bool) bool) (info api.Info, found bool, err error) {
-	late := fmt.Errorf("not done within %v", startTime)
-	ctx, cancel := context.WithTimeoutCause(ctx, startTime, late)
+	err = poll(ctx, func(ctx context.Context) (bool, error) {
+		info, found, err = f.probe(ctx)
+		return err == nil && wanted(info, found), err
+	})
+	return info, found, err
+}
+
+// poll waits until what a daemon does is done, with a bound.
+func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("not done within %v", startTime))
 	defer cancel()
 	tick := time.NewTicker(startEvery)
 	defer tick.Stop()
 	for {
-		if info, found, err = f.probe(ctx); err == nil && wanted(info, found) {
-			return info, found, nil
+		ok, err := done(ctx)
+		if ok {
+			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return info, found, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		if err != nil {
-			return info, found, err
+			return err
 		}
 	}
 }
@@ -223,8 +232,24 @@ func lastLine(log io.ReaderAt, begin int64) error {
 }
 
 // runningDaemon returns what the daemon says of itself, or nil where none
-// runs. It starts none.
+// runs.
 func (a *app) runningDaemon(ctx context.Context) (*api.Info, error) {
+	f, err := a.daemonFinder()
+	if err != nil || f == nil {
+		return nil, err
+	}
+	if served, err := daemon.Served(f.dir); err != nil || !served {
+		return nil, err
+	}
+	info, found, err := f.probe(ctx)
+	if err != nil || !found {
+		return nil, err
+	}
+	return &info, nil
+}
+
+// daemonFinder is nil where there can be no daemon. Nothing is made.
+func (a *app) daemonFinder() (*finder, error) {
 	if _, err := os.Stat(filepath.Join(a.paths.Data, "machines")); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // without that folder there is no daemon
 	}
@@ -232,10 +257,5 @@ func (a *app) runningDaemon(ctx context.Context) (*api.Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &finder{app: a, dir: machines.Runtime(), client: a.daemonClient(machines.Runtime())}
-	info, found, err := f.probe(ctx)
-	if err != nil || !found {
-		return nil, err
-	}
-	return &info, nil
+	return &finder{app: a, dir: machines.Runtime(), client: a.daemonClient(machines.Runtime())}, nil
 }

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/daemon"
+	"github.com/banger-vm/banger/internal/store"
 	"github.com/banger-vm/banger/internal/vm"
 )
 
@@ -102,6 +105,52 @@ func TestDaemonOfAnotherVersion(t *testing.T) {
 				t.Errorf("asked to end %d times, want %d", got, row.ends)
 			}
 		})
+	}
+}
+
+// Where systemd listens, a connection starts a daemon: only one that runs is
+// spoken to, and nobody after it.
+func TestEndDaemon(t *testing.T) {
+	a := testApp(t, io.Discard)
+	ends := standIn(t, a, api.Info{API: api.Version, PID: 1}, api.Info{API: api.Version, PID: 2})
+	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(machines.Runtime(), "daemon.lock")
+	for _, made := range []bool{false, true} {
+		if made {
+			if err := os.WriteFile(lock, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if info, err := a.runningDaemon(t.Context()); info != nil || err != nil {
+			t.Errorf("no daemon runs, and there is %+v, %v", info, err)
+		}
+		if err := a.endDaemon(t.Context()); err != nil || ends.Load() != 0 {
+			t.Errorf("no daemon runs, and %d were ended: %v", ends.Load(), err)
+		}
+	}
+	unlock, err := store.LockFile(t.Context(), lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := a.runningDaemon(t.Context()); err != nil || info == nil || info.PID != 1 {
+		t.Errorf("a daemon runs, and there is %+v, %v", info, err)
+	}
+	done := make(chan error)
+	go func() { done <- a.endDaemon(t.Context()) }()
+	for ends.Load() == 0 {
+		runtime.Gosched()
+	}
+	select {
+	case err := <-done:
+		t.Errorf("not waited for: %v", err)
+	case <-time.After(10 * startEvery):
+	}
+	unlock()
+	if err := <-done; err != nil || ends.Load() != 1 {
+		t.Errorf("asked to end %d times: %v", ends.Load(), err)
 	}
 }
 

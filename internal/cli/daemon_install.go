@@ -101,17 +101,21 @@ func (a *app) installUnits(ctx context.Context, enable bool) error {
 
 // endDaemon ends the daemon where one runs, and waits for its end.
 func (a *app) endDaemon(ctx context.Context) error {
-	info, err := a.runningDaemon(ctx)
-	if err != nil || info == nil {
+	f, err := a.daemonFinder()
+	if err != nil || f == nil {
 		return err
 	}
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
-	if err != nil {
+	served, err := daemon.Served(f.dir)
+	if err != nil || !served {
 		return err
 	}
-	f := &finder{app: a, dir: machines.Runtime(), client: a.daemonClient(machines.Runtime())}
-	if err = f.client.Shutdown(ctx); err == nil {
-		_, _, err = f.until(ctx, func(now api.Info, found bool) bool { return !found || now.PID != info.PID })
+	limited, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if err = f.client.Shutdown(limited); err == nil || errors.Is(err, api.ErrUnreachable) { // the latter: it was about to end
+		err = poll(ctx, func(context.Context) (bool, error) {
+			served, err := daemon.Served(f.dir)
+			return !served, err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("end the daemon: %w", err)

@@ -455,11 +455,19 @@ func TestListen(t *testing.T) {
 	if _, _, err := Listen(t.Context(), dir); !errors.Is(err, ErrServed) {
 		t.Errorf("second daemon: %v", err)
 	}
+	if served, err := Served(dir); err != nil || !served {
+		t.Errorf("served: %v, %v", served, err)
+	}
 	if err := errors.Join(listener.Close(), lock.Close()); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(SocketPath(dir)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket stays: %v", err)
+	}
+	for _, dir := range []string{dir, t.TempDir()} {
+		if served, err := Served(dir); err != nil || served {
+			t.Errorf("after its end: %v, %v", served, err)
+		}
 	}
 	c := &api.Client{Socket: SocketPath(dir)}
 	if _, err := c.Info(t.Context()); !errors.Is(err, api.ErrUnreachable) {

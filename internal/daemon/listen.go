@@ -67,6 +67,20 @@ func Listen(ctx context.Context, dir string) (listener *net.UnixListener, lock i
 	return listener, &holder{dir, inherited, unlock}, nil
 }
 
+// Served reports whether a daemon lives that serves the folder dir. Nothing is
+// asked of it: where the service manager listens, a connection would start one.
+func Served(dir string) (bool, error) {
+	f, err := os.Open(filepath.Join(dir, lockName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a daemon: %w", err)
+	}
+	defer f.Close() // which lets a daemon that begins in this moment try again
+	return !store.TryLock(f), nil
+}
+
 // A holder is the right to be the daemon of a folder.
 type holder struct {
 	dir       string
