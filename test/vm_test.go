@@ -290,26 +290,6 @@ func execSurroundings(t *testing.T, w world) {
 	}
 }
 
-// execDetached leaves commands to themselves that wait for a later one.
-func execDetached(t *testing.T, w world) {
-	const wait = "echo said; until test -e /tmp/go; do sleep 0.1; done; "
-	for _, flags := range []string{"-d", "-dit"} {
-		got := w.must(t, "exec", flags, "shared", "sh", "-c", wait+"tty >/tmp/tty"+flags)
-		if got.stdout != "" || got.stderr != "" {
-			t.Errorf("%s: %+v", flags, got)
-		}
-	}
-	w.must(t, "exec", "shared", "touch", "/tmp/go")
-	eventually(t, bootLimit, "both commands go on", func() bool {
-		return w.run(t, "exec", "shared", "sh", "-c", "test -s /tmp/tty-d -a -s /tmp/tty-dit").code == 0
-	})
-	got := w.must(t, "exec", "shared", "cat", "/tmp/tty-d", "/tmp/tty-dit")
-	if want := "not a tty\n/dev/pts/"; !strings.HasPrefix(got.stdout, want) {
-		t.Errorf("terminals are %q, want %q", got.stdout, want)
-	}
-	expectCode(t, w.run(t, "exec", "-d", "nobody-here", "true"), 125)
-}
-
 func execInput(t *testing.T, w world) {
 	got := w.with(t, strings.NewReader("one\ntwo\n"), "exec", "-i", "shared", "sort", "-r")
 	if got.stdout != "two\none\n" {
