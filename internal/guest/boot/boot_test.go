@@ -33,7 +33,7 @@ func TestHasWord(t *testing.T) {
 func fakeDisk(t *testing.T, sys, name, serial, sectors string) {
 	t.Helper()
 	dir := filepath.Join(sys, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "queue"), 0o755), fakeDiscards(dir, "0\n")); err != nil {
 		t.Fatal(err)
 	}
 	if serial != "" {
@@ -46,6 +46,10 @@ func fakeDisk(t *testing.T, sys, name, serial, sectors string) {
 	}
 }
 
+func fakeDiscards(dir, most string) error {
+	return os.WriteFile(filepath.Join(dir, "queue/discard_max_bytes"), []byte(most), 0o644)
+}
+
 func TestFindDisk(t *testing.T) {
 	sys := t.TempDir()
 	fakeDisk(t, sys, "loop0", "", "0\n")
@@ -53,8 +57,14 @@ func TestFindDisk(t *testing.T) {
 	fakeDisk(t, sys, "vdb", guest.RootSerial+"-not", "8\n")
 	fakeDisk(t, sys, "vdc", guest.RootSerial+"\n", "2097152\n")
 	d, err := findDisk(sys, guest.RootSerial, 0)
-	if err != nil || d.path() != "/dev/vdc" || d.size != 1<<30 {
+	if err != nil || d.path() != "/dev/vdc" || d.size != 1<<30 || d.discards {
 		t.Errorf("findDisk: %+v, %v", d, err)
+	}
+	if err := fakeDiscards(filepath.Join(sys, "vdc"), "2147450880\n"); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := findDisk(sys, guest.RootSerial, 0); err != nil || !d.discards {
+		t.Errorf("a disk that takes discards: %+v, %v", d, err)
 	}
 	_, err = findDisk(sys, "none", 0)
 	if err == nil || !strings.Contains(err.Error(), "vda, vdb, vdc") {
@@ -73,7 +83,7 @@ func TestFindDiskWaits(t *testing.T) {
 	go func() {
 		defer close(added)
 		dir := filepath.Join(sys, "vda")
-		err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "size"), []byte("8"), 0o644),
+		err := errors.Join(os.MkdirAll(filepath.Join(dir, "queue"), 0o755), fakeDiscards(dir, "0"), os.WriteFile(filepath.Join(dir, "size"), []byte("8"), 0o644),
 			os.WriteFile(filepath.Join(dir, "serial"), []byte("late"), 0o644))
 		if err != nil {
 			t.Error(err)

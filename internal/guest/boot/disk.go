@@ -24,8 +24,9 @@ const diskWait = 20 * time.Second
 
 // A disk is a block device as /sys/block shows it.
 type disk struct {
-	name string // vda
-	size int64  // bytes
+	name     string // vda
+	size     int64  // bytes
+	discards bool   // it takes word of what is in use no more
 }
 
 // findDisk waits for the disk with a serial number. sys is /sys/block.
@@ -66,7 +67,11 @@ func lookDisk(sys, serial string) (d *disk, have []string, err error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("find disk %s: %w", serial, err)
 		}
-		return &disk{e.Name(), size}, nil, nil
+		most, err := os.ReadFile(filepath.Join(sys, e.Name(), "queue/discard_max_bytes"))
+		if err != nil {
+			return nil, nil, fmt.Errorf("find disk %s: %w", serial, err)
+		}
+		return &disk{e.Name(), size, strings.TrimSpace(string(most)) != "0"}, nil, nil
 	}
 	return nil, have, nil
 }
@@ -97,10 +102,14 @@ func (m *machine) mountRoot() error {
 		return fmt.Errorf("read file system of %s: %w", d.path(), err)
 	}
 	var flags uintptr
-	if m.config.ReadOnly {
+	var options string
+	switch {
+	case m.config.ReadOnly:
 		flags = unix.MS_RDONLY
+	case d.discards:
+		options = "discard" // the space of what is deleted is the host's again
 	}
-	if err := unix.Mount(d.path(), control.Sysroot, "ext4", flags, ""); err != nil {
+	if err := unix.Mount(d.path(), control.Sysroot, "ext4", flags, options); err != nil {
 		return fmt.Errorf("mount root file system from %s: %w", d.path(), err)
 	}
 	m.root = fmt.Sprintf("%s of %s", d.path(), inWords(super.size()))
