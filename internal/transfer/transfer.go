@@ -37,25 +37,25 @@ func Parse(text string) (Operand, error) {
 		if machine == "" || inside == "" {
 			return Operand{}, fmt.Errorf("%q is not MACHINE:PATH", text)
 		}
-		return Operand{Machine: machine, Path: absolute(inside)}, nil
+		return Operand{Machine: machine, Path: withEnd(path.Join("/", inside), inside)}, nil
 	}
 	if text == "" {
 		return Operand{}, errors.New("a path is empty")
 	}
-	if filepath.Base(text) == ".." { // whose name is elsewhere
+	if filepath.Base(text) == ".." || filepath.Base(filepath.Clean(text)) == ".." { // whose name is elsewhere
 		whole, err := filepath.Abs(text)
 		if err != nil {
 			return Operand{}, fmt.Errorf("find %s: %w", text, err)
 		}
-		text = whole
+		text = withEnd(whole, text)
 	}
 	return Operand{Path: text}, nil
 }
 
-// absolute is a path in a machine, where relative ones begin at the root.
-func absolute(p string) string {
-	whole := path.Join("/", p)
-	content, folder := archive.Means(p)
+// withEnd gives a clean path the slash or the dot at its end that it was typed
+// with.
+func withEnd(whole, typed string) string {
+	content, folder := archive.Means(typed)
 	switch {
 	case whole == "/":
 	case content:

@@ -30,6 +30,9 @@ func TestParse(t *testing.T) {
 		{text: "dir/.", want: Operand{Path: "dir/."}},
 		{text: "..", want: Operand{Path: filepath.Dir(cwd)}},
 		{text: "a/../..", want: Operand{Path: filepath.Dir(cwd)}},
+		{text: "../", want: Operand{Path: filepath.Dir(cwd) + "/"}},
+		{text: "..//.", want: Operand{Path: filepath.Dir(cwd) + "/."}},
+		{text: "/..", want: Operand{Path: "/"}},
 		{text: "/a:b", want: Operand{Path: "/a:b"}},
 		{text: "./a:b", want: Operand{Path: "./a:b"}},
 		{text: "m:/etc", want: Operand{Machine: "m", Path: "/etc"}},
@@ -173,6 +176,7 @@ func FuzzPlan(f *testing.F) {
 	f.Add("m:a/../../.", "x/..", true, true)
 	f.Add("m://", ".", true, false)
 	f.Add(":", "-", false, false)
+	f.Add("m:a", "..//.", true, false)
 	f.Fuzz(func(t *testing.T, src, dst string, isDir, dstDir bool) {
 		from, err := Parse(src)
 		if err != nil || from.Machine == "" {
