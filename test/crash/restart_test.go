@@ -20,7 +20,7 @@ func TestR4DaemonKilledUnderMachines(t *testing.T) {
 		limit    time.Duration
 	}{
 		{"10 stubs", false, 10, 2 * time.Second},
-		{"3 real machines", true, 3, 4 * time.Second}, // two processors emulate three
+		{"10 real machines", true, 10, 4 * time.Second}, // two processors emulate ten
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w, image := newWorld(t), stubImage
