@@ -127,13 +127,20 @@ func lostReason(entries []ledger.Entry) (string, error) {
 }
 
 // wanted reports whether the machine, which has been settled, is to run by its
-// policy. A machine that never ran is not, nor one that a user has stopped.
+// policy. A machine that never ran is not, nor one that a user has stopped;
+// RestartAlways forgets that with the host's next boot.
 func (l *look) wanted() bool {
-	if l.rec == nil || l.rec.State != StateExited || l.rec.Stopped || l.fate == fateRemove {
+	if l.rec == nil || l.rec.State != StateExited || l.fate == fateRemove {
 		return false
 	}
-	policy := l.rec.Config.Restart.Policy
-	return policy == RestartAlways || policy == RestartUnlessStopped
+	switch l.rec.Config.Restart.Policy {
+	case RestartAlways:
+		return !l.rec.Stopped || l.rec.bootedSince()
+	case RestartUnlessStopped:
+		return !l.rec.Stopped
+	case RestartNo, RestartOnFailure:
+	}
+	return false
 }
 
 // finding is what a report says of the machine, nil where it is in order. told

@@ -340,25 +340,34 @@ func TestReconcileSaysWhyItEnded(t *testing.T) {
 }
 
 func TestReconcileRestarts(t *testing.T) {
+	now, err := resource.BootID()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		policy  RestartPolicy
 		state   State
 		stopped bool
+		boot    string
 		want    bool
 	}{
-		{RestartAlways, StateRunning, false, true},
-		{RestartUnlessStopped, StateRunning, false, true},
-		{RestartAlways, StateExited, false, true},
-		{RestartAlways, StateExited, true, false},
-		{RestartUnlessStopped, StateExited, true, false},
-		{RestartAlways, StateCreated, false, false},
-		{RestartNo, StateRunning, false, false},
-		{"", StateRunning, false, false},
+		{RestartAlways, StateRunning, false, "", true},
+		{RestartUnlessStopped, StateRunning, false, "", true},
+		{RestartAlways, StateExited, false, now, true},
+		{RestartAlways, StateExited, true, now, false},
+		{RestartAlways, StateExited, true, "", false},
+		{RestartAlways, StateExited, true, "earlier", true},
+		{RestartUnlessStopped, StateExited, false, "earlier", true},
+		{RestartUnlessStopped, StateExited, true, "earlier", false},
+		{RestartOnFailure, StateExited, false, "earlier", false},
+		{RestartAlways, StateCreated, false, "", false},
+		{RestartNo, StateRunning, false, "", false},
+		{"", StateRunning, false, "", false},
 	} {
-		t.Run(fmt.Sprintf("%s %s %v", row.policy, row.state, row.stopped), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s %s %v %s", row.policy, row.state, row.stopped, row.boot), func(t *testing.T) {
 			s := openStore(t)
 			rec, dir := s.make(t, "box", func(r *Record) {
-				r.Config.Restart.Policy, r.State, r.Stopped = row.policy, row.state, row.stopped
+				r.Config.Restart.Policy, r.State, r.Stopped, r.Boot = row.policy, row.state, row.stopped, row.boot
 			})
 			dir.lock.Close()
 			if got := slices.Contains(s.reconcileAll(t).Restart, rec.ID); got != row.want {

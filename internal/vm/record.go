@@ -12,6 +12,7 @@ import (
 	"github.com/banger-vm/banger/internal/digest"
 	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/jsonfile"
+	"github.com/banger-vm/banger/internal/ledger/resource"
 )
 
 // Schema is the version of the record format that this package writes. It
@@ -54,6 +55,7 @@ type Record struct {
 	Error    string        `json:"error,omitempty"`    // why the machine ended, where that was not in order
 	Restarts int           `json:"restarts,omitempty"` // by the policy, since a user started it
 	Stopped  bool          `json:"stopped,omitempty"`  // a user asked for its end
+	Boot     string        `json:"boot,omitempty"`     // of the host, in which it ended; see resource.BootID
 	// Runtime is the ledger's copy in this record, as package ledger has it.
 	Runtime json.RawMessage `json:"runtime,omitempty"`
 }
@@ -122,6 +124,13 @@ func (r *Record) check(folder string) error {
 		return nil
 	}
 	return errors.New("state " + string(r.State) + " is unknown")
+}
+
+// bootedSince reports whether the host was booted after the machine's end, as
+// far as that is known.
+func (r *Record) bootedSince() bool {
+	boot, err := resource.BootID()
+	return err == nil && r.Boot != "" && r.Boot != boot
 }
 
 // lose says in the record that the machine has ended, and not by itself.

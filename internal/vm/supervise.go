@@ -16,6 +16,7 @@ import (
 	"github.com/banger-vm/banger/internal/guest/client"
 	"github.com/banger-vm/banger/internal/kernelcat"
 	"github.com/banger-vm/banger/internal/ledger"
+	"github.com/banger-vm/banger/internal/ledger/resource"
 	"github.com/banger-vm/banger/internal/stream"
 )
 
@@ -331,9 +332,13 @@ func (v *supervisor) settle(ctx context.Context) error {
 	exit, asked := v.exit, v.asked
 	v.mu.Unlock()
 	v.journal.release()
+	boot, err := resource.BootID()
+	if err != nil {
+		boot = "" // always then honours a user's stop, as unless-stopped does
+	}
 	v.journal.set(func(rec *Record) {
 		rec.State, rec.ExitCode, rec.Error, rec.Finished = StateExited, exit.Code, exit.Error, time.Now().UTC()
-		rec.Stopped = asked >= byUser
+		rec.Stopped, rec.Boot = asked >= byUser, boot
 	})
 	return v.journal.giveBack(ctx, func(e *ledger.Entry) bool {
 		return e.Kind != ledger.Disk && e.Kind != ledger.Folder && e.Kind != ledger.Socket && e.Name != supervisorPart

@@ -3,11 +3,17 @@
 package crash
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/banger-vm/banger/internal/ledger/resource"
 )
 
 // TestR4DaemonKilledUnderMachines kills the daemon under machines that run. All must answer the first command that
@@ -106,4 +112,59 @@ func withDebian(t *testing.T, w world) (world, string) {
 	registry := serveImages(t, w)
 	w.must(t, "image", "pull", "--quiet", "--plain-http", "--name", "debian:12", registry+"/demo/debian:12")
 	return w, "debian:12"
+}
+
+// TestRestartPolicies lets commands end, supervisors be killed, users stop machines, and the host be booted again,
+// which is the daemon's start after a machine's end in another boot.
+func TestRestartPolicies(t *testing.T) {
+	w := newWorld(t)
+	w.must(t, "create", "--name", "failing", "--restart", "on-failure:2", stubImage, "sh", "-c", "exit 3")
+	policies := []string{"always", "unless-stopped"}
+	for _, name := range policies {
+		w.must(t, "create", "--name", name, "--restart", name, stubImage, "sleep", "1000")
+	}
+	w.must(t, append([]string{"start", "failing"}, policies...)...)
+	if got := w.must(t, "wait", "failing"); got.stdout != "3\n" {
+		t.Errorf("exit code: %v", got)
+	}
+	if got := w.must(t, "inspect", "--format", "{{.Restarts}} {{.Status}}", "failing"); !strings.HasPrefix(got.stdout, "2 Exited (3)") {
+		t.Errorf("after two restarts: %v", got)
+	}
+	expect := func(when string, running ...string) {
+		t.Helper()
+		var got map[string]machineState
+		if !eventually(settleLimit, func() bool {
+			got = w.machines(t)
+			for _, name := range policies {
+				if (got[name].State == "running") != slices.Contains(running, name) {
+					return false
+				}
+			}
+			return true
+		}) {
+			t.Fatalf("%s: machines %v, want %v to run", when, got, running)
+		}
+	}
+	expect("after the start", policies...)
+	for pid := range w.processesOf("supervise") {
+		kill(t, pid)
+	}
+	expect("after the supervisors were killed", policies...)
+	w.must(t, append([]string{"stop", "--timeout", "5"}, policies...)...)
+	killDaemon(t, w)
+	expect("after a user has stopped them")
+	for _, name := range policies {
+		path := w.in("data", "banger", "machines", w.machines(t)[name].ID, "record.json")
+		data, err := os.ReadFile(path)
+		check(t, err)
+		now, err := resource.BootID()
+		check(t, err)
+		before := bytes.Replace(data, []byte(now), []byte("another"), 1)
+		if bytes.Equal(before, data) {
+			t.Fatalf("the record of %s does not say in which boot it has ended", name)
+		}
+		check(t, os.WriteFile(path, before, 0o600))
+	}
+	killDaemon(t, w)
+	expect("after the next boot of the host", "always")
 }

@@ -168,7 +168,7 @@ func findDM(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list dm devices: %w", err)
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type File struct {
 // Reserve notes files that are about to be made in the machine's folders, by
 // whomever, in one change of the ledger. They are removed by their paths.
 func (m Maker) Reserve(files ...File) error {
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return fmt.Errorf("reserve files: %w", err)
 	}

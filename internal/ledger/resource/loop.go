@@ -190,7 +190,7 @@ func findLoops(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, err
 	}

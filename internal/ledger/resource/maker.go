@@ -29,7 +29,7 @@ func (m Maker) make(ctx context.Context, e ledger.Entry, do func(e *ledger.Entry
 // makeAll is make for several at once: the ledger is written as often as for
 // one. What do has made of them before an error goes with the rest.
 func (m Maker) makeAll(ctx context.Context, entries []ledger.Entry, do func(entries []ledger.Entry) error) error {
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return fmt.Errorf("make %s: %w", &entries[0], err)
 	}

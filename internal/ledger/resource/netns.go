@@ -101,7 +101,7 @@ func findNetns(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list network namespaces: %w", err)
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, err
 	}

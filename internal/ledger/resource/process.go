@@ -26,7 +26,8 @@ func processMark(owner ledger.Owner, name string) string {
 	return markVariable + "=" + string(owner) + "/" + name
 }
 
-func bootID() (string, error) {
+// BootID names the host's boot: /proc/sys/kernel/random/boot_id, random(4).
+func BootID() (string, error) {
 	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", fmt.Errorf("read boot ID: %w", err)
@@ -79,13 +80,13 @@ func noProcess(err error) bool {
 
 // Rebooted reports whether the host was booted again since e was made.
 func Rebooted(e ledger.Entry) (bool, error) {
-	boot, err := bootID()
+	boot, err := BootID()
 	return err == nil && boot != e.Boot, err
 }
 
 // Alive reports whether the process of an identified entry runs.
 func Alive(e ledger.Entry) (bool, error) {
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil || boot != e.Boot || e.PID == 0 {
 		return false, err
 	}
@@ -157,7 +158,7 @@ func findProcesses(want func(owner ledger.Owner, name string) bool) ([]ledger.En
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ func Remove(ctx context.Context, e ledger.Entry) error {
 		return fmt.Errorf("owner %q is not one", e.Owner)
 	}
 	if e.Boot != "" && e.Kind != ledger.Socket && e.Kind != ledger.Disk && e.Kind != ledger.Folder {
-		boot, err := bootID()
+		boot, err := BootID()
 		if err != nil || boot != e.Boot {
 			return err // it ended with the boot
 		}

@@ -34,7 +34,7 @@ func spared(t *testing.T, e ledger.Entry, look func() string) {
 
 func boot(t *testing.T) string {
 	t.Helper()
-	id, err := bootID()
+	id, err := BootID()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func findTables(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nftables: %w", err)
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, err
 	}

@@ -138,7 +138,7 @@ func findTaps(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func watched(t *testing.T) (*exec.Cmd, ledger.Entry) {
 		cmd.Process.Kill() //nolint:errcheck // it may have ended
 		cmd.Wait()         //nolint:errcheck // it was killed
 	})
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		t.Fatal(err)
 	}
