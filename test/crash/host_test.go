@@ -121,9 +121,12 @@ func (p process) is(command string) bool {
 
 var machineForm = regexp.MustCompile(`(?:^|[^0-9a-f])([0-9a-f]{12})(?:[^0-9a-f]|$)`)
 
+// testFolder is the part of a path that t.TempDir names, whose digits may look like an ID.
+var testFolder = regexp.MustCompile(`/Test[^/]*/`)
+
 // machineIn is the ID of a machine that s names, or "".
 func machineIn(s string) string {
-	if found := machineForm.FindStringSubmatch(s); found != nil {
+	if found := machineForm.FindStringSubmatch(testFolder.ReplaceAllString(s, "//")); found != nil {
 		return found[1]
 	}
 	return ""

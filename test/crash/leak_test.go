@@ -173,3 +173,15 @@ func TestJudgeFindsLeaks(t *testing.T) {
 		}
 	})
 }
+
+func TestMachineIn(t *testing.T) {
+	for text, want := range map[string]string{
+		"/tmp/x/TestLaneworld#011295804533/001/data":                                   "",
+		"/tmp/x/TestLaneworld#011295804533/001/data/banger/machines/b5ebce390edb/disk": "b5ebce390edb",
+		"b5ebce390edb 151": "b5ebce390edb", "0b5ebce390edb": "",
+	} {
+		if got := machineIn(text); got != want {
+			t.Errorf("%s: machine %q, want %q", text, got, want)
+		}
+	}
+}

@@ -276,7 +276,8 @@ func promised(ops []op, history []outcome, victim role) promise {
 			p.exists, p.runs = false, false
 		}
 		if i == last && (victim == supervisor || victim == vmm) {
-			p.ended = p.runs
+			// A restart has two of each, and it was the first or the second.
+			p.ended = p.runs && o.name != "restart"
 			p.runs = false
 		}
 	}
