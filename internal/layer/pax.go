@@ -81,11 +81,18 @@ type paxState struct {
 // effective returns rs without the records that a later one of the same
 // keyword and no value takes back. An attribute may have no value.
 func (rs records) effective() records {
-	taken := map[string]int{}
+	var taken map[string]int
 	for i, r := range rs {
-		if r.value == "" && !strings.Contains(r.key, ".xattr.") {
-			taken[r.key] = i + 1
+		if r.value != "" || strings.Contains(r.key, ".xattr.") {
+			continue
 		}
+		if taken == nil {
+			taken = map[string]int{}
+		}
+		taken[r.key] = i + 1
+	}
+	if taken == nil {
+		return rs // nearly always
 	}
 	out := make(records, 0, len(rs))
 	for i, r := range rs {
