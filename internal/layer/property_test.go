@@ -153,8 +153,7 @@ func TestF8WhatGoesInComesOut(t *testing.T) {
 // Readers have gone different ways where the records of a sparse file do not
 // belong together: what this package takes, archive/tar takes for the same.
 func TestSparseRecordsAgainstStandardLibrary(t *testing.T) {
-	taken := 0
-	rapid.Check(t, func(rt *rapid.T) {
+	againstStandardLibrary(t, func(rt *rapid.T) []byte {
 		keyword := rapid.SampledFrom([]string{"major", "minor", "size", "realsize", "map", "offset", "numbytes", "numblocks", "name"})
 		value := rapid.SampledFrom([]string{"0", "1", "2", "512", "600", "0,512", "0,0,600,0", "88,512", "other"})
 		var lines []string
@@ -167,8 +166,16 @@ func TestSparseRecordsAgainstStandardLibrary(t *testing.T) {
 		}
 		flag := rapid.SampledFrom([]byte{flagRegular, flagRegular, flagRegular, flagSparse}).Draw(rt, "flag")
 		body := rapid.SampledFrom([]string{"", strings.Repeat("d", 512), oneByOne, oneByOne + strings.Repeat("d", 512)}).Draw(rt, "body")
-		plain := append(paxHeader(lines...), withBody(rawHeader("f", flag, int64(len(body)), nil), body)...)
-		plain = append(plain, make([]byte, 2*blockSize)...)
+		return append(paxHeader(lines...), withBody(rawHeader("f", flag, int64(len(body)), nil), body)...)
+	})
+}
+
+// againstStandardLibrary draws archives, without their end, and compares what
+// is taken of them.
+func againstStandardLibrary(t *testing.T, draw func(*rapid.T) []byte) {
+	taken := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		plain := append(draw(rt), make([]byte, 2*blockSize)...)
 		u, err := unpack(t, plain, Options{})
 		if err != nil {
 			return
@@ -232,23 +239,13 @@ func drawHeader(t *rapid.T) []byte {
 // What headers of all kinds say in any order, where it is taken at all,
 // archive/tar takes the same way.
 func TestHeadersAgainstStandardLibrary(t *testing.T) {
-	taken := 0
-	rapid.Check(t, func(rt *rapid.T) {
-		var plain []byte
+	againstStandardLibrary(t, func(rt *rapid.T) (plain []byte) {
 		for range rapid.IntRange(1, 3).Draw(rt, "entries") {
 			for range rapid.IntRange(0, 2).Draw(rt, "extended headers") {
 				plain = append(plain, drawExtended(rt)...)
 			}
 			plain = append(plain, drawHeader(rt)...)
 		}
-		u, err := unpack(t, append(plain, make([]byte, 2*blockSize)...), Options{})
-		if err != nil {
-			return
-		}
-		taken++
-		compareWithStandardLibrary(rt, plain, u)
+		return plain
 	})
-	if taken == 0 {
-		t.Error("none of the archives was taken")
-	}
 }
