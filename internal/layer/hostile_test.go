@@ -163,6 +163,7 @@ func TestHostileStreams(t *testing.T) {
 		{"sparse map of words", pax("f", "GNU.sparse.size=10", "GNU.sparse.map=a,b"), "no number"},
 		{"sparse format of the future", pax("f", "GNU.sparse.major=2", "GNU.sparse.minor=0"), `format "2.0"`},
 		{"sparse format 1 without a minor version", pax("f", "GNU.sparse.major=1", "GNU.sparse.size=10"), `format "1."`},
+		{"volume label of two sizes", append(paxHeader("size=1"), rawHeader("label", flagVolume, 0, nil)...), "volume label"},
 		{"sparse file without a map", pax("f", "GNU.sparse.size=9000"), "no map"},
 		{"sparse file with two maps", pax("f", "GNU.sparse.size=10", "GNU.sparse.map=0,0", "GNU.sparse.map=0,0"), "twice"},
 		{"sparse file of two formats", pax("f", "GNU.sparse.size=10", "GNU.sparse.map=0,0", "GNU.sparse.offset=0"), "alternate"},

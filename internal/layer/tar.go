@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/fstree"
@@ -160,6 +161,9 @@ func (t *tarReader) extended(h *header, x *extras) (bool, error) {
 		x.any, x.pax = true, list
 		return true, nil
 	case flagVolume:
+		if slices.ContainsFunc(x.pax, func(r record) bool { return r.key == "size" }) {
+			return false, errors.New("a volume label with a PAX record of its size") // which readers honour, or do not
+		}
 		*x = extras{} // they were the label's
 		return true, t.volume(h)
 	}
