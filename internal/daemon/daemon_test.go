@@ -125,14 +125,13 @@ func TestSupervisorThatDies(t *testing.T) {
 	f := newFake(t)
 	f.add(idOne, "one", vm.StateRunning)
 	f.add(idTwo, "two", vm.StateExited)
+	f.recs[idTwo].Config.Restart.Policy = vm.RestartAlways
 	f.reconcile = func(context.Context) (vm.Report, error) {
 		return vm.Report{Adopted: []string{idOne}, Restart: []string{idTwo}}, nil
 	}
 	d := begin(t, f)
 	f.end(idOne)
-	if id := <-f.settled; id != idOne {
-		t.Errorf("settled %s", id)
-	}
+	f.awaitSettled(idOne)
 	for range 3 {
 		p, err := d.Start(t.Context(), "one", api.StartRequest{}, api.Stdio{})
 		if err != nil {
@@ -142,9 +141,7 @@ func TestSupervisorThatDies(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.end(idOne)
-		if id := <-f.settled; id != idOne {
-			t.Errorf("settled %s", id)
-		}
+		f.awaitSettled(idOne)
 	}
 	// The machine that is to run may still be coming up.
 	for !strings.Contains(f.called(), "start two") && t.Context().Err() == nil {
@@ -177,6 +174,36 @@ func TestPolicyOutlivesTheSupervisor(t *testing.T) {
 	}
 	if calls := f.called(); calls != "start one, start one" {
 		t.Errorf("calls: %s", calls)
+	}
+}
+
+// TestStopOutrunsThePolicy stops a machine whose supervisor was killed, before
+// it is started again.
+func TestStopOutrunsThePolicy(t *testing.T) {
+	f := newFake(t)
+	f.add(idOne, "one", vm.StateRunning)
+	f.recs[idOne].Config.Restart.Policy = vm.RestartAlways
+	f.reconcile = func(context.Context) (vm.Report, error) { return vm.Report{Adopted: []string{idOne}}, nil }
+	entered, proceed := make(chan struct{}), make(chan struct{})
+	f.stop = func(_ context.Context, id string) error {
+		close(entered)
+		<-proceed
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.recs[id].Stopped = true
+		return nil
+	}
+	d := begin(t, f)
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.Stop(t.Context(), "one", api.StopRequest{}) }()
+	<-entered
+	f.end(idOne)
+	f.awaitSettled(idOne) // it is to be started, and the stop has the machine
+	close(proceed)
+	f.awaitSettled(idOne)                                                // looked at again
+	err := errors.Join(<-stopped, d.Rename(t.Context(), "one", "other")) // which waits its turn
+	if calls := f.called(); err != nil || strings.Contains(calls, "start") {
+		t.Errorf("calls: %s (%v)", calls, err)
 	}
 }
 

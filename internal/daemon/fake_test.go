@@ -178,10 +178,18 @@ func (f *fake) Reconcile(ctx context.Context) (vm.Report, error) {
 
 func (f *fake) Settle(_ context.Context, id string) (restart bool, err error) {
 	f.settled <- id
+	_, running := f.ending(id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := f.recs[id]
-	return rec != nil && rec.Config.Restart.Policy == vm.RestartAlways && !rec.Stopped, nil
+	return rec != nil && !running && rec.Config.Restart.Policy == vm.RestartAlways && !rec.Stopped, nil
+}
+
+// awaitSettled waits until Settle has been called with the ID.
+func (f *fake) awaitSettled(id string) {
+	for <-f.settled != id {
+		continue // another machine's
+	}
 }
 
 func (f *fake) FindID(ref string) (string, error) {

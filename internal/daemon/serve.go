@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/stream"
 )
 
 // Bounds of a connection.
@@ -128,15 +127,25 @@ func (s *server) reconcile(ctx context.Context) {
 func (s *server) revive(ctx context.Context, id string) {
 	s.idle.begin()
 	defer s.idle.end()
-	leave, err := s.gate.enter(ctx, turn{id, id, "start", 0})
-	if err == nil {
-		defer leave()
-		var supervisor *stream.Conn
-		if supervisor, err = s.Machines.Start(ctx, id, s.launch(api.StartRequest{})); err == nil {
-			err = s.boot(id, supervisor)
-		}
-	}
-	if err != nil && ctx.Err() == nil {
+	if err := s.startAgain(ctx, id); err != nil && ctx.Err() == nil {
 		s.Log.Error("start machine again", "machine", id, "error", err)
 	}
+}
+
+// startAgain leaves alone what a command before it in the gate has stopped,
+// removed or started.
+func (s *server) startAgain(ctx context.Context, id string) error {
+	leave, err := s.gate.enter(ctx, turn{id, id, "start", 0})
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if wanted, err := s.Machines.Settle(ctx, id); err != nil || !wanted {
+		return err
+	}
+	supervisor, err := s.Machines.Start(ctx, id, s.launch(api.StartRequest{}))
+	if err != nil {
+		return err
+	}
+	return s.boot(id, supervisor)
 }

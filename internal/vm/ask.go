@@ -91,14 +91,33 @@ func (s *Store) answerTo(ctx context.Context, id string, r *request, v any) erro
 // Stop ends a machine that runs: its main command gets its stop signal, and
 // SIGKILL when grace has passed; then the machine powers off, or is killed. It
 // returns when the machine's supervisor is gone too. A machine that does not
-// run is no error.
+// run is no error; its policy starts it no more.
 func (s *Store) Stop(ctx context.Context, id string, grace time.Duration) error {
 	milliseconds := grace.Milliseconds()
 	err := s.answerTo(ctx, id, &request{Stop: &milliseconds}, nil)
+	if errors.Is(err, ErrNotRunning) {
+		return s.rest(ctx, id)
+	}
 	if err = endedMeanwhile(err); err != nil {
 		return err
 	}
 	return s.waitUnlocked(ctx, id)
+}
+
+// rest records that a user has stopped a machine that does not run, where its
+// policy would start it: its supervisor may have been killed a moment ago.
+func (s *Store) rest(ctx context.Context, id string) error {
+	dir, err := s.claim(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer dir.unlock()
+	rec, err := readRecord(dir.data)
+	if err != nil || rec.State == StateCreated || rec.Stopped || !rec.revives() {
+		return err
+	}
+	rec.stop()
+	return rec.write(dir.data)
 }
 
 // endedMeanwhile takes it as an answer that a supervisor asked for the end has

@@ -130,17 +130,10 @@ func lostReason(entries []ledger.Entry) (string, error) {
 // policy. A machine that never ran is not, nor one that a user has stopped;
 // RestartAlways forgets that with the host's next boot.
 func (l *look) wanted() bool {
-	if l.rec == nil || l.rec.State != StateExited || l.fate == fateRemove {
+	if l.rec == nil || l.rec.State != StateExited || l.fate == fateRemove || !l.rec.revives() {
 		return false
 	}
-	switch l.rec.Config.Restart.Policy {
-	case RestartAlways:
-		return !l.rec.Stopped || l.rec.bootedSince()
-	case RestartUnlessStopped:
-		return !l.rec.Stopped
-	case RestartNo, RestartOnFailure:
-	}
-	return false
+	return !l.rec.Stopped || l.rec.Config.Restart.Policy == RestartAlways && l.rec.bootedSince()
 }
 
 // finding is what a report says of the machine, nil where it is in order. told

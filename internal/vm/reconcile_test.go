@@ -377,6 +377,29 @@ func TestReconcileRestarts(t *testing.T) {
 	}
 }
 
+// TestStopAtRest stops machines that do not run: what the policy would start
+// again, or is about to after a supervisor was killed, stays stopped.
+func TestStopAtRest(t *testing.T) {
+	for _, state := range []State{StateRunning, StateExited, StateCreated} {
+		for _, policy := range []RestartPolicy{RestartAlways, RestartUnlessStopped, RestartNo} {
+			s := openStore(t)
+			rec, dir := s.make(t, "box", func(r *Record) { r.Config.Restart.Policy, r.State = policy, state })
+			dir.lock.Close()
+			if err := s.Stop(t.Context(), rec.ID, 0); err != nil {
+				t.Fatal(err)
+			}
+			got, err := readRecord(dir.data)
+			want := policy != RestartNo && state != StateCreated
+			if err != nil || got.Stopped != want || (got.Boot != "") != want {
+				t.Errorf("%s, %s: %+v, %v", policy, state, got, err)
+			}
+			if r := s.reconcileAll(t); len(r.Restart) > 0 {
+				t.Errorf("%s, %s: to be started: %v", policy, state, r.Restart)
+			}
+		}
+	}
+}
+
 func TestReconcileSweepsTemporaries(t *testing.T) {
 	s := openStore(t)
 	w := leave(t, s, StateExited)

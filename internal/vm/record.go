@@ -55,7 +55,7 @@ type Record struct {
 	Error    string        `json:"error,omitempty"`    // why the machine ended, where that was not in order
 	Restarts int           `json:"restarts,omitempty"` // by the policy, since a user started it
 	Stopped  bool          `json:"stopped,omitempty"`  // a user asked for its end
-	Boot     string        `json:"boot,omitempty"`     // of the host, in which it ended; see resource.BootID
+	Boot     string        `json:"boot,omitempty"`     // of the host, in which that was; see resource.BootID
 	// Runtime is the ledger's copy in this record, as package ledger has it.
 	Runtime json.RawMessage `json:"runtime,omitempty"`
 }
@@ -126,8 +126,22 @@ func (r *Record) check(folder string) error {
 	return errors.New("state " + string(r.State) + " is unknown")
 }
 
-// bootedSince reports whether the host was booted after the machine's end, as
-// far as that is known.
+// stop says in the record that a user has asked for the machine's end.
+func (r *Record) stop() {
+	r.Stopped, r.Boot = true, ""
+	if boot, err := resource.BootID(); err == nil { // else RestartAlways is as RestartUnlessStopped
+		r.Boot = boot
+	}
+}
+
+// revives reports whether the machine's policy has the daemon start it.
+func (r *Record) revives() bool {
+	policy := r.Config.Restart.Policy
+	return policy == RestartAlways || policy == RestartUnlessStopped
+}
+
+// bootedSince reports whether the host was booted after a user stopped the
+// machine, as far as that is known.
 func (r *Record) bootedSince() bool {
 	boot, err := resource.BootID()
 	return err == nil && r.Boot != "" && r.Boot != boot

@@ -16,7 +16,6 @@ import (
 	"github.com/banger-vm/banger/internal/guest/client"
 	"github.com/banger-vm/banger/internal/kernelcat"
 	"github.com/banger-vm/banger/internal/ledger"
-	"github.com/banger-vm/banger/internal/ledger/resource"
 	"github.com/banger-vm/banger/internal/stream"
 )
 
@@ -332,13 +331,11 @@ func (v *supervisor) settle(ctx context.Context) error {
 	exit, asked := v.exit, v.asked
 	v.mu.Unlock()
 	v.journal.release()
-	boot, err := resource.BootID()
-	if err != nil {
-		boot = "" // always then honours a user's stop, as unless-stopped does
-	}
 	v.journal.set(func(rec *Record) {
 		rec.State, rec.ExitCode, rec.Error, rec.Finished = StateExited, exit.Code, exit.Error, time.Now().UTC()
-		rec.Stopped, rec.Boot = asked >= byUser, boot
+		if rec.Stopped = false; asked >= byUser {
+			rec.stop()
+		}
 	})
 	return v.journal.giveBack(ctx, func(e *ledger.Entry) bool {
 		return e.Kind != ledger.Disk && e.Kind != ledger.Folder && e.Kind != ledger.Socket && e.Name != supervisorPart
