@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"unicode"
 
 	"github.com/banger-vm/banger/internal/fstree"
 )
@@ -83,13 +84,17 @@ func (h *header) name() string {
 // prefixInGNU tells of headers that archive/tar wrote before Go 1.8, and so
 // the docker of those days, where a number needed GNU's base 256 and a name
 // needed more than its field: they have a prefix in the place of GNU's access
-// and change times.
+// and change times, of ASCII, since other names went into PAX records.
 func (h *header) prefixInGNU() bool {
+	if strings.ContainsFunc(text(h[345:500]), func(r rune) bool { return r > unicode.MaxASCII }) {
+		return false
+	}
 	for _, field := range [][]byte{h[345:357], h[357:369]} {
 		if field[0] == 0 {
 			continue
 		}
-		if _, err := number(field); err != nil {
+		digits, _, _ := bytes.Cut(bytes.Trim(field, " \x00"), []byte{0})
+		if _, err := number(field); err != nil || field[0]&0x80 == 0 && bytes.ContainsRune(digits, ' ') {
 			return true
 		}
 	}

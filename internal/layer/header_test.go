@@ -126,6 +126,12 @@ func TestNamesInEveryForm(t *testing.T) {
 			gnu(h)
 			copy(h[345:], strings.Repeat("dir/", 20)+"dir")
 		}), strings.Repeat("dir/", 21) + "name"},
+		"GNU with a prefix that begins with a number": {rawHeader("name", flagRegular, 0, func(h []byte) {
+			gnu(h)
+			copy(h[345:], "7 wonders/of the world")
+		}), "7 wonders/of the world/name"},
+		"GNU with times that are none": {rawHeader("name", flagRegular, 0, func(h []byte) { gnu(h); copy(h[345:], "\xff\xff\xff\xec") }), "name"},
+
 		"GNU long name":              {append(withBody(rawHeader("././@LongLink", flagLongName, 301, gnu), long+"\x00"), rawHeader("nnn", flagRegular, 0, gnu)...), long},
 		"GNU long name without NUL":  {append(withBody(rawHeader("././@LongLink", flagLongName, 300, gnu), long), rawHeader("nnn", flagRegular, 0, gnu)...), long},
 		"PAX":                        {pax("short", "path="+long), long},

@@ -226,7 +226,9 @@ func drawHeader(t *rapid.T) []byte {
 	return withBody(rawHeader(name, flag, int64(len(body)), func(h []byte) {
 		copy(h[257:265], rapid.SampledFrom([]string{"ustar\x0000", "ustar  \x00", "ustar\x00  ", "\x00\x00\x00\x00\x00\x00\x00\x00"}).Draw(t, "magic"))
 		copy(h[157:257], rapid.SampledFrom([]string{"", "t", "t\x00u", strings.Repeat("l", 100)}).Draw(t, "link"))
-		copy(h[345:500], rapid.SampledFrom([]string{"", "p", "p/", "0000000\x00", strings.Repeat("p", 155)}).Draw(t, "prefix"))
+		copy(h[345:500], rapid.SampledFrom([]string{
+			"", "p", "p/", "0000000\x00", strings.Repeat("p", 155), "7 x", "7 \x00x", "7\x00x", "\xff\xff\xff\xec", "\x80\x00\x00\x00\x01", "p\xff", "00000000000 7 x", "p\u00e9",
+		}).Draw(t, "prefix"))
 		copy(h[508:512], rapid.SampledFrom([]string{"", "tar\x00"}).Draw(t, "trailer"))
 		if rapid.IntRange(0, 2).Draw(t, "odd number") == 0 {
 			at := rapid.SampledFrom([]int{100, 108, 116, 136, 329, 337}).Draw(t, "field")
