@@ -234,11 +234,8 @@ func lastLine(log io.ReaderAt, begin int64) error {
 // runningDaemon returns what the daemon says of itself, or nil where none
 // runs.
 func (a *app) runningDaemon(ctx context.Context) (*api.Info, error) {
-	f, err := a.daemonFinder()
+	f, err := a.findServed()
 	if err != nil || f == nil {
-		return nil, err
-	}
-	if served, err := daemon.Served(f.dir); err != nil || !served {
 		return nil, err
 	}
 	info, found, err := f.probe(ctx)
@@ -248,8 +245,8 @@ func (a *app) runningDaemon(ctx context.Context) (*api.Info, error) {
 	return &info, nil
 }
 
-// daemonFinder is nil where there can be no daemon. Nothing is made.
-func (a *app) daemonFinder() (*finder, error) {
+// findServed is nil where no daemon lives. It starts none, and makes nothing.
+func (a *app) findServed() (*finder, error) {
 	if _, err := os.Stat(filepath.Join(a.paths.Data, "machines")); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // without that folder there is no daemon
 	}
@@ -257,5 +254,9 @@ func (a *app) daemonFinder() (*finder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &finder{app: a, dir: machines.Runtime(), client: a.daemonClient(machines.Runtime())}, nil
+	f := &finder{app: a, dir: machines.Runtime(), client: a.daemonClient(machines.Runtime())}
+	if served, err := daemon.Served(f.dir); err != nil || !served {
+		return nil, err
+	}
+	return f, nil
 }

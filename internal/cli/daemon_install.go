@@ -101,12 +101,8 @@ func (a *app) installUnits(ctx context.Context, enable bool) error {
 
 // endDaemon ends the daemon where one runs, and waits for its end.
 func (a *app) endDaemon(ctx context.Context) error {
-	f, err := a.daemonFinder()
+	f, err := a.findServed()
 	if err != nil || f == nil {
-		return err
-	}
-	served, err := daemon.Served(f.dir)
-	if err != nil || !served {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, answerTime)

@@ -122,8 +122,8 @@ func (j *journal) reserve() {
 	unix.Fallocate(int(f.Fd()), 0, 0, reserveSize) //nolint:errcheck,gosec // as said
 }
 
-// release frees the reserve for what is written next.
-func (j *journal) release() {
+// freeReserve frees it for what is written next.
+func (j *journal) freeReserve() {
 	os.Remove(filepath.Join(j.dir.data, reserveName)) //nolint:errcheck // there may be none
 }
 
@@ -150,7 +150,7 @@ func (j *journal) teardown(ctx context.Context) error {
 // clear gives back all that the machine holds but its disk, forgets what was
 // entered and publishes the record.
 func (j *journal) clear(ctx context.Context) error {
-	j.release()
+	j.freeReserve()
 	err := errors.Join(j.teardown(ctx), os.RemoveAll(j.dir.runtime))
 	if err != nil {
 		return fmt.Errorf("give back the machine's resources: %w", err)

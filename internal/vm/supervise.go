@@ -330,7 +330,7 @@ func (v *supervisor) settle(ctx context.Context) error {
 	v.mu.Lock()
 	exit, asked := v.exit, v.asked
 	v.mu.Unlock()
-	v.journal.release()
+	v.journal.freeReserve()
 	v.journal.set(func(rec *Record) {
 		rec.State, rec.ExitCode, rec.Error, rec.Finished = StateExited, exit.Code, exit.Error, time.Now().UTC()
 		if rec.Stopped = false; asked >= byUser {
