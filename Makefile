@@ -18,7 +18,7 @@ help: ## this text
 .PHONY: build
 build: ## bin/banger, static, with the guest program in it
 	@scripts/check-go
-	GOOS=linux CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o internal/guestbin/dist/banger-guest ./cmd/banger-guest
+	GOOS=linux CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o internal/guest/bin/dist/banger-guest ./cmd/banger-guest
 	@scripts/guest-size
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/banger ./cmd/banger
 
@@ -57,4 +57,4 @@ bench: ## side by side with peers; see bench/README.md
 
 .PHONY: clean
 clean: ## what builds and tests left here
-	rm -rf bin dist .cache internal/guestbin/dist/banger-guest
+	rm -rf bin dist .cache internal/guest/bin/dist/banger-guest

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/banger-vm/banger/internal/stream"
+	"github.com/banger-vm/banger/internal/base/frames"
 )
 
 func closed(t *testing.T, c io.Closer) {
@@ -24,7 +24,7 @@ func closed(t *testing.T, c io.Closer) {
 }
 
 // tell is lost where the client has gone, which the test sees there.
-func tell(c *stream.Conn, kind stream.Kind, v any) { _ = c.SendJSON(kind, v) }
+func tell(c *frames.Conn, kind frames.Kind, v any) { _ = c.SendJSON(kind, v) }
 
 // answering listens on a socket and answers each connection's request with
 // what answer writes.
@@ -129,29 +129,29 @@ func TestEscaping(t *testing.T) {
 }
 
 // upgraded answers with a stream that do has.
-func upgraded(do func(*stream.Conn)) func(net.Conn, *http.Request) {
+func upgraded(do func(*frames.Conn)) func(net.Conn, *http.Request) {
 	return func(c net.Conn, _ *http.Request) {
 		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\n"+ours+"\r\n")
-		do(stream.New(c))
+		do(frames.New(c))
 	}
 }
 
 func TestProcess(t *testing.T) {
-	exits := func(c *stream.Conn) { tell(c, stream.Exit, Exit{Code: 4}) }
+	exits := func(c *frames.Conn) { tell(c, frames.Exit, Exit{Code: 4}) }
 	for _, row := range []struct {
 		name   string
 		attach bool
-		do     func(*stream.Conn)
+		do     func(*frames.Conn)
 		code   int
 		err    string
 	}{
-		{"ready, without attaching", false, func(c *stream.Conn) { tell(c, stream.Event, Event{Ready: true}) }, 0, ""},
-		{"no word, without attaching", false, func(*stream.Conn) {}, 0, ErrLost.Error()},
+		{"ready, without attaching", false, func(c *frames.Conn) { tell(c, frames.Event, Event{Ready: true}) }, 0, ""},
+		{"no word, without attaching", false, func(*frames.Conn) {}, 0, ErrLost.Error()},
 		{"an end, attached", true, exits, 4, ""},
-		{"lost, attached", true, func(c *stream.Conn) { tell(c, stream.Event, Event{Ready: true}) }, 0, ErrLost.Error()},
-		{"an error", true, func(c *stream.Conn) { tell(c, stream.Error, Error{Message: "no disk"}) }, 0, "no disk"},
-		{"a frame of another direction", true, func(c *stream.Conn) { _ = c.Send(stream.Stdin, nil) }, 0, "frame of kind 2"},
-		{"an end that is no JSON", true, func(c *stream.Conn) { _ = c.Send(stream.Exit, []byte("x")) }, 0, "decode frame"},
+		{"lost, attached", true, func(c *frames.Conn) { tell(c, frames.Event, Event{Ready: true}) }, 0, ErrLost.Error()},
+		{"an error", true, func(c *frames.Conn) { tell(c, frames.Error, Error{Message: "no disk"}) }, 0, "no disk"},
+		{"a frame of another direction", true, func(c *frames.Conn) { _ = c.Send(frames.Stdin, nil) }, 0, "frame of kind 2"},
+		{"an end that is no JSON", true, func(c *frames.Conn) { _ = c.Send(frames.Exit, []byte("x")) }, 0, "decode frame"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			c := answering(t, upgraded(row.do))
@@ -177,8 +177,8 @@ type brokenWriter struct{}
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("pipe is full") }
 
 func TestOutputThatCannotBeWritten(t *testing.T) {
-	c := answering(t, upgraded(func(c *stream.Conn) {
-		for c.Send(stream.Stdout, []byte("x")) == nil {
+	c := answering(t, upgraded(func(c *frames.Conn) {
+		for c.Send(frames.Stdout, []byte("x")) == nil {
 		}
 	}))
 	p, err := c.Exec(t.Context(), "web", ExecRequest{}, Stdio{Out: brokenWriter{}})
@@ -194,18 +194,18 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 // that a signal behind it comes through.
 func TestInputWindow(t *testing.T) {
 	counted := make(chan int, 1)
-	c := answering(t, upgraded(func(c *stream.Conn) {
+	c := answering(t, upgraded(func(c *frames.Conn) {
 		for n := 0; ; {
 			f, err := c.Next()
 			if err != nil {
 				return
 			}
 			switch f.Kind {
-			case stream.Stdin:
+			case frames.Stdin:
 				n++
-			case stream.Signal:
+			case frames.Signal:
 				counted <- n
-				tell(c, stream.Exit, Exit{})
+				tell(c, frames.Exit, Exit{})
 				return
 			default:
 			}
@@ -215,7 +215,7 @@ func TestInputWindow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.After(10 * time.Second); len(p.room) < stream.Window; {
+	for deadline := time.After(10 * time.Second); len(p.room) < frames.Window; {
 		select {
 		case <-deadline:
 			t.Fatal("the window does not fill")
@@ -225,8 +225,8 @@ func TestInputWindow(t *testing.T) {
 	if err := p.Signal("TERM"); err != nil {
 		t.Error(err)
 	}
-	if n := <-counted; n > stream.Window {
-		t.Errorf("%d frames of input before the signal, want %d at most", n, stream.Window)
+	if n := <-counted; n > frames.Window {
+		t.Errorf("%d frames of input before the signal, want %d at most", n, frames.Window)
 	}
 	if _, err := p.Wait(); err != nil {
 		t.Error(err)

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/banger-vm/banger/internal/stream"
+	"github.com/banger-vm/banger/internal/base/frames"
 )
 
 // Stdio is where a command's input and outputs are, and who is told how far a
@@ -33,7 +33,7 @@ var ErrDetached = errors.New("detached")
 
 // A Process is a command that runs in a machine, or the start of a machine.
 type Process struct {
-	conn  *stream.Conn
+	conn  *frames.Conn
 	kind  kind
 	ready chan struct{} // closed when the command is being started, or done is
 	done  chan struct{} // closed when the stream has ended
@@ -72,8 +72,8 @@ func (c *Client) stream(ctx context.Context, q request, streams Stdio, k kind) (
 		return nil, err
 	}
 	p := &Process{
-		conn: stream.NewBuffered(a.conn, a.r), kind: k,
-		ready: make(chan struct{}), done: make(chan struct{}), room: make(chan struct{}, stream.Window),
+		conn: frames.NewBuffered(a.conn, a.r), kind: k,
+		ready: make(chan struct{}), done: make(chan struct{}), room: make(chan struct{}, frames.Window),
 	}
 	if k == command {
 		close(p.ready)
@@ -118,32 +118,32 @@ func (p *Process) ended(err error) error {
 	return fmt.Errorf("%w: %w", ErrLost, err)
 }
 
-func (p *Process) take(f stream.Frame, streams Stdio) (last bool, err error) {
+func (p *Process) take(f frames.Frame, streams Stdio) (last bool, err error) {
 	switch f.Kind {
-	case stream.Stdout:
+	case frames.Stdout:
 		return false, write(streams.Out, f.Payload)
-	case stream.Stderr:
+	case frames.Stderr:
 		return false, write(streams.Err, f.Payload)
-	case stream.Console:
+	case frames.Console:
 		return false, write(streams.Console, f.Payload)
-	case stream.Event:
+	case frames.Event:
 		return false, p.event(f, streams.Event)
-	case stream.Credit:
+	case frames.Credit:
 		select {
 		case <-p.room:
 		default: // for more than was sent
 		}
 		return false, nil
-	case stream.Exit:
+	case frames.Exit:
 		p.exit = new(Exit)
 		return true, f.JSON(p.exit)
-	case stream.Error:
+	case frames.Error:
 		e := new(Error)
 		if err := f.JSON(e); err != nil {
 			return true, err
 		}
 		return true, e
-	case stream.Request, stream.Stdin, stream.CloseStdin, stream.Resize, stream.Signal, stream.Answer:
+	case frames.Request, frames.Stdin, frames.CloseStdin, frames.Resize, frames.Signal, frames.Answer:
 	}
 	return true, fmt.Errorf("frame of kind %d from the daemon", f.Kind)
 }
@@ -158,7 +158,7 @@ func write(w io.Writer, b []byte) error {
 	return nil
 }
 
-func (p *Process) event(f stream.Frame, tell func(Event)) error {
+func (p *Process) event(f frames.Frame, tell func(Event)) error {
 	var e Event
 	if err := f.JSON(&e); err != nil {
 		return err
@@ -208,7 +208,7 @@ func (p *Process) feed(in io.Reader) {
 			case <-p.done:
 				return
 			}
-			if p.conn.Send(stream.Stdin, buf[:n]) != nil {
+			if p.conn.Send(frames.Stdin, buf[:n]) != nil {
 				return
 			}
 		}
@@ -243,17 +243,17 @@ func (p *Process) Wait() (Exit, error) {
 // Signal sends the command a signal: a name such as TERM, SIGTERM or
 // SIGRTMIN+3, or a number.
 func (p *Process) Signal(name string) error {
-	return p.say("send signal", func() error { return p.conn.Send(stream.Signal, []byte(name)) })
+	return p.say("send signal", func() error { return p.conn.Send(frames.Signal, []byte(name)) })
 }
 
 // Resize tells the command's terminal its new size.
 func (p *Process) Resize(rows, cols int) error {
-	return p.say("resize terminal", func() error { return p.conn.SendJSON(stream.Resize, TTY{Rows: rows, Cols: cols}) })
+	return p.say("resize terminal", func() error { return p.conn.SendJSON(frames.Resize, TTY{Rows: rows, Cols: cols}) })
 }
 
 // CloseStdin ends the command's input.
 func (p *Process) CloseStdin() error {
-	return p.say("end input", func() error { return p.conn.Send(stream.CloseStdin, nil) })
+	return p.say("end input", func() error { return p.conn.Send(frames.CloseStdin, nil) })
 }
 
 // say is silent on a command that has ended: Wait says so.

@@ -15,60 +15,121 @@ import (
 
 const module = "github.com/banger-vm/banger"
 
-// leaves may be imported by any package, and import none that is not in their row.
-var leaves = strings.Fields("digest atomicfile jsonfile paths sparse stream socket")
+// A half is a folder directly below internal/. Its packages may import packages of base, of the halves
+// that are named here, and of the half itself; the rows of the half say which.
+type half struct {
+	name    string
+	imports string // other halves, and api
+	rows    []row
+}
 
-// arrows are those of ARCHITECTURE.md: what a package of internal/ may import besides the leaves, and
-// which modules of others. A package without a row, and an import without an entry, fails the test.
-var arrows = []struct{ pkg, internal, modules string }{
-	// cli knows fstree, e2fs and imagepull by their errors alone, which its hints explain.
-	{"cli", "api daemon archive transfer rootfs verify unpack store imagepull fstree ext4 e2fs kernelcat vm vmm guest guest/client guestbin",
-		"spf13/cobra spf13/pflag vbauerster/mpb x/term x/sys pelletier/go-toml docker/go-units"},
-	{"api", "", ""},
-	// daemon knows imagepull by the full names of images alone, vmm by its words for a machine.
-	{"daemon", "api vm vmm store kernelcat imagepull", "x/sys"},
-	{"rootfs", "imagepull layer fstree ext4 e2fs verify store", "x/sys x/sync docker/go-units google/go-containerregistry"},
-	{"imagepull", "", "google/go-containerregistry klauspost/compress x/sys x/sync"},
-	{"layer", "fstree gunzip", "klauspost/compress"},
-	{"gunzip", "", ""},
-	{"fstree", "", ""},
-	{"ext4", "fstree", "x/sys"},
-	{"e2fs", "fstree", "x/sys"},
-	// verify judges what layer, fstree's merge and ext4's writer made: it may share ext4's reader and
-	// fstree's records alone.
-	{"verify", "fstree ext4", "klauspost/compress x/sync"},
-	{"kernelcat", "rootfs ext4 fstree store", "klauspost/compress pierrec/lz4 ulikunitz/xz pelletier/go-toml x/sys"},
-	{"unpack", "ext4 fstree", "x/sys"},
-	{"archive", "", "x/sys"},
-	{"transfer", "archive", "x/sys"},
-	{"store", "", "x/sys"},
-	{"guest", "", ""},
-	{"guest/control", "guest", "x/sys"},
-	{"guest/boot", "guest guest/control", "x/sys"},
-	{"guest/link", "", "hashicorp/yamux"},
-	{"guest/agent", "archive guest guest/control guest/link", "x/sys x/crypto pkg/sftp"},
-	{"guest/client", "guest guest/link", "x/crypto pkg/sftp"},
-	{"guestbin", "", ""},
-	{"initrd", "guest guestbin", "u-root/u-root"},
-	{"vmm", "", ""},
-	{"vmm/qemu", "vmm", "x/sys"},
-	{"vm", "api vmm vmm/qemu guest guest/client guest/link guestbin initrd kernelcat ext4 fstree store ledger ledger/resource", "x/sys"},
-	{"ledger", "", ""},
-	{"ledger/resource", "ledger", "x/sys vishvananda/netlink google/nftables"},
-	{"netstack", "", "x/sys containers/gvisor-tap-vsock vishvananda/netlink google/nftables"},
-	{"digest", "", ""},
-	{"atomicfile", "", "x/sys"},
-	{"jsonfile", "atomicfile", ""},
-	{"paths", "", ""},
-	{"sparse", "digest", "x/sys"},
-	{"stream", "", ""},
-	{"socket", "", "x/sys"},
+// A row lists what one package may import besides base: packages below internal/, and modules.
+// A package without a row, and an import without an entry, fails the test.
+type row struct{ pkg, internal, modules string }
+
+// halves is the rule of ARCHITECTURE.md: cli -> daemon -> machine -> kernel, vmm, guest -> base, and kernel -> image.
+var halves = []half{
+	{"cli", "api daemon machine kernel image vmm guest", []row{
+		// cli knows tree, e2fs and pull by their errors alone, which its hints explain.
+		{"cli", "api cli/copyrule daemon image/build image/verify image/unpack image/store image/pull image/tree image/ext4 image/e2fs " +
+			"kernel machine vmm guest guest/bin guest/tarcopy",
+			"spf13/cobra spf13/pflag vbauerster/mpb x/term x/sys pelletier/go-toml docker/go-units"},
+		{"cli/copyrule", "guest/tarcopy", "x/sys"},
+	}},
+	{"daemon", "api machine kernel image vmm", []row{
+		// daemon knows pull by the full names of images alone, vmm by its words for a machine.
+		{"daemon", "api machine vmm image/store image/pull kernel", "x/sys"},
+	}},
+	{"machine", "api kernel image vmm guest", []row{
+		{"machine", "api machine/ledger machine/ledger/resource vmm vmm/qemu guest guest/client guest/link guest/bin guest/initrd " +
+			"kernel image/ext4 image/tree image/store", "x/sys"},
+		{"machine/ledger", "", ""},
+		{"machine/ledger/resource", "machine/ledger", "x/sys vishvananda/netlink google/nftables"},
+	}},
+	{"kernel", "image", []row{
+		{"kernel", "image/build image/ext4 image/tree image/store",
+			"klauspost/compress pierrec/lz4 ulikunitz/xz pelletier/go-toml x/sys"},
+	}},
+	{"vmm", "", []row{
+		{"vmm", "", ""},
+		{"vmm/qemu", "vmm", "x/sys"},
+	}},
+	{"guest", "", []row{
+		{"guest", "", ""},
+		{"guest/control", "guest", "x/sys"},
+		{"guest/boot", "guest guest/control", "x/sys"},
+		{"guest/link", "", "hashicorp/yamux"},
+		{"guest/agent", "guest guest/control guest/link guest/tarcopy", "x/sys x/crypto pkg/sftp"},
+		{"guest/client", "guest guest/link", "x/crypto pkg/sftp"},
+		{"guest/tarcopy", "", "x/sys"},
+		{"guest/bin", "", ""},
+		{"guest/initrd", "guest guest/bin", "u-root/u-root"},
+	}},
+	{"image", "", []row{
+		{"image/build", "image/pull image/layer image/tree image/ext4 image/e2fs image/verify image/store",
+			"x/sys x/sync docker/go-units google/go-containerregistry"},
+		{"image/pull", "", "google/go-containerregistry klauspost/compress x/sys x/sync"},
+		{"image/layer", "image/tree image/gunzip", "klauspost/compress"},
+		{"image/gunzip", "", ""},
+		{"image/tree", "", ""},
+		{"image/ext4", "image/tree", "x/sys"},
+		{"image/e2fs", "image/tree", "x/sys"},
+		// verify judges layer, the merge of tree and the writer of ext4: it may share the reader of ext4 and
+		// the records of tree alone.
+		{"image/verify", "image/tree image/ext4", "klauspost/compress x/sync"},
+		{"image/unpack", "image/ext4 image/tree", "x/sys"},
+		{"image/store", "", "x/sys"},
+	}},
+	{"base", "", []row{
+		{"base/digest", "", ""},
+		{"base/atomicfile", "", "x/sys"},
+		{"base/jsonfile", "base/atomicfile", ""},
+		{"base/xdg", "", ""},
+		{"base/sparse", "base/digest", "x/sys"},
+		{"base/frames", "", ""},
+		{"base/unixsocket", "", "x/sys"},
+	}},
+}
+
+// programs lists what the packages outside internal/ may import of it.
+var programs = []row{
+	{"api", "base/frames base/unixsocket", ""},
+	{"cmd/banger", "cli", ""},
+	{"cmd/banger-guest", "guest guest/control guest/boot guest/agent", ""},
 }
 
 // goPackage is the part of `go list -json` that the test reads.
 type goPackage struct {
 	ImportPath string
 	Imports    []string
+}
+
+// TestHalves holds the rows of the table against the rules between the halves.
+func TestHalves(t *testing.T) {
+	for _, h := range halves {
+		for _, fault := range halfFaults(h) {
+			t.Error(fault)
+		}
+	}
+	bad := half{"image", "", []row{{"image/build", "image/tree machine/record", ""}, {"kernel", "", ""}}}
+	if got := halfFaults(bad); len(got) != 2 {
+		t.Errorf("faults of a half that imports another and has its row = %q, want 2", got)
+	}
+}
+
+// TestRowsHavePackages finds rows that no package has.
+func TestRowsHavePackages(t *testing.T) {
+	here := map[string]bool{}
+	for _, pkg := range listPackages(t) {
+		here[strings.TrimPrefix(strings.TrimPrefix(pkg.ImportPath, module+"/"), "internal/")] = true
+	}
+	for _, h := range append(halves, half{rows: programs}) {
+		for _, r := range h.rows {
+			if !here[r.pkg] {
+				t.Errorf("%s has a row in the table, and is no package", r.pkg)
+			}
+		}
+	}
 }
 
 func TestImportArrows(t *testing.T) {
@@ -89,19 +150,19 @@ func TestImportArrowsCanFail(t *testing.T) {
 		name, from, to string
 		fault          bool
 	}{
-		{"an arrow of the table", "internal/layer", module + "/internal/fstree", false},
-		{"an arrow turned round", "internal/fstree", module + "/internal/layer", true},
-		{"a leaf", "internal/fstree", module + "/internal/digest", false},
-		{"a leaf that imports", "internal/digest", module + "/internal/store", true},
-		{"the standard library", "internal/store", "net/http", false},
+		{"an arrow of the table", "internal/image/layer", module + "/internal/image/tree", false},
+		{"an arrow turned round", "internal/image/tree", module + "/internal/image/layer", true},
+		{"a package of base", "internal/image/tree", module + "/internal/base/digest", false},
+		{"a package of base that imports", "internal/base/digest", module + "/internal/image/store", true},
+		{"the standard library", "internal/image/store", "net/http", false},
 		{"a module where it belongs", "internal/cli", "github.com/spf13/cobra", false},
-		{"a module where it does not", "internal/store", "github.com/spf13/cobra", true},
-		{"input and output in the tree", "internal/fstree", "os", true},
-		{"the command line around cli", "cmd/banger", module + "/internal/rootfs", true},
+		{"a module where it does not", "internal/image/store", "github.com/spf13/cobra", true},
+		{"input and output in the tree", "internal/image/tree", "os", true},
+		{"the command line around cli", "cmd/banger", module + "/internal/image/build", true},
 		{"a package without a row", "internal/other", "fmt", true},
-		{"the client's frames", "api", module + "/internal/stream", false},
-		{"a client that knows machines", "api", module + "/internal/vm", true},
-		{"the wire types", "internal/vm", module + "/api", false},
+		{"the client's frames", "api", module + "/internal/base/frames", false},
+		{"a client that knows machines", "api", module + "/internal/machine", true},
+		{"the wire types", "internal/machine", module + "/api", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got := faults(goPackage{ImportPath: module + "/" + row.from, Imports: []string{row.to}})
@@ -139,38 +200,45 @@ func listPackages(t *testing.T) []goPackage {
 	}
 }
 
-// faults are the imports of pkg that the table does not have.
+// faults returns a line for each import of pkg that the table does not allow.
 func faults(pkg goPackage) []string {
 	name := strings.TrimPrefix(pkg.ImportPath, module+"/")
-	internal, modules := []string{"cli"}, []string(nil)
-	if name == "cmd/banger-guest" { // the program inside a machine
-		internal = []string{"guest", "guest/control", "guest/boot", "guest/agent"}
-	}
-	if inner, ok := strings.CutPrefix(name, "internal/"); ok || name == "api" {
-		row := slices.IndexFunc(arrows, func(a struct{ pkg, internal, modules string }) bool { return a.pkg == inner })
-		if row < 0 {
-			return []string{name + " has no row in the table of arrows"}
-		}
-		internal, modules = strings.Fields(arrows[row].internal), strings.Fields(arrows[row].modules)
-		if !slices.Contains(leaves, inner) {
-			internal = append(internal, leaves...)
-		}
+	inner := strings.TrimPrefix(name, "internal/")
+	r, ok := findRow(inner)
+	if !ok {
+		return []string{name + " has no row in the table of arrows"}
 	}
 	var out []string
 	for _, imported := range pkg.Imports {
-		if !allowed(name, imported, internal, modules) {
+		if !allowed(r, imported) {
 			out = append(out, fmt.Sprintf("%s must not import %s", name, imported))
 		}
 	}
 	return out
 }
 
-func allowed(name, imported string, internal, modules []string) bool {
+// findRow returns the row of a package, named by its path below internal/ or below the module.
+func findRow(pkg string) (row, bool) {
+	is := func(r row) bool { return r.pkg == pkg }
+	if i := slices.IndexFunc(programs, is); i >= 0 {
+		return programs[i], true
+	}
+	for _, h := range halves {
+		if i := slices.IndexFunc(h.rows, is); i >= 0 {
+			return h.rows[i], true
+		}
+	}
+	return row{}, false
+}
+
+func allowed(r row, imported string) bool {
 	if inner, ok := strings.CutPrefix(imported, module+"/"); ok {
-		return slices.Contains(internal, strings.TrimPrefix(inner, "internal/"))
+		inner = strings.TrimPrefix(inner, "internal/")
+		base := strings.HasPrefix(inner, "base/") && halfOf(r.pkg) != "base" && halfOf(r.pkg) != "api"
+		return base || slices.Contains(strings.Fields(r.internal), inner)
 	}
 	if first, _, _ := strings.Cut(imported, "/"); strings.Contains(first, ".") {
-		return slices.ContainsFunc(modules, func(m string) bool {
+		return slices.ContainsFunc(strings.Fields(r.modules), func(m string) bool {
 			path := "github.com/" + m
 			if rest, ok := strings.CutPrefix(m, "x/"); ok {
 				path = "golang.org/x/" + rest
@@ -179,5 +247,27 @@ func allowed(name, imported string, internal, modules []string) bool {
 		})
 	}
 	// The merged tree is metadata: it can reach no file and no network.
-	return name != "internal/fstree" || !slices.Contains([]string{"os", "net", "net/http", "syscall", "io/ioutil"}, imported)
+	return r.pkg != "image/tree" || !slices.Contains([]string{"os", "net", "net/http", "syscall", "io/ioutil"}, imported)
+}
+
+// halfOf returns the first element of a package's path.
+func halfOf(pkg string) string {
+	first, _, _ := strings.Cut(pkg, "/")
+	return first
+}
+
+// halfFaults returns a line for each entry of a half's rows that its rule does not allow.
+func halfFaults(h half) []string {
+	var out []string
+	for _, r := range h.rows {
+		if halfOf(r.pkg) != h.name {
+			out = append(out, fmt.Sprintf("%s stands in the rows of %s", r.pkg, h.name))
+		}
+		for _, imported := range strings.Fields(r.internal) {
+			if other := halfOf(imported); other != h.name && !slices.Contains(strings.Fields(h.imports), other) {
+				out = append(out, fmt.Sprintf("%s must not import %s: %s imports nothing of %s", r.pkg, imported, h.name, other))
+			}
+		}
+	}
+	return out
 }

@@ -23,12 +23,12 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/internal/guest"
+	"github.com/banger-vm/banger/internal/guest/bin"
 	"github.com/banger-vm/banger/internal/guest/client"
-	"github.com/banger-vm/banger/internal/guestbin"
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/initrd"
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/guest/initrd"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/kernel"
 )
 
 // marker is what the command prints.
@@ -130,15 +130,15 @@ func prepare(ctx context.Context, data, image, dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.Find(image, imagepull.CanonicalName(image))
+	img, err := s.Find(image, pull.CanonicalName(image))
 	if err != nil {
 		return nil, err
 	}
-	kernels, err := kernelcat.Open(data)
+	kernels, err := kernel.Open(data)
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := kernels.Find(kernelcat.DefaultName)
+	kernel, err := kernels.Find(kernel.DefaultName)
 	if err != nil {
 		return nil, err
 	}
@@ -167,8 +167,8 @@ func prepare(ctx context.Context, data, image, dir string) ([]string, error) {
 
 // writeInitramfs is what banger run makes, with the command in the place of
 // the image's init, so that its output is the console's.
-func writeInitramfs(ctx context.Context, path string, kernel *kernelcat.Kernel) (err error) {
-	program, err := guestbin.Program()
+func writeInitramfs(ctx context.Context, path string, kernel *kernel.Kernel) (err error) {
+	program, err := bin.Program()
 	if err != nil {
 		return err
 	}

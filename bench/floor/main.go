@@ -21,7 +21,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/banger-vm/banger/internal/gunzip"
+	"github.com/banger-vm/banger/internal/image/gunzip"
 )
 
 func main() {

@@ -6,8 +6,8 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/banger-vm/banger/internal/paths"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/base/xdg"
+	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/spf13/cobra"
 )
 
@@ -24,7 +24,7 @@ type app struct {
 	progress string
 	verbose  bool
 
-	paths  paths.Paths
+	paths  xdg.Paths
 	config config
 }
 
@@ -89,7 +89,7 @@ func (a *app) rootCommand() *cobra.Command {
 // prepare reads the configuration before a command runs. Flags win over it.
 func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	var err error
-	if a.paths, err = paths.Default(); err != nil {
+	if a.paths, err = xdg.Default(); err != nil {
 		return err
 	}
 	if a.config, err = readConfig(a.paths.Config); err != nil {

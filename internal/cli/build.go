@@ -3,8 +3,8 @@ package cli
 import (
 	"strings"
 
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/pull"
 	"github.com/spf13/cobra"
 )
 
@@ -27,7 +27,7 @@ func (b *buildFlags) register(cmd *cobra.Command) {
 	b.registerRead(cmd)
 	f := cmd.Flags()
 	f.StringVar(&b.size, "size", "", "size of the disk as 4G, or free space over the content as +2G")
-	f.StringVar(&b.builder, "builder", "", "what writes the disk: native or e2fsprogs (default "+string(rootfs.DefaultBuilder)+")")
+	f.StringVar(&b.builder, "builder", "", "what writes the disk: native or e2fsprogs (default "+string(build.DefaultBuilder)+")")
 	f.StringVar(&b.label, "label", "", "label of the file system, at most 16 bytes")
 	f.StringVar(&b.uuid, "uuid", "", "UUID of the file system (default derived from the layers)")
 	f.BoolVar(&b.force, "force", false, "replace what is there")
@@ -45,9 +45,9 @@ func (b *buildFlags) registerRead(cmd *cobra.Command) {
 }
 
 // options joins flags and configuration for a build of source.
-func (b *buildFlags) options(a *app, source string) (rootfs.Options, error) {
+func (b *buildFlags) options(a *app, source string) (build.Options, error) {
 	c := a.config
-	o := rootfs.Options{
+	o := build.Options{
 		Label: b.label, UUID: b.uuid, Force: b.force,
 		MaxUnpacked: int64(c.Limits.Unpacked), MaxDepth: c.Limits.Depth, MaxXattr: int(c.Limits.XattrValue),
 		MaxInodes: first(b.maxInodes, c.Limits.Inodes),
@@ -57,7 +57,7 @@ func (b *buildFlags) options(a *app, source string) (rootfs.Options, error) {
 	}
 	if name := first(b.builder, c.Builder); name != "" {
 		var err error
-		if o.Builder, err = rootfs.ParseBuilder(name); err != nil {
+		if o.Builder, err = build.ParseBuilder(name); err != nil {
 			return o, usagef("%v", err)
 		}
 	}
@@ -76,7 +76,7 @@ func (b *buildFlags) options(a *app, source string) (rootfs.Options, error) {
 	return o, err
 }
 
-func (b *buildFlags) sizes(o *rootfs.Options) error {
+func (b *buildFlags) sizes(o *build.Options) error {
 	for _, s := range []struct {
 		flag, text string
 		to         *int64
@@ -103,9 +103,9 @@ func (b *buildFlags) sizes(o *rootfs.Options) error {
 }
 
 // pullOptions looks the registry of source up in the configuration.
-func (b *buildFlags) pullOptions(a *app, source string) (imagepull.Options, error) {
+func (b *buildFlags) pullOptions(a *app, source string) (pull.Options, error) {
 	c := a.config
-	o := imagepull.Options{
+	o := pull.Options{
 		Platform: first(b.platform, c.Platform), CacheDir: a.paths.Cache, Stdin: a.in,
 		PlainHTTP: b.plainHTTP, CACert: b.caCert,
 		MaxJSON: int64(c.Limits.JSON), MaxLayers: c.Limits.Layers, MaxConnections: c.Limits.Connections,
@@ -114,7 +114,7 @@ func (b *buildFlags) pullOptions(a *app, source string) (imagepull.Options, erro
 	for host, r := range c.Registry {
 		o.Mirrors[host] = r.Mirrors
 	}
-	host, err := imagepull.RegistryHost(source)
+	host, err := pull.RegistryHost(source)
 	if err != nil {
 		return o, usagef("%v", err)
 	}

@@ -15,8 +15,8 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/daemon"
-	"github.com/banger-vm/banger/internal/store"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // Bounds of finding a daemon.
@@ -33,7 +33,7 @@ const (
 // another version is used as it is, unless it speaks another protocol: then
 // it is replaced, and its machines stay.
 func (a *app) daemon(ctx context.Context) (*api.Client, error) {
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +250,7 @@ func (a *app) findServed() (*finder, error) {
 	if _, err := os.Stat(filepath.Join(a.paths.Data, "machines")); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // without that folder there is no daemon
 	}
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		return nil, err
 	}

@@ -16,15 +16,15 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/daemon"
-	"github.com/banger-vm/banger/internal/store"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // standIn listens in the place of a daemon that says it is info. Once it has
 // been asked to end it says that it is next.
 func standIn(t *testing.T, a *app, info, next api.Info) *atomic.Int32 {
 	t.Helper()
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestDaemonOfAnotherVersion(t *testing.T) {
 func TestEndDaemon(t *testing.T) {
 	a := testApp(t, io.Discard)
 	ends := standIn(t, a, api.Info{API: api.Version, PID: 1}, api.Info{API: api.Version, PID: 2})
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/banger-vm/banger/internal/digest"
-	"github.com/banger-vm/banger/internal/rootfs"
-	"github.com/banger-vm/banger/internal/sparse"
+	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/sparse"
+	"github.com/banger-vm/banger/internal/image/build"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
@@ -42,7 +42,7 @@ func (a *app) convertCommand() *cobra.Command {
 		}
 		p := a.startProgress()
 		o.Report = p.event
-		res, err := rootfs.Convert(cmd.Context(), args[0], args[1], o)
+		res, err := build.Convert(cmd.Context(), args[0], args[1], o)
 		p.close()
 		if err != nil {
 			return err
@@ -56,12 +56,12 @@ func (a *app) convertCommand() *cobra.Command {
 
 // convertedDisk is the result of convert as JSON.
 type convertedDisk struct {
-	*rootfs.Result
+	*build.Result
 	Disk   string        `json:"disk"`
 	Digest digest.Digest `json:"digest,omitempty"` // with --print-digest
 }
 
-func (a *app) printConverted(ctx context.Context, res *rootfs.Result, path string, printDigest bool) error {
+func (a *app) printConverted(ctx context.Context, res *build.Result, path string, printDigest bool) error {
 	out := convertedDisk{Result: res, Disk: path}
 	if printDigest {
 		f, err := os.Open(path)

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/term"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/archive"
+	"github.com/banger-vm/banger/internal/cli/copyrule"
 	"github.com/banger-vm/banger/internal/guest"
-	"github.com/banger-vm/banger/internal/transfer"
+	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
 // copyFlags say how files are copied.
@@ -45,11 +45,11 @@ func (a *app) cpCommand() *cobra.Command {
 }
 
 func (a *app) cp(ctx context.Context, flags copyFlags, from, to string) error {
-	src, err := transfer.Parse(from)
+	src, err := copyrule.Parse(from)
 	if err != nil {
 		return usagef("SRC: %v", err)
 	}
-	dst, err := transfer.Parse(to)
+	dst, err := copyrule.Parse(to)
 	if err != nil {
 		return usagef("DEST: %v", err)
 	}
@@ -105,15 +105,15 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	src, err := transfer.NewSource(from, found, c.flags.follow)
+	src, err := copyrule.NewSource(from, found, c.flags.follow)
 	if err != nil {
 		return c.of(err)
 	}
-	dst, err := transfer.HostTarget(to)
+	dst, err := copyrule.HostTarget(to)
 	if err != nil {
 		return err
 	}
-	plan, err := transfer.NewPlan(src, dst)
+	plan, err := copyrule.NewPlan(src, dst)
 	if err != nil {
 		return err
 	}
@@ -126,8 +126,8 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 		w.CloseWithError(err)
 		sent <- err
 	}()
-	opts := archive.Options{From: plan.From, To: plan.To, Owners: c.flags.archive, Note: c.remark}
-	entries, err := archive.Extract(ctx, r, plan.Dir, opts)
+	opts := tarcopy.Options{From: plan.From, To: plan.To, Owners: c.flags.archive, Note: c.remark}
+	entries, err := tarcopy.Extract(ctx, r, plan.Dir, opts)
 	if err != nil {
 		cancel()
 	}
@@ -143,19 +143,19 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 
 // put copies into the machine.
 func (c *copier) put(ctx context.Context, from, to string) error {
-	found, err := archive.Lookup(from)
+	found, err := tarcopy.Lookup(from)
 	if err != nil {
 		return err
 	}
-	src, err := transfer.NewSource(from, found, c.flags.follow)
+	src, err := copyrule.NewSource(from, found, c.flags.follow)
 	if err != nil {
 		return err
 	}
-	dst, err := transfer.GuestTarget(to, func(path string) (archive.Stat, error) { return c.stat(ctx, path) })
+	dst, err := copyrule.GuestTarget(to, func(path string) (tarcopy.Stat, error) { return c.stat(ctx, path) })
 	if err != nil {
 		return err
 	}
-	plan, err := transfer.NewPlan(src, dst)
+	plan, err := copyrule.NewPlan(src, dst)
 	if err != nil {
 		return c.of(err)
 	}
@@ -164,7 +164,7 @@ func (c *copier) put(ctx context.Context, from, to string) error {
 	r, w := io.Pipe()
 	packed := make(chan error, 1)
 	go func() {
-		err := archive.Pack(ctx, w, from, archive.PackOptions{
+		err := tarcopy.Pack(ctx, w, from, tarcopy.PackOptions{
 			Name: plan.To, Follow: c.flags.follow, Plain: !c.flags.archive, Note: c.remark,
 		})
 		if err != nil {
@@ -181,12 +181,12 @@ func (c *copier) put(ctx context.Context, from, to string) error {
 // putStream copies a tar stream into a folder of the machine, with the owners
 // that the stream names.
 func (c *copier) putStream(ctx context.Context, in io.Reader, to string) error {
-	dst, err := transfer.GuestTarget(to, func(path string) (archive.Stat, error) { return c.stat(ctx, path) })
+	dst, err := copyrule.GuestTarget(to, func(path string) (tarcopy.Stat, error) { return c.stat(ctx, path) })
 	if err != nil {
 		return err
 	}
 	if !dst.Dir {
-		return c.of(fmt.Errorf("copy to %s: %w", to, transfer.ErrNotFolder))
+		return c.of(fmt.Errorf("copy to %s: %w", to, copyrule.ErrNotFolder))
 	}
 	return c.run(ctx, api.ArchiveRequest{Path: dst.Path, Op: opPut, KeepOwners: true}, in, nil)
 }
@@ -216,16 +216,16 @@ func (c *copier) remark(text string) { c.note("banger: %s", oneLine(text)) }
 const maxStat = 64 << 10
 
 // stat asks what a path in the machine is.
-func (c *copier) stat(ctx context.Context, path string) (archive.Stat, error) {
+func (c *copier) stat(ctx context.Context, path string) (tarcopy.Stat, error) {
 	var found api.PathStat
 	out := tail{limit: maxStat}
 	if err := c.run(ctx, api.ArchiveRequest{Path: path, Op: opStat}, nil, &out); err != nil {
-		return archive.Stat{}, err
+		return tarcopy.Stat{}, err
 	}
 	if err := json.Unmarshal(out.data, &found); err != nil {
-		return archive.Stat{}, c.of(fmt.Errorf("look up %s: %w", path, err))
+		return tarcopy.Stat{}, c.of(fmt.Errorf("look up %s: %w", path, err))
 	}
-	return archive.Stat(found), nil
+	return tarcopy.Stat(found), nil
 }
 
 // run has the machine do its part.

@@ -19,16 +19,16 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/archive"
-	"github.com/banger-vm/banger/internal/stream"
-	"github.com/banger-vm/banger/internal/transfer"
+	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/cli/copyrule"
+	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
 // A copying daemon has one machine, whose files lie below a folder.
 type copying struct {
 	root string
 	// instead is what the machine does in the place of what it is asked.
-	instead func(conn *stream.Conn, r api.ArchiveRequest) bool
+	instead func(conn *frames.Conn, r api.ArchiveRequest) bool
 }
 
 // newCopying returns a copier that is a client of it, and what it remarks.
@@ -49,7 +49,7 @@ func newCopying(t *testing.T) (*copying, *copier, *[]string) {
 		defer conn.Close() //nolint:errcheck // the client has read what there was
 		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n\r\n",
 			api.Protocol, api.HeaderAPI, api.Version)
-		d.serve(stream.NewBuffered(conn, buffered.Reader), req)
+		d.serve(frames.NewBuffered(conn, buffered.Reader), req)
 	})
 	socket := filepath.Join(t.TempDir(), "daemon.sock")
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
@@ -74,33 +74,33 @@ func newCopying(t *testing.T) (*copying, *copier, *[]string) {
 }
 
 // serve does what the guest program does, and ends as it does.
-func (d *copying) serve(conn *stream.Conn, r api.ArchiveRequest) {
+func (d *copying) serve(conn *frames.Conn, r api.ArchiveRequest) {
 	if d.instead != nil && d.instead(conn, r) {
 		return
 	}
 	exit := api.Exit{}
 	if err := d.do(conn, r); err != nil {
 		exit.Code = 1
-		fmt.Fprintf(conn.Writer(stream.Stderr), "banger: error: %v\n", err)
+		fmt.Fprintf(conn.Writer(frames.Stderr), "banger: error: %v\n", err)
 	}
-	conn.SendJSON(stream.Exit, exit) //nolint:errcheck // the client is gone
+	conn.SendJSON(frames.Exit, exit) //nolint:errcheck // the client is gone
 }
 
-func (d *copying) do(conn *stream.Conn, r api.ArchiveRequest) error {
+func (d *copying) do(conn *frames.Conn, r api.ArchiveRequest) error {
 	ctx := context.Background()
-	out := conn.Writer(stream.Stdout)
+	out := conn.Writer(frames.Stdout)
 	switch r.Op {
 	case "stat":
-		found, err := archive.Lookup(d.root + r.Path)
+		found, err := tarcopy.Lookup(d.root + r.Path)
 		found.Target = strings.TrimPrefix(found.Target, d.root)
 		if err != nil {
 			return err
 		}
 		return json.NewEncoder(out).Encode(found)
 	case "get":
-		return archive.Pack(ctx, out, d.root+r.Path, archive.PackOptions{Follow: r.FollowLink})
+		return tarcopy.Pack(ctx, out, d.root+r.Path, tarcopy.PackOptions{Follow: r.FollowLink})
 	case "put":
-		_, err := archive.Extract(ctx, &stdin{conn: conn}, d.root+r.Path, archive.Options{Owners: r.KeepOwners, Trusted: true})
+		_, err := tarcopy.Extract(ctx, &stdin{conn: conn}, d.root+r.Path, tarcopy.Options{Owners: r.KeepOwners, Trusted: true})
 		return err
 	}
 	return fmt.Errorf("no operation %q", r.Op)
@@ -108,7 +108,7 @@ func (d *copying) do(conn *stream.Conn, r api.ArchiveRequest) error {
 
 // stdin reads what a client sends.
 type stdin struct {
-	conn *stream.Conn
+	conn *frames.Conn
 	rest []byte
 }
 
@@ -118,11 +118,11 @@ func (s *stdin) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, io.ErrUnexpectedEOF
 		}
-		if f.Kind == stream.CloseStdin {
+		if f.Kind == frames.CloseStdin {
 			return 0, io.EOF
 		}
-		if s.rest = f.Payload; f.Kind == stream.Stdin {
-			s.conn.Send(stream.Credit, nil) //nolint:errcheck // the next frame shows it
+		if s.rest = f.Payload; f.Kind == frames.Stdin {
+			s.conn.Send(frames.Credit, nil) //nolint:errcheck // the next frame shows it
 		}
 	}
 	n := copy(p, s.rest)
@@ -202,7 +202,7 @@ func TestCopyStreams(t *testing.T) {
 	if got := read(t, d.root+"/b/a/f"); got != "x" {
 		t.Errorf("got %q", got)
 	}
-	if err := c.putStream(t.Context(), &out, "/a/f"); !errors.Is(err, transfer.ErrNotFolder) {
+	if err := c.putStream(t.Context(), &out, "/a/f"); !errors.Is(err, copyrule.ErrNotFolder) {
 		t.Errorf("onto a file: %v", err)
 	}
 }
@@ -251,7 +251,7 @@ func TestCopyEndsEarly(t *testing.T) {
 	}
 	write(t, dir+"/file", strings.Repeat("x", 1<<20))
 	ctx, cancel := context.WithCancel(t.Context())
-	d.instead = func(_ *stream.Conn, r api.ArchiveRequest) bool {
+	d.instead = func(_ *frames.Conn, r api.ArchiveRequest) bool {
 		if r.Op != "stat" {
 			cancel() // as Ctrl-C does
 		}
@@ -312,14 +312,14 @@ func TestCopyFromHostileMachine(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			d, c, _ := newCopying(t)
-			d.instead = func(conn *stream.Conn, r api.ArchiveRequest) bool {
+			d.instead = func(conn *frames.Conn, r api.ArchiveRequest) bool {
 				said, out, code := "", []byte(row.stat), 0
 				if r.Op == "get" {
 					said, out, code = row.said, row.stream, row.code
 				}
-				io.WriteString(conn.Writer(stream.Stderr), said) //nolint:errcheck // the client may be gone
-				conn.Writer(stream.Stdout).Write(out)            //nolint:errcheck // likewise
-				conn.SendJSON(stream.Exit, api.Exit{Code: code}) //nolint:errcheck // likewise
+				io.WriteString(conn.Writer(frames.Stderr), said) //nolint:errcheck // the client may be gone
+				conn.Writer(frames.Stdout).Write(out)            //nolint:errcheck // likewise
+				conn.SendJSON(frames.Exit, api.Exit{Code: code}) //nolint:errcheck // likewise
 				return true
 			}
 			top := t.TempDir()
@@ -343,9 +343,9 @@ func TestCopyFromHostileMachine(t *testing.T) {
 // Remarks of the machine reach the user, tamed.
 func TestCopyRemarks(t *testing.T) {
 	d, c, remarks := newCopying(t)
-	d.instead = func(conn *stream.Conn, _ api.ArchiveRequest) bool {
-		io.WriteString(conn.Writer(stream.Stderr), "one \x1b[31m\ntwo\nbanger: error: why\n") //nolint:errcheck // the client reads it
-		conn.SendJSON(stream.Exit, api.Exit{Code: 1})                                         //nolint:errcheck // likewise
+	d.instead = func(conn *frames.Conn, _ api.ArchiveRequest) bool {
+		io.WriteString(conn.Writer(frames.Stderr), "one \x1b[31m\ntwo\nbanger: error: why\n") //nolint:errcheck // the client reads it
+		conn.SendJSON(frames.Exit, api.Exit{Code: 1})                                         //nolint:errcheck // likewise
 		return true
 	}
 	err := c.run(t.Context(), c.getRequest("/"), nil, io.Discard)

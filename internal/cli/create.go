@@ -7,10 +7,10 @@ import (
 	"os"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/rootfs"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/spf13/cobra"
 )
 
@@ -98,7 +98,7 @@ func (a *app) imageFor(ctx context.Context, s *store.Store, b *buildFlags, ref, 
 	}
 	p := a.startProgress()
 	o.Report = p.event
-	img, fresh, err := rootfs.Pull(ctx, s, ref, imagepull.CanonicalName(ref), o)
+	img, fresh, err := build.Pull(ctx, s, ref, pull.CanonicalName(ref), o)
 	p.close()
 	if err == nil && fresh {
 		a.noteWarnings(img.Warnings)
@@ -107,7 +107,7 @@ func (a *app) imageFor(ctx context.Context, s *store.Store, b *buildFlags, ref, 
 }
 
 // kernelFor finds a kernel or, where policy allows, gets it.
-func (a *app) kernelFor(ctx context.Context, name, policy string) (*kernelcat.Kernel, error) {
+func (a *app) kernelFor(ctx context.Context, name, policy string) (*kernel.Kernel, error) {
 	kernels, err := a.openKernels()
 	if err != nil {
 		return nil, err
@@ -115,9 +115,9 @@ func (a *app) kernelFor(ctx context.Context, name, policy string) (*kernelcat.Ke
 	if err := kernels.Sweep(ctx); err != nil {
 		return nil, err
 	}
-	name = first(name, a.config.Kernel, kernelcat.DefaultName)
+	name = first(name, a.config.Kernel, kernel.DefaultName)
 	k, err := kernels.Find(name)
-	if err == nil || !errors.Is(err, kernelcat.ErrNotFound) || policy == "never" {
+	if err == nil || !errors.Is(err, kernel.ErrNotFound) || policy == "never" {
 		return k, err
 	}
 	a.note("kernel %s is not here yet: getting it (once)", name)

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/internal/daemon"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 	"github.com/spf13/cobra"
 )
 
@@ -45,7 +45,7 @@ func (a *app) daemonStopCommand() *cobra.Command {
 }
 
 func (a *app) daemonConfig() (c daemon.Config, err error) {
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		return c, err
 	}

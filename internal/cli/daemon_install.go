@@ -11,9 +11,9 @@ import (
 	"strings"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/atomicfile"
+	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/daemon"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 	"github.com/spf13/cobra"
 )
 
@@ -57,7 +57,7 @@ func (a *app) unitFolder() string {
 func systemctl(args ...string) []string { return append([]string{"systemctl", "--user"}, args...) }
 
 func (a *app) installUnits(ctx context.Context, enable bool) error {
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		return err
 	}

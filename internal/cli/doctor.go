@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 	"github.com/spf13/cobra"
 )
 
@@ -30,13 +30,13 @@ func (a *app) doctorCommand() *cobra.Command {
 
 // A diagnosis is what doctor prints as JSON.
 type diagnosis struct {
-	vm.Report
+	machine.Report
 	Fixed []string `json:"fixed,omitempty"`
 	Wrong bool     `json:"wrong"`
 }
 
 func (a *app) doctor(cmd *cobra.Command, fix, dryRun bool) error {
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (a *app) printDiagnosis(d *diagnosis, dryRun bool) error {
 		w.printf("%-8s %s\n", "fixed", text)
 	}
 	for _, c := range d.Checks {
-		if a.quiet && c.Level == vm.LevelOK {
+		if a.quiet && c.Level == machine.LevelOK {
 			continue
 		}
 		w.printf("%-8s %s: %s\n", c.Level, c.Name, oneLine(c.Detail))
@@ -89,7 +89,7 @@ func (a *app) printDiagnosis(d *diagnosis, dryRun bool) error {
 		w.fix(f.Fix)
 	}
 	for _, e := range d.Leftovers {
-		w.printf("%-8s %s of machine %s, which does not need it\n", vm.LevelWarning, &e, e.Owner.ID())
+		w.printf("%-8s %s of machine %s, which does not need it\n", machine.LevelWarning, &e, e.Owner.ID())
 		w.fix(auto + "remove it")
 	}
 	return w.err

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/stream"
+	"github.com/banger-vm/banger/internal/base/frames"
 )
 
 // A stage is a daemon that has one machine, whose start goes as a test says.
@@ -27,7 +27,7 @@ type stage struct {
 	asked chan string // what the daemon is asked of the machine besides: stop, kill
 
 	mu      sync.Mutex // one connection plays at a time
-	conn    *stream.Conn
+	conn    *frames.Conn
 	machine api.Machine // as it is found when the daemon is there again
 	plays   int         // connections so far
 }
@@ -54,7 +54,7 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 		if _, err := io.WriteString(conn, head); err != nil {
 			t.Error(err)
 		}
-		s.conn = stream.NewBuffered(conn, buffered.Reader)
+		s.conn = frames.NewBuffered(conn, buffered.Reader)
 		defer s.conn.Close() //nolint:errcheck // the client is gone
 		s.plays++
 		play(s)
@@ -95,7 +95,7 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 	return s, &api.Client{Socket: socket}
 }
 
-func (s *stage) send(kind stream.Kind, v any) {
+func (s *stage) send(kind frames.Kind, v any) {
 	if err := s.conn.SendJSON(kind, v); err != nil {
 		s.t.Error(err)
 	}
@@ -103,12 +103,12 @@ func (s *stage) send(kind stream.Kind, v any) {
 
 // ready goes through a boot.
 func (s *stage) ready() {
-	s.send(stream.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
-	s.send(stream.Event, api.Event{Ready: true})
+	s.send(frames.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
+	s.send(frames.Event, api.Event{Ready: true})
 }
 
 // next wants a frame of the kind and returns its text.
-func (s *stage) next(kind stream.Kind) string {
+func (s *stage) next(kind frames.Kind) string {
 	f, err := s.conn.Next()
 	if err != nil || f.Kind != kind {
 		s.t.Errorf("frame %d %q, %v, want one of kind %d", f.Kind, f.Payload, err, kind)
@@ -182,74 +182,74 @@ func TestForeground(t *testing.T) {
 	}{
 		{name: "outputs and exit code", code: 7, out: "to out\n", err: "to err\n", play: func(s *stage) {
 			s.ready()
-			s.say(stream.Stdout, "to out\n")
-			s.say(stream.Stderr, "to err\n")
-			s.send(stream.Exit, api.Exit{Code: 7})
+			s.say(frames.Stdout, "to out\n")
+			s.say(frames.Stderr, "to err\n")
+			s.send(frames.Exit, api.Exit{Code: 7})
 		}},
 		{name: "booted again", out: "once\nagain\n", play: func(s *stage) {
 			s.ready()
-			s.say(stream.Stdout, "once\n")
-			s.send(stream.Event, api.Event{Ready: true})
-			s.say(stream.Stdout, "again\n")
-			s.send(stream.Exit, api.Exit{})
+			s.say(frames.Stdout, "once\n")
+			s.send(frames.Event, api.Event{Ready: true})
+			s.say(frames.Stdout, "again\n")
+			s.send(frames.Exit, api.Exit{})
 		}},
 		{name: "the daemon is killed during a boot", code: 125, err: "connection to the daemon lost", play: func(*stage) {}},
 		{name: "remarks", err: "no KVM here", play: func(s *stage) {
-			s.send(stream.Event, api.Event{Notice: "no KVM here"})
+			s.send(frames.Event, api.Event{Notice: "no KVM here"})
 			s.ready()
-			s.send(stream.Exit, api.Exit{})
+			s.send(frames.Exit, api.Exit{})
 		}},
 		{name: "input waits for the command", in: strings.NewReader("typed"), out: "typed", play: func(s *stage) {
 			s.ready()
-			s.say(stream.Stdout, s.next(stream.Stdin))
-			s.next(stream.CloseStdin)
-			s.send(stream.Exit, api.Exit{})
+			s.say(frames.Stdout, s.next(frames.Stdin))
+			s.next(frames.CloseStdin)
+			s.send(frames.Exit, api.Exit{})
 		}},
 		{name: "the first signal goes to the command", signals: "up:", code: 42, play: func(s *stage) {
 			s.ready()
-			s.say(stream.Stderr, "up")
-			if got := s.next(stream.Signal); got != "INT" {
+			s.say(frames.Stderr, "up")
+			if got := s.next(frames.Signal); got != "INT" {
 				s.t.Errorf("signal %s, want INT", got)
 			}
-			s.send(stream.Exit, api.Exit{Code: 42})
+			s.send(frames.Exit, api.Exit{Code: 42})
 		}},
 		{name: "the second stops the machine", signals: "up: one:", code: 9, err: "once more to kill it", play: func(s *stage) {
 			s.twice()
-			s.send(stream.Exit, api.Exit{Code: 9})
+			s.send(frames.Exit, api.Exit{Code: 9})
 		}},
 		{name: "one that fails while it stops", signals: "up: one:", code: 130, play: func(s *stage) {
 			s.twice()
-			s.send(stream.Exit, api.Exit{Code: 125, Error: "machine ended: without a word"})
+			s.send(frames.Exit, api.Exit{Code: 125, Error: "machine ended: without a word"})
 		}},
 		{name: "the third kills it", signals: "up: one: two:", code: 130, play: func(s *stage) {
 			s.twice()
-			s.say(stream.Stderr, "two")
+			s.say(frames.Stderr, "two")
 			s.told("kill 0123456789ab")
-			s.send(stream.Exit, api.Exit{Code: 137, Error: "killed"})
+			s.send(frames.Exit, api.Exit{Code: 137, Error: "killed"})
 		}},
 		{name: "one before the command takes the machine away", signals: "booting:", code: 125, err: "interrupted", play: func(s *stage) {
-			s.send(stream.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
-			s.send(stream.Event, api.Event{Notice: "booting"})
+			s.send(frames.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
+			s.send(frames.Event, api.Event{Notice: "booting"})
 			s.gone()
 		}},
 		{name: "one before the machine is known", signals: "booting:", code: 125, err: "interrupted", play: func(s *stage) {
-			s.send(stream.Event, api.Event{Notice: "booting"})
-			s.send(stream.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
+			s.send(frames.Event, api.Event{Notice: "booting"})
+			s.send(frames.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
 			s.gone()
 		}},
 		{name: "one before the command of a machine that stays", stays: true, signals: "booting:", code: 125, err: "interrupted", play: func(s *stage) {
-			s.send(stream.Event, api.Event{Notice: "booting"})
+			s.send(frames.Event, api.Event{Notice: "booting"})
 			s.told("kill 0123456789ab")
-			s.send(stream.Error, &api.Error{Code: api.CodeFailed, Message: "machine ended: killed"})
+			s.send(frames.Error, &api.Error{Code: api.CodeFailed, Message: "machine ended: killed"})
 		}},
 		{name: "the time limit", timeout: time.Millisecond, code: 124, err: "time limit of 1ms", play: func(s *stage) {
 			s.ready()
 			s.told("stop 0123456789ab")
-			s.send(stream.Exit, api.Exit{Code: 143})
+			s.send(frames.Exit, api.Exit{Code: 143})
 		}},
 		{name: "detached", in: strings.NewReader("ab\x10\x11"), keys: "\x10\x11", err: "banger attach 0123456789ab", play: func(s *stage) {
 			s.ready()
-			if got := s.next(stream.Stdin); got != "ab" {
+			if got := s.next(frames.Stdin); got != "ab" {
 				s.t.Errorf("input %q", got)
 			}
 			if f, err := s.conn.Next(); err == nil {
@@ -258,25 +258,25 @@ func TestForeground(t *testing.T) {
 		}},
 		{name: "the machine fails", code: 125, err: "machine ended: kernel panic", play: func(s *stage) {
 			s.ready()
-			s.send(stream.Exit, api.Exit{Code: 125, Error: "machine ended: kernel panic"})
+			s.send(frames.Exit, api.Exit{Code: 125, Error: "machine ended: kernel panic"})
 		}},
 		{name: "the command cannot be run", code: 127, err: "nope: no such file", play: func(s *stage) {
 			s.ready()
-			s.send(stream.Error, &api.Error{Code: api.CodeNoCommand, Message: "nope: no such file", ExitCode: 127})
+			s.send(frames.Error, &api.Error{Code: api.CodeNoCommand, Message: "nope: no such file", ExitCode: 127})
 		}},
 		{name: "the request makes no sense", code: 2, err: "memory", play: func(s *stage) {
-			s.send(stream.Error, &api.Error{Code: api.CodeInvalid, Message: "memory of 1 MiB"})
+			s.send(frames.Error, &api.Error{Code: api.CodeInvalid, Message: "memory of 1 MiB"})
 		}},
 		{name: "the daemon is killed", in: strings.NewReader("typed"), code: 6, out: "one two", err: "attached to the machine again", play: func(s *stage) {
 			if s.plays == 1 {
 				s.ready()
-				s.next(stream.Stdin)
-				s.next(stream.CloseStdin)
-				s.say(stream.Stdout, "one ")
+				s.next(frames.Stdin)
+				s.next(frames.CloseStdin)
+				s.say(frames.Stdout, "one ")
 				return
 			}
-			s.say(stream.Stdout, "two")
-			s.send(stream.Exit, api.Exit{Code: 6})
+			s.say(frames.Stdout, "two")
+			s.send(frames.Exit, api.Exit{Code: 6})
 		}},
 		{name: "and the machine ends meanwhile", code: 4, play: func(s *stage) {
 			s.machine.State, s.machine.ExitCode = api.StateExited, 4
@@ -330,7 +330,7 @@ func TestForeground(t *testing.T) {
 }
 
 // say sends output.
-func (s *stage) say(kind stream.Kind, text string) {
+func (s *stage) say(kind frames.Kind, text string) {
 	if err := s.conn.Send(kind, []byte(text)); err != nil {
 		s.t.Error(err)
 	}
@@ -347,9 +347,9 @@ func (s *stage) gone() {
 // twice goes through a run until its second signal has had its effect.
 func (s *stage) twice() {
 	s.ready()
-	s.say(stream.Stderr, "up")
-	s.next(stream.Signal)
-	s.say(stream.Stderr, "one")
+	s.say(frames.Stderr, "up")
+	s.next(frames.Signal)
+	s.say(frames.Stderr, "one")
 	s.told("stop 0123456789ab")
 }
 
@@ -362,7 +362,7 @@ func (closedPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 func TestForegroundBrokenOutput(t *testing.T) {
 	s, daemon := newStage(t, func(s *stage) {
 		s.ready()
-		s.say(stream.Stdout, "unread")
+		s.say(frames.Stdout, "unread")
 		if f, err := s.conn.Next(); err == nil {
 			s.t.Errorf("frame %d", f.Kind)
 		}
@@ -382,7 +382,7 @@ func TestForegroundBrokenOutput(t *testing.T) {
 // One that somebody else started goes on.
 func TestAttachBrokenOutput(t *testing.T) {
 	s, daemon := newStage(t, func(s *stage) {
-		s.say(stream.Stdout, "unread")
+		s.say(frames.Stdout, "unread")
 		if f, err := s.conn.Next(); err == nil {
 			s.t.Errorf("frame %d", f.Kind)
 		}
@@ -411,12 +411,12 @@ func TestIDFile(t *testing.T) {
 		want string
 	}{
 		{"a start that fails", func(s *stage) {
-			s.send(stream.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
-			s.send(stream.Error, &api.Error{Code: api.CodeFailed, Message: "no"})
+			s.send(frames.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
+			s.send(frames.Error, &api.Error{Code: api.CodeFailed, Message: "no"})
 		}, ""},
 		{"a start", func(s *stage) {
 			s.ready()
-			s.send(stream.Exit, api.Exit{})
+			s.send(frames.Exit, api.Exit{})
 		}, "0123456789ab"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

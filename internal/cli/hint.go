@@ -7,22 +7,22 @@ import (
 	"syscall"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/e2fs"
-	"github.com/banger-vm/banger/internal/ext4"
-	"github.com/banger-vm/banger/internal/fstree"
-	"github.com/banger-vm/banger/internal/guestbin"
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/rootfs"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/guest/bin"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/e2fs"
+	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/image/tree"
+	"github.com/banger-vm/banger/internal/kernel"
 )
 
 // hint returns what a user can do about err, or "".
 func hint(err error) string {
-	if limit, ok := errors.AsType[*fstree.LimitError](err); ok {
+	if limit, ok := errors.AsType[*tree.LimitError](err); ok {
 		return limitHint(limit.Option)
 	}
-	if limit, ok := errors.AsType[*imagepull.LimitError](err); ok {
+	if limit, ok := errors.AsType[*pull.LimitError](err); ok {
 		return limitHint(limit.Option)
 	}
 	if tool, ok := errors.AsType[*e2fs.MissingToolError](err); ok {
@@ -44,15 +44,15 @@ func hint(err error) string {
 		target error
 		text   string
 	}{
-		{imagepull.ErrNotFound, "check the name and the tag; a private repository may need a login (docker login, podman login)"},
-		{imagepull.ErrUnauthorized, "log in first, with docker login or podman login"},
-		{imagepull.ErrPlainHTTP, "the registry speaks plain http: use --plain-http"},
-		{imagepull.ErrNetwork, "check the network, the registry's name and any proxy settings"},
-		{rootfs.ErrExists, "--force replaces it"},
-		{kernelcat.ErrNotFound, "banger kernel ls shows what there is; banger kernel pull gets more"},
-		{kernelcat.ErrNoApt, "this host has no apt: banger kernel import takes packages (deb:FILE), images and loose files"},
+		{pull.ErrNotFound, "check the name and the tag; a private repository may need a login (docker login, podman login)"},
+		{pull.ErrUnauthorized, "log in first, with docker login or podman login"},
+		{pull.ErrPlainHTTP, "the registry speaks plain http: use --plain-http"},
+		{pull.ErrNetwork, "check the network, the registry's name and any proxy settings"},
+		{build.ErrExists, "--force replaces it"},
+		{kernel.ErrNotFound, "banger kernel ls shows what there is; banger kernel pull gets more"},
+		{kernel.ErrNoApt, "this host has no apt: banger kernel import takes packages (deb:FILE), images and loose files"},
 		{store.ErrNotFound, "banger image ls shows what there is; banger image pull gets more"},
-		{guestbin.ErrNotBuilt, "build banger with make build"},
+		{bin.ErrNotBuilt, "build banger with make build"},
 		{syscall.ENOSPC, "free some space: banger image prune removes what is not needed"},
 		{syscall.EDQUOT, "free some space: banger image prune removes what is not needed"},
 		{os.ErrPermission, "check who owns the file, and where --data-root and $XDG_CACHE_HOME lie"},
@@ -61,7 +61,7 @@ func hint(err error) string {
 			return h.text
 		}
 	}
-	if fstree.IsPathRefusal(err) {
+	if tree.IsPathRefusal(err) {
 		return "--paths=scoped resolves such paths inside the image, as a chroot would"
 	}
 	return ""
@@ -99,13 +99,13 @@ func daemonHint(code api.ErrorCode) string {
 
 // kernelHint is hint for the errors of kernels that have a type.
 func kernelHint(err error) string {
-	if several, ok := errors.AsType[*kernelcat.SeveralError](err); ok {
+	if several, ok := errors.AsType[*kernel.SeveralError](err); ok {
 		return "choose one with --release, as --release=" + several.Releases[len(several.Releases)-1]
 	}
-	if _, ok := errors.AsType[*kernelcat.SourceError](err); ok {
+	if _, ok := errors.AsType[*kernel.SourceError](err); ok {
 		return "banger kernel ls --catalog shows the names; an image is written docker://REF"
 	}
-	if _, ok := errors.AsType[*kernelcat.AptError](err); ok {
+	if _, ok := errors.AsType[*kernel.AptError](err); ok {
 		return "apt-get update may help; banger kernel import takes packages that are files here (deb:FILE)"
 	}
 	return ""

@@ -9,11 +9,11 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/e2fs"
-	"github.com/banger-vm/banger/internal/ext4"
-	"github.com/banger-vm/banger/internal/fstree"
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/e2fs"
+	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/tree"
 )
 
 // Each error that a user can do something about comes with a hint, however
@@ -23,18 +23,18 @@ func TestHints(t *testing.T) {
 		err  error
 		want string
 	}{
-		{imagepull.ErrNotFound, "check the name and the tag"},
-		{imagepull.ErrUnauthorized, "docker login"},
-		{imagepull.ErrPlainHTTP, "--plain-http"},
-		{imagepull.ErrNetwork, "proxy"},
-		{&imagepull.LimitError{Option: "limits.json"}, "limits.json in the configuration file"},
-		{&fstree.LimitError{Option: "--max-inodes"}, "raise --max-inodes"},
-		{&fstree.LimitError{}, ""},
-		{fstree.ErrDotDot, "--paths=scoped"},
+		{pull.ErrNotFound, "check the name and the tag"},
+		{pull.ErrUnauthorized, "docker login"},
+		{pull.ErrPlainHTTP, "--plain-http"},
+		{pull.ErrNetwork, "proxy"},
+		{&pull.LimitError{Option: "limits.json"}, "limits.json in the configuration file"},
+		{&tree.LimitError{Option: "--max-inodes"}, "raise --max-inodes"},
+		{&tree.LimitError{}, ""},
+		{tree.ErrDotDot, "--paths=scoped"},
 		{&e2fs.MissingToolError{Name: "mkfs.ext4"}, "apt install e2fsprogs"},
 		{&ext4.SizeError{Need: 5<<20 + 1}, "--size=6M is enough"},
 		{&e2fs.SizeError{Need: 64 << 20}, "--size=64M is enough"},
-		{rootfs.ErrExists, "--force"},
+		{build.ErrExists, "--force"},
 		{&os.PathError{Op: "write", Path: "disk", Err: syscall.ENOSPC}, "banger image prune"},
 		{&os.PathError{Op: "write", Path: "disk", Err: syscall.EDQUOT}, "banger image prune"},
 		{&os.PathError{Op: "open", Path: "disk", Err: syscall.EACCES}, "who owns"},

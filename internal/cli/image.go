@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/spf13/cobra"
 )
 
@@ -35,7 +35,7 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 
 // findImage looks up an image by what the user calls it.
 func findImage(s *store.Store, ref string) (*store.Image, error) {
-	return s.Find(ref, imagepull.CanonicalName(ref))
+	return s.Find(ref, pull.CanonicalName(ref))
 }
 
 // imageNames completes the names of images in the store.
@@ -54,7 +54,7 @@ func (a *app) imageNames(cmd *cobra.Command, _ []string, _ string) ([]string, co
 	var names []string
 	for _, img := range images {
 		for _, n := range img.Names {
-			names = append(names, imagepull.FamiliarName(n))
+			names = append(names, pull.FamiliarName(n))
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp

@@ -7,9 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/banger-vm/banger/internal/atomicfile"
-	"github.com/banger-vm/banger/internal/sparse"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/base/atomicfile"
+	"github.com/banger-vm/banger/internal/base/sparse"
+	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/spf13/cobra"
 )
 

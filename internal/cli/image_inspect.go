@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/spf13/cobra"
 )
 

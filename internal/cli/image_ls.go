@@ -7,8 +7,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
@@ -87,7 +87,7 @@ func namesOrNone(names []string) []string {
 	}
 	var out []string
 	for _, n := range names {
-		out = append(out, imagepull.FamiliarName(n))
+		out = append(out, pull.FamiliarName(n))
 	}
 	return out
 }
@@ -97,7 +97,7 @@ func shownName(img *store.Image) string {
 	if len(img.Names) == 0 {
 		return img.ID.Short()
 	}
-	return imagepull.FamiliarName(img.Names[len(img.Names)-1])
+	return pull.FamiliarName(img.Names[len(img.Names)-1])
 }
 
 // diskUse returns the bytes that a sparse file takes on the host, 0 when it

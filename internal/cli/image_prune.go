@@ -3,10 +3,10 @@ package cli
 import (
 	"fmt"
 
-	"github.com/banger-vm/banger/internal/digest"
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/rootfs"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
@@ -37,11 +37,11 @@ func (a *app) imagePruneCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			unpacked, err := rootfs.PruneLayers(a.paths.Cache, func(id digest.DiffID) bool { return keep[string(id)] })
+			unpacked, err := build.PruneLayers(a.paths.Cache, func(id digest.DiffID) bool { return keep[string(id)] })
 			if err != nil {
 				return err
 			}
-			cached, err := imagepull.OpenCache(a.paths.Cache).Prune(cmd.Context(), func(d digest.Digest) bool { return keep[string(d)] })
+			cached, err := pull.OpenCache(a.paths.Cache).Prune(cmd.Context(), func(d digest.Digest) bool { return keep[string(d)] })
 			if err != nil {
 				return err
 			}

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/pull"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
@@ -24,7 +24,7 @@ func (a *app) imagePullCommand() *cobra.Command {
 	cmd.Flags().StringVar(&name, "name", "", "name of the image here (default REF)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ref := strings.TrimPrefix(args[0], "docker://")
-		if host, err := imagepull.RegistryHost(ref); err != nil || host == "" {
+		if host, err := pull.RegistryHost(ref); err != nil || host == "" {
 			return usagef("image pull takes a registry reference, got %q (image import takes other sources)", args[0])
 		}
 		return a.pull(cmd, &b, ref, name)
@@ -55,7 +55,7 @@ func (a *app) pull(cmd *cobra.Command, b *buildFlags, source, name string) error
 		return err
 	}
 	if name != "" {
-		if name = imagepull.CanonicalName(name); name == "" {
+		if name = pull.CanonicalName(name); name == "" {
 			return usagef("--name: not an image name")
 		}
 	}
@@ -65,7 +65,7 @@ func (a *app) pull(cmd *cobra.Command, b *buildFlags, source, name string) error
 	}
 	p := a.startProgress()
 	o.Report = p.event
-	img, fresh, err := rootfs.Pull(cmd.Context(), s, source, name, o)
+	img, fresh, err := build.Pull(cmd.Context(), s, source, name, o)
 	p.close()
 	if err != nil {
 		return err

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/spf13/cobra"
 )
 
@@ -42,7 +42,7 @@ func (a *app) removeImage(ctx context.Context, s *store.Store, ref string, force
 	}
 	name := ref
 	if !slices.Contains(img.Names, name) {
-		name = imagepull.CanonicalName(ref)
+		name = pull.CanonicalName(ref)
 	}
 	byName := slices.Contains(img.Names, name)
 	if byName && len(img.Names) > 1 {
@@ -50,7 +50,7 @@ func (a *app) removeImage(ctx context.Context, s *store.Store, ref string, force
 		if err := s.Update(img); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.out, "Untagged: %s\n", imagepull.FamiliarName(name))
+		fmt.Fprintf(a.out, "Untagged: %s\n", pull.FamiliarName(name))
 		return nil
 	}
 	if len(img.Names) > 1 && !force {
@@ -60,7 +60,7 @@ func (a *app) removeImage(ctx context.Context, s *store.Store, ref string, force
 		return err
 	}
 	for _, n := range img.Names {
-		fmt.Fprintf(a.out, "Untagged: %s\n", imagepull.FamiliarName(n))
+		fmt.Fprintf(a.out, "Untagged: %s\n", pull.FamiliarName(n))
 	}
 	fmt.Fprintf(a.out, "Deleted: %s\n", img.ID)
 	return nil

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/banger-vm/banger/internal/ext4"
-	"github.com/banger-vm/banger/internal/store"
-	"github.com/banger-vm/banger/internal/unpack"
+	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/image/unpack"
 )
 
 func (a *app) imageUnpackCommand() *cobra.Command {

@@ -3,7 +3,7 @@ package cli
 import (
 	"path/filepath"
 
-	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/spf13/cobra"
 )
 
@@ -23,7 +23,7 @@ func (a *app) kernelCommand() *cobra.Command {
 	)
 }
 
-func (a *app) openKernels() (*kernelcat.Store, error) { return kernelcat.Open(a.paths.Data) }
+func (a *app) openKernels() (*kernel.Store, error) { return kernel.Open(a.paths.Data) }
 
 // kernelCatalog is the user's own catalog file.
 func (a *app) kernelCatalog() string {
@@ -55,7 +55,7 @@ func (a *app) catalogNames(cmd *cobra.Command, _ []string, _ string) ([]string, 
 	if err := a.prepare(cmd, nil); err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	entries, err := kernelcat.Catalog(a.kernelCatalog())
+	entries, err := kernel.Catalog(a.kernelCatalog())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

@@ -6,8 +6,8 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/spf13/cobra"
 )
 
@@ -23,8 +23,8 @@ func (a *app) kernelExportCommand() *cobra.Command {
 		Example: "  banger kernel export default kernel.tar",
 		Args:    exactly("NAME", "FILE"), ValidArgsFunction: a.kernelNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != kernelcat.FormatTar && format != kernelcat.FormatOCI {
-				return usagef("--format=%s: want %s or %s", format, kernelcat.FormatTar, kernelcat.FormatOCI)
+			if format != kernel.FormatTar && format != kernel.FormatOCI {
+				return usagef("--format=%s: want %s or %s", format, kernel.FormatTar, kernel.FormatOCI)
 			}
 			s, err := a.openKernels()
 			if err != nil {
@@ -35,18 +35,18 @@ func (a *app) kernelExportCommand() *cobra.Command {
 				return err
 			}
 			if args[1] == "-" {
-				if format != kernelcat.FormatTar {
-					return usagef("only --format=%s goes to standard output", kernelcat.FormatTar)
+				if format != kernel.FormatTar {
+					return usagef("only --format=%s goes to standard output", kernel.FormatTar)
 				}
 				return k.WriteBundle(cmd.Context(), a.out)
 			}
 			if err := mayExport(args[1], force); err != nil {
 				return err
 			}
-			return kernelcat.Export(cmd.Context(), k, args[1], format)
+			return kernel.Export(cmd.Context(), k, args[1], format)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", kernelcat.FormatTar, "form of the file: tar or oci")
+	cmd.Flags().StringVar(&format, "format", kernel.FormatTar, "form of the file: tar or oci")
 	cmd.Flags().BoolVar(&force, "force", false, "replace FILE")
 	return cmd
 }
@@ -55,7 +55,7 @@ func (a *app) kernelExportCommand() *cobra.Command {
 func mayExport(path string, force bool) error {
 	switch _, err := os.Lstat(path); {
 	case err == nil && !force:
-		return fmt.Errorf("%s: %w", path, rootfs.ErrExists)
+		return fmt.Errorf("%s: %w", path, build.ErrExists)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/image/build"
 )
 
 func TestMayExport(t *testing.T) {
@@ -22,7 +22,7 @@ func TestMayExport(t *testing.T) {
 		want  error
 	}{
 		{filepath.Join(dir, "new"), false, nil},
-		{taken, false, rootfs.ErrExists},
+		{taken, false, build.ErrExists},
 		{taken, true, nil},
 		{filepath.Join(taken, "below"), false, syscall.ENOTDIR},
 	} {

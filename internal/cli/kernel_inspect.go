@@ -1,17 +1,17 @@
 package cli
 
 import (
-	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/spf13/cobra"
 )
 
 // inspectedKernel is a manifest with what the host and the kernel say.
 type inspectedKernel struct {
-	*kernelcat.Manifest
-	Folder   string              `json:"folder"`
-	BootPath string              `json:"bootPath"`
-	DiskUse  int64               `json:"diskUse"` // bytes on the host
-	Features []kernelcat.Feature `json:"features"`
+	*kernel.Manifest
+	Folder   string           `json:"folder"`
+	BootPath string           `json:"bootPath"`
+	DiskUse  int64            `json:"diskUse"` // bytes on the host
+	Features []kernel.Feature `json:"features"`
 }
 
 func (a *app) kernelInspectCommand() *cobra.Command {

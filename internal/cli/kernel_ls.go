@@ -5,7 +5,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/banger-vm/banger/internal/kernelcat"
+	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
@@ -51,7 +51,7 @@ func (a *app) kernelListCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) listKernels(kernels []*kernelcat.Kernel, full bool) error {
+func (a *app) listKernels(kernels []*kernel.Kernel, full bool) error {
 	rows := []kernelRow{}
 	for _, k := range kernels {
 		row := kernelRow{
@@ -91,7 +91,7 @@ func (a *app) listKernels(kernels []*kernelcat.Kernel, full bool) error {
 }
 
 func (a *app) listCatalog() error {
-	entries, err := kernelcat.Catalog(a.kernelCatalog())
+	entries, err := kernel.Catalog(a.kernelCatalog())
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (a *app) listCatalog() error {
 }
 
 // kernelUse returns the bytes that a kernel's files take on the host.
-func kernelUse(k *kernelcat.Kernel) (sum int64) {
+func kernelUse(k *kernel.Kernel) (sum int64) {
 	for name := range k.Files {
 		sum += diskUse(k.Path(name))
 	}

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/spf13/cobra"
 )
 
@@ -15,7 +15,7 @@ type kernelFlags struct {
 	name    string
 	release string
 	force   bool
-	files   kernelcat.Files
+	files   kernel.Files
 	build   buildFlags
 }
 
@@ -32,7 +32,7 @@ func (a *app) kernelPullCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pull [NAME|SOURCE]",
 		Short: "Get a kernel by its name in the catalog",
-		Long: "Get a kernel by its name in the catalog, \"" + kernelcat.DefaultName + "\" where none is given: the one that\n" +
+		Long: "Get a kernel by its name in the catalog, \"" + kernel.DefaultName + "\" where none is given: the one that\n" +
 			"machines use. Names of your own go into $XDG_CONFIG_HOME/banger/kernels.toml.\n\n" + kernelSourceHelp,
 		Example: `  banger kernel pull
   banger kernel pull apt:linux-image-amd64 --name full`,
@@ -46,7 +46,7 @@ func (a *app) kernelPullCommand() *cobra.Command {
 	}
 	f.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.runKernelPull(cmd, &f, first(strings.Join(args, ""), kernelcat.DefaultName))
+		return a.runKernelPull(cmd, &f, first(strings.Join(args, ""), kernel.DefaultName))
 	}
 	return cmd
 }
@@ -82,10 +82,10 @@ func (a *app) kernelImportCommand() *cobra.Command {
 }
 
 func (a *app) runKernelPull(cmd *cobra.Command, f *kernelFlags, what string) error {
-	if f.name != "" && !kernelcat.IsName(f.name) {
+	if f.name != "" && !kernel.IsName(f.name) {
 		return usagef("--name: not a kernel's name")
 	}
-	if f.release != "" && !kernelcat.IsRelease(f.release) {
+	if f.release != "" && !kernel.IsRelease(f.release) {
 		return usagef("--release: not a kernel's release")
 	}
 	s, err := a.openKernels()
@@ -101,21 +101,21 @@ func (a *app) runKernelPull(cmd *cobra.Command, f *kernelFlags, what string) err
 
 // pullKernel gets the kernel that what means, for a command that needs it,
 // and tells on the way.
-func (a *app) pullKernel(ctx context.Context, s *kernelcat.Store, what string) (*kernelcat.Kernel, error) {
+func (a *app) pullKernel(ctx context.Context, s *kernel.Store, what string) (*kernel.Kernel, error) {
 	k, _, err := a.getKernel(ctx, s, &kernelFlags{}, what)
 	return k, err
 }
 
 func (a *app) getKernel(
-	ctx context.Context, s *kernelcat.Store, f *kernelFlags, what string,
-) (k *kernelcat.Kernel, fresh bool, err error) {
+	ctx context.Context, s *kernel.Store, f *kernelFlags, what string,
+) (k *kernel.Kernel, fresh bool, err error) {
 	o, err := f.options(a, what)
 	if err != nil {
 		return nil, false, err
 	}
 	p := a.startProgress()
 	o.Build.Report = p.event
-	o.Report = func(text string) { p.event(rootfs.Event{Step: rootfs.StepNotice, Text: oneLine(text)}) }
+	o.Report = func(text string) { p.event(build.Event{Step: build.StepNotice, Text: oneLine(text)}) }
 	k, fresh, err = s.Pull(ctx, what, f.name, o)
 	p.close()
 	if err == nil && fresh {
@@ -124,8 +124,8 @@ func (a *app) getKernel(
 	return k, fresh, err
 }
 
-func (f *kernelFlags) options(a *app, what string) (kernelcat.Options, error) {
-	o := kernelcat.Options{Catalog: a.kernelCatalog(), Files: f.files, Release: f.release, Force: f.force}
+func (f *kernelFlags) options(a *app, what string) (kernel.Options, error) {
+	o := kernel.Options{Catalog: a.kernelCatalog(), Files: f.files, Release: f.release, Force: f.force}
 	source := "tar:-" // no registry is asked
 	if strings.HasPrefix(what, "docker://") {
 		source = what
@@ -136,14 +136,14 @@ func (f *kernelFlags) options(a *app, what string) (kernelcat.Options, error) {
 }
 
 // noteKernel says what has come, and what a machine will miss in it.
-func (a *app) noteKernel(k *kernelcat.Kernel) error {
+func (a *app) noteKernel(k *kernel.Kernel) error {
 	a.noteWarnings(k.Warnings)
 	features, err := k.Features()
 	if err != nil {
 		return err
 	}
 	for _, f := range features {
-		if f.Required && f.State == kernelcat.Missing {
+		if f.Required && f.State == kernel.Missing {
 			a.note("warning: kernel lacks %s (%s), which every machine needs: %s", f.Name, f.Option, f.Purpose)
 		}
 	}
@@ -155,7 +155,7 @@ func (a *app) noteKernel(k *kernelcat.Kernel) error {
 	return nil
 }
 
-func (a *app) printPulled(k *kernelcat.Kernel, fresh bool) error {
+func (a *app) printPulled(k *kernel.Kernel, fresh bool) error {
 	if !fresh {
 		a.note("%s: kernel is up to date", k.ShownName())
 	}

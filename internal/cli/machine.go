@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 )
@@ -61,7 +61,7 @@ func (a *app) machineNames(cmd *cobra.Command, _ []string, _ string) ([]string, 
 	if err := a.prepare(cmd, nil); err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/image/build"
 	"github.com/docker/go-units"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -18,7 +18,7 @@ import (
 // reporter shows events. event may be called from several goroutines; close
 // ends the display and must be called once, also after an error.
 type reporter interface {
-	event(rootfs.Event)
+	event(build.Event)
 	close()
 }
 
@@ -62,8 +62,8 @@ func hasRows(w io.Writer) bool {
 
 type silence struct{}
 
-func (silence) event(rootfs.Event) {}
-func (silence) close()             {}
+func (silence) event(build.Event) {}
+func (silence) close()            {}
 
 // jsonLines writes each event as a line of JSON.
 type jsonLines struct {
@@ -71,7 +71,7 @@ type jsonLines struct {
 	enc *json.Encoder
 }
 
-func (j *jsonLines) event(e rootfs.Event) {
+func (j *jsonLines) event(e build.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	_ = j.enc.Encode(e) // a reader of progress that went away must not stop the work
@@ -97,26 +97,26 @@ func (p *plainLines) printf(format string, args ...any) {
 
 const plainEvery = 3 * time.Second
 
-func (p *plainLines) event(e rootfs.Event) {
+func (p *plainLines) event(e build.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch e.Step {
-	case rootfs.StepResolve:
+	case build.StepResolve:
 		p.printf("resolving %s", e.Text)
-	case rootfs.StepLayer:
+	case build.StepLayer:
 		p.layer(e)
-	case rootfs.StepMerge:
+	case build.StepMerge:
 		p.printf("merged %d inodes", e.Done)
-	case rootfs.StepBuild:
+	case build.StepBuild:
 		if e.Done == 0 {
 			p.printf("building disk")
 		}
-	case rootfs.StepNotice:
+	case build.StepNotice:
 		p.printf("%s", e.Text)
 	}
 }
 
-func (p *plainLines) layer(e rootfs.Event) {
+func (p *plainLines) layer(e build.Event) {
 	now := time.Now()
 	if p.last[e.Layer].IsZero() {
 		p.last[e.Layer] = now
@@ -138,7 +138,7 @@ func (p *plainLines) layer(e rootfs.Event) {
 
 func (p *plainLines) close() {}
 
-func layerName(e rootfs.Event) string {
+func layerName(e build.Event) string {
 	if e.Digest == "" {
 		return "tar"
 	}
@@ -157,21 +157,21 @@ func newBars(w io.Writer) *bars {
 	return &bars{pool: mpb.New(mpb.WithOutput(w), mpb.WithWidth(columns)), bar: map[string]*mpb.Bar{}}
 }
 
-func (b *bars) event(e rootfs.Event) {
+func (b *bars) event(e build.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch e.Step {
-	case rootfs.StepLayer:
+	case build.StepLayer:
 		b.update(fmt.Sprintf("layer %d/%d %s", e.Layer, e.Layers, layerName(e)), e)
-	case rootfs.StepBuild:
+	case build.StepBuild:
 		b.update("disk", e)
-	case rootfs.StepNotice:
+	case build.StepNotice:
 		fmt.Fprintln(b.pool, e.Text)
-	case rootfs.StepResolve, rootfs.StepMerge: // too short to show
+	case build.StepResolve, build.StepMerge: // too short to show
 	}
 }
 
-func (b *bars) update(name string, e rootfs.Event) {
+func (b *bars) update(name string, e build.Event) {
 	bar := b.bar[name]
 	if bar == nil {
 		bar = b.pool.AddBar(max(e.Total, 0),

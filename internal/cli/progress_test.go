@@ -10,7 +10,7 @@ import (
 
 	"github.com/creack/pty"
 
-	"github.com/banger-vm/banger/internal/rootfs"
+	"github.com/banger-vm/banger/internal/image/build"
 )
 
 const layerDigest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -18,15 +18,15 @@ const layerDigest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 // show runs the events of a small build through what --progress gives.
 func show(a *app) {
 	p := a.startProgress()
-	for _, e := range []rootfs.Event{
-		{Step: rootfs.StepResolve, Text: "app:1"},
-		{Step: rootfs.StepLayer, Layer: 1, Layers: 2, Digest: layerDigest, Done: 512, Total: 1024},
-		{Step: rootfs.StepNotice, Text: "trying again"},
-		{Step: rootfs.StepLayer, Layer: 1, Layers: 2, Digest: layerDigest, Done: 1024, Total: 1024, Finished: true},
-		{Step: rootfs.StepLayer, Layer: 2, Layers: 2, Done: 0, Total: 2048},
-		{Step: rootfs.StepMerge, Done: 7, Finished: true},
-		{Step: rootfs.StepBuild, Done: 0, Total: 4096},
-		{Step: rootfs.StepBuild, Done: 4096, Total: 4096, Finished: true},
+	for _, e := range []build.Event{
+		{Step: build.StepResolve, Text: "app:1"},
+		{Step: build.StepLayer, Layer: 1, Layers: 2, Digest: layerDigest, Done: 512, Total: 1024},
+		{Step: build.StepNotice, Text: "trying again"},
+		{Step: build.StepLayer, Layer: 1, Layers: 2, Digest: layerDigest, Done: 1024, Total: 1024, Finished: true},
+		{Step: build.StepLayer, Layer: 2, Layers: 2, Done: 0, Total: 2048},
+		{Step: build.StepMerge, Done: 7, Finished: true},
+		{Step: build.StepBuild, Done: 0, Total: 4096},
+		{Step: build.StepBuild, Done: 4096, Total: 4096, Finished: true},
 	} {
 		p.event(e)
 	}
@@ -72,7 +72,7 @@ func TestProgressAsJSON(t *testing.T) {
 	show(&app{err: &out, progress: "json"})
 	events := 0
 	for dec := json.NewDecoder(&out); dec.More(); events++ {
-		var e rootfs.Event
+		var e build.Event
 		if err := dec.Decode(&e); err != nil || e.Step == "" {
 			t.Fatalf("event %d: %+v, %v", events, e, err)
 		}

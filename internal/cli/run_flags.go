@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/machine"
 	"github.com/banger-vm/banger/internal/vmm"
 	"github.com/spf13/cobra"
 )
@@ -47,10 +47,10 @@ func (m *machineFlags) register(cmd *cobra.Command) {
 	f.SetInterspersed(false) // what follows the image is the command's
 	f.StringVar(&m.name, "name", "", "name of the machine (default made up)")
 	f.StringVar(&m.hostname, "hostname", "", "hostname inside (default the machine's name)")
-	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", vm.DefaultCPUs))
-	f.StringVarP(&m.memory, "memory", "m", "", fmt.Sprintf("memory, as 2G (default %dM)", vm.DefaultMemory>>20))
+	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", machine.DefaultCPUs))
+	f.StringVarP(&m.memory, "memory", "m", "", fmt.Sprintf("memory, as 2G (default %dM)", machine.DefaultMemory>>20))
 	f.StringVar(&m.diskSize, "disk-size", "", "size of the root disk, as 20G; the file system grows to it (default the image's)")
-	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default "+kernelcat.DefaultName+")")
+	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default "+kernel.DefaultName+")")
 	f.StringVar(&m.model, "machine", "", "machine model: microvm or q35 (default microvm)")
 	f.StringVar(&m.init, "init", "", "process 1: auto, image (the image's own init) or banger (default auto)")
 	f.StringVar(&m.accel, "accel", "", "kvm or tcg (default KVM where it works)")

@@ -10,7 +10,7 @@ import (
 	"syscall"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 	"github.com/spf13/cobra"
 )
 
@@ -62,11 +62,11 @@ func (a *app) sshCommand() *cobra.Command {
 // sshOptions are what ssh(1) needs to reach a machine. The keys it reads
 // itself: they are files of the user's own.
 func (a *app) sshOptions(id, user string) ([][2]string, error) {
-	machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+	machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 	if err != nil {
 		return nil, err
 	}
-	access := machines.Access(&vm.Record{ID: id})
+	access := machines.Access(&machine.Record{ID: id})
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find banger: %w", err)

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 	"github.com/spf13/cobra"
 )
 
@@ -11,7 +11,7 @@ func (a *app) superviseCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "supervise MACHINE", Hidden: true, Args: exactly("MACHINE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			machines, err := vm.Open(a.paths.Data, a.paths.Runtime)
+			machines, err := machine.Open(a.paths.Data, a.paths.Runtime)
 			if err != nil {
 				return err
 			}
@@ -19,7 +19,7 @@ func (a *app) superviseCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return machines.Supervise(cmd.Context(), args[0], kernels, vm.Host{Cache: a.paths.Cache})
+			return machines.Supervise(cmd.Context(), args[0], kernels, machine.Host{Cache: a.paths.Cache})
 		},
 	}
 }

@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/banger-vm/banger/internal/rootfs"
-	"github.com/banger-vm/banger/internal/verify"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/verify"
 )
 
 // errDiffers makes a verification that found something exit with 1.
@@ -29,7 +29,7 @@ func (a *app) verifyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		report, err := rootfs.Verify(cmd.Context(), args[0], args[1], o)
+		report, err := build.Verify(cmd.Context(), args[0], args[1], o)
 		if err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func (a *app) imageVerifyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		report, err := rootfs.VerifyImage(cmd.Context(), s, img, o)
+		report, err := build.VerifyImage(cmd.Context(), s, img, o)
 		if err != nil {
 			return err
 		}

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/store"
-	"github.com/banger-vm/banger/internal/stream"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // Config says what a daemon serves. Machines, Images, Kernels and Supervisor
@@ -18,7 +18,7 @@ import (
 type Config struct {
 	Machines   machines // a *vm.Store
 	Images     *store.Store
-	Kernels    *kernelcat.Store
+	Kernels    *kernel.Store
 	Supervisor []string // the command line to which a machine's ID is added
 	Version    string   // of the program
 	DataRoot   string   // told in api.Info
@@ -53,13 +53,13 @@ type machines interface {
 }
 
 type records interface {
-	Create(ctx context.Context, o vm.Options) (rec *vm.Record, warnings []string, err error)
-	Machines() (records []*vm.Record, damaged []error, err error)
-	Find(ref string) (*vm.Record, error)
+	Create(ctx context.Context, o machine.Options) (rec *machine.Record, warnings []string, err error)
+	Machines() (records []*machine.Record, damaged []error, err error)
+	Find(ref string) (*machine.Record, error)
 	Rename(ctx context.Context, id, name string) error
 	Remove(ctx context.Context, id string) error
-	Prune(ctx context.Context, keep func(*vm.Record) bool) (ids []string, freed int64, err error)
-	Reconcile(ctx context.Context) (vm.Report, error)
+	Prune(ctx context.Context, keep func(*machine.Record) bool) (ids []string, freed int64, err error)
+	Reconcile(ctx context.Context) (machine.Report, error)
 	FindID(ref string) (string, error)
 	Settle(ctx context.Context, id string) (restart bool, err error)
 	Folder(id string) string
@@ -67,23 +67,23 @@ type records interface {
 }
 
 type life interface {
-	Run(ctx context.Context, o vm.Options, l vm.Launch) (*vm.Record, []string, *stream.Conn, error)
-	Start(ctx context.Context, id string, l vm.Launch) (*stream.Conn, error)
+	Run(ctx context.Context, o machine.Options, l machine.Launch) (*machine.Record, []string, *frames.Conn, error)
+	Start(ctx context.Context, id string, l machine.Launch) (*frames.Conn, error)
 	Stop(ctx context.Context, id string, grace time.Duration) error
 	Kill(ctx context.Context, id, signal string) error
 	Wait(ctx context.Context, id string) (api.Exit, error)
 	WaitGone(ctx context.Context, id string) error
-	Supervisor(rec *vm.Record) int
+	Supervisor(rec *machine.Record) int
 }
 
 type streams interface {
-	Exec(ctx context.Context, id string, r api.ExecRequest) (*stream.Conn, error)
-	Attach(ctx context.Context, id string, r api.AttachRequest) (*stream.Conn, error)
-	Archive(ctx context.Context, id string, r api.ArchiveRequest) (*stream.Conn, error)
-	Dial(ctx context.Context, rec *vm.Record) (net.Conn, error)
+	Exec(ctx context.Context, id string, r api.ExecRequest) (*frames.Conn, error)
+	Attach(ctx context.Context, id string, r api.AttachRequest) (*frames.Conn, error)
+	Archive(ctx context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error)
+	Dial(ctx context.Context, rec *machine.Record) (net.Conn, error)
 }
 
 type reports interface {
 	Stats(ctx context.Context, id string) (api.Stats, error)
-	Logs(ctx context.Context, id string, o vm.LogOptions, emit func(api.LogLine) error) error
+	Logs(ctx context.Context, id string, o machine.LogOptions, emit func(api.LogLine) error) error
 }

@@ -5,38 +5,38 @@ import (
 	"path/filepath"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
 // options returns what a request asks for, but for the image and the kernel.
-func options(r api.CreateRequest) vm.Options {
+func options(r api.CreateRequest) machine.Options {
 	name := r.ImageName
 	if name == "" {
 		name = r.Image
 	}
 	c := r.Config
-	driver := vm.Driver(c.DiskDriver)
+	driver := machine.Driver(c.DiskDriver)
 	if driver == "auto" {
 		driver = ""
 	}
-	return vm.Options{
+	return machine.Options{
 		ImageName: name, Remove: r.Remove,
-		Config: vm.Config{
+		Config: machine.Config{
 			Name: r.Name, Hostname: c.Hostname, CPUs: c.CPUs, Memory: c.Memory, DiskSize: c.DiskSize, DiskDriver: driver,
-			Model: vmm.Model(c.Model), Init: vm.InitChoice(c.Init), Accel: vmm.Accel(c.Accel), ReadOnly: c.ReadOnly,
+			Model: vmm.Model(c.Model), Init: machine.InitChoice(c.Init), Accel: vmm.Accel(c.Accel), ReadOnly: c.ReadOnly,
 			Entrypoint: c.Entrypoint, Args: c.Args, Env: c.Env, User: c.User, Dir: c.Dir, TTY: c.TTY, Stdin: c.Stdin,
-			Labels: c.Labels, Restart: vm.Restart{Policy: vm.RestartPolicy(c.Restart.Policy), Retries: c.Restart.Retries},
+			Labels: c.Labels, Restart: machine.Restart{Policy: machine.RestartPolicy(c.Restart.Policy), Retries: c.Restart.Retries},
 		},
 	}
 }
 
 // launch returns what a request asks for, but for the kernel.
-func (s *server) launch(r api.StartRequest) vm.Launch {
-	return vm.Launch{Supervisor: s.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
+func (s *server) launch(r api.StartRequest) machine.Launch {
+	return machine.Launch{Supervisor: s.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
 }
 
-func (s *server) machine(rec *vm.Record) api.Machine {
+func (s *server) machine(rec *machine.Record) api.Machine {
 	folder := s.Machines.Folder(rec.ID)
 	c := &rec.Config
 	pid := 0
@@ -57,7 +57,7 @@ func (s *server) machine(rec *vm.Record) api.Machine {
 	}
 }
 
-func disk(rec *vm.Record, folder string) api.Disk {
+func disk(rec *machine.Record, folder string) api.Disk {
 	d := rec.Disk
 	if d.File == "" {
 		return api.Disk{}
@@ -65,7 +65,7 @@ func disk(rec *vm.Record, folder string) api.Disk {
 	return api.Disk{Driver: string(d.Driver), Path: filepath.Join(folder, d.File), Size: d.Size, Why: d.Why}
 }
 
-func (s *server) info(records []*vm.Record) api.Info {
+func (s *server) info(records []*machine.Record) api.Info {
 	info := api.Info{
 		API: api.Version, Version: s.Version, PID: os.Getpid(), DataRoot: s.DataRoot, Started: s.started, Machines: len(records),
 	}

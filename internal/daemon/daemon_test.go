@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/stream"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // TestCommandsWait renames a machine while a stop works on it.
 func TestCommandsWait(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
+	f.add(idOne, "one", machine.StateRunning)
 	entered, goOn := make(chan struct{}), make(chan struct{})
 	f.stop = func(context.Context, string) error {
 		entered <- struct{}{}
@@ -47,7 +47,7 @@ func TestCommandsWait(t *testing.T) {
 
 func TestIdleDaemonEnds(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
+	f.add(idOne, "one", machine.StateRunning)
 	d := begin(t, f, func(c *Config) { c.Idle = 20 * time.Millisecond })
 	waiting := make(chan error, 1)
 	go func() {
@@ -94,9 +94,9 @@ func TestBusyClockDoesNotExpire(t *testing.T) {
 func TestRequestsWaitForReconcile(t *testing.T) {
 	f := newFake(t)
 	goOn := make(chan struct{})
-	f.reconcile = func(context.Context) (vm.Report, error) {
+	f.reconcile = func(context.Context) (machine.Report, error) {
 		<-goOn
-		return vm.Report{}, errors.New("a leftover stays")
+		return machine.Report{}, errors.New("a leftover stays")
 	}
 	d := begin(t, f)
 	if _, err := d.Info(t.Context()); err != nil {
@@ -121,7 +121,7 @@ func TestRequestsWaitForReconcile(t *testing.T) {
 // TestKillCutsAStopShort: what hurries must not wait for what does not.
 func TestKillCutsAStopShort(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
+	f.add(idOne, "one", machine.StateRunning)
 	entered := make(chan struct{})
 	f.stop = func(_ context.Context, id string) error {
 		close(entered)
@@ -141,9 +141,9 @@ func TestKillCutsAStopShort(t *testing.T) {
 // TestRunThatFails leaves nothing, whatever goes wrong and whoever goes.
 func TestRunThatFails(t *testing.T) {
 	f := newFake(t)
-	f.supervise = func(_ context.Context, id string, c *stream.Conn) {
-		tell(c, stream.Event, api.Event{Phase: "disk made"})
-		tell(c, stream.Error, api.Error{Code: api.CodeNotBootable, Message: "no kernel", ExitCode: 127})
+	f.supervise = func(_ context.Context, id string, c *frames.Conn) {
+		tell(c, frames.Event, api.Event{Phase: "disk made"})
+		tell(c, frames.Error, api.Error{Code: api.CodeNotBootable, Message: "no kernel", ExitCode: 127})
 		hangUp(c)
 	}
 	d := begin(t, f)
@@ -174,8 +174,8 @@ func TestRunThatFails(t *testing.T) {
 func TestClientGoesBeforeReady(t *testing.T) {
 	f := newFake(t)
 	hungUp := make(chan error, 1)
-	f.supervise = func(_ context.Context, _ string, c *stream.Conn) {
-		tell(c, stream.Event, api.Event{Phase: "disk made"})
+	f.supervise = func(_ context.Context, _ string, c *frames.Conn) {
+		tell(c, frames.Event, api.Event{Phase: "disk made"})
 		_, err := c.Next()
 		hungUp <- err
 	}
@@ -207,17 +207,17 @@ func TestClientGoesBeforeReady(t *testing.T) {
 // other commands may change the machine.
 func TestAttachedStart(t *testing.T) {
 	f := newFake(t)
-	f.add(idTwo, "two", vm.StateExited)
-	f.supervise = func(_ context.Context, _ string, c *stream.Conn) {
-		tell(c, stream.Event, api.Event{Ready: true})
+	f.add(idTwo, "two", machine.StateExited)
+	f.supervise = func(_ context.Context, _ string, c *frames.Conn) {
+		tell(c, frames.Event, api.Event{Ready: true})
 		for {
 			frame, err := c.Next()
 			if err != nil {
 				return
 			}
-			if frame.Kind == stream.Signal {
-				put(c, stream.Stdout, frame.Payload)
-				tell(c, stream.Exit, api.Exit{Code: 143, Signal: "TERM"})
+			if frame.Kind == frames.Signal {
+				put(c, frames.Stdout, frame.Payload)
+				tell(c, frames.Exit, api.Exit{Code: 143, Signal: "TERM"})
 				hangUp(c)
 				return
 			}
@@ -243,8 +243,8 @@ func TestAttachedStart(t *testing.T) {
 
 func TestEndOfTheDaemonEndsStreams(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
-	f.serve = func(_ string, _ any, c *stream.Conn) { _, _ = c.Next() }
+	f.add(idOne, "one", machine.StateRunning)
+	f.serve = func(_ string, _ any, c *frames.Conn) { _, _ = c.Next() }
 	d := begin(t, f)
 	p, err := d.Exec(t.Context(), "one", api.ExecRequest{Args: []string{"sleep"}}, api.Stdio{})
 	if err != nil {
@@ -301,7 +301,7 @@ func TestOtherProtocol(t *testing.T) {
 
 func TestTooManyConnections(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
+	f.add(idOne, "one", machine.StateRunning)
 	f.agent = func(c net.Conn) { _, _ = c.Write([]byte("x")) }
 	d := begin(t, f, func(c *Config) { c.Connections = 1 })
 	held, err := d.Agent(t.Context(), "one")
@@ -342,7 +342,7 @@ func TestPanicIsAnswered(t *testing.T) {
 
 func TestLogsThatBreakOff(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
+	f.add(idOne, "one", machine.StateRunning)
 	f.logErr = &api.Error{Code: api.CodeNoSpace, Message: "log is gone"}
 	d := begin(t, f)
 	read := func() (n int, err error) {

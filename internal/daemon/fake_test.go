@@ -17,12 +17,12 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/digest"
+	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/guest"
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/store"
-	"github.com/banger-vm/banger/internal/stream"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // A fake has machines that are records alone. What a supervisor would do is
@@ -31,16 +31,16 @@ type fake struct {
 	dir string
 
 	mu      sync.Mutex
-	recs    map[string]*vm.Record
+	recs    map[string]*machine.Record
 	calls   []string // what changed something, in order
-	launch  vm.Launch
+	launch  machine.Launch
 	gone    map[string]chan struct{} // closed when a machine's supervisor ends
 	settled chan string              // IDs that Settle was called with
 
-	supervise func(ctx context.Context, id string, c *stream.Conn) // of a start
-	serve     func(what string, req any, c *stream.Conn)           // of exec, attach and archive
+	supervise func(ctx context.Context, id string, c *frames.Conn) // of a start
+	serve     func(what string, req any, c *frames.Conn)           // of exec, attach and archive
 	stop      func(ctx context.Context, id string) error
-	reconcile func(ctx context.Context) (vm.Report, error)
+	reconcile func(ctx context.Context) (machine.Report, error)
 	logLines  []api.LogLine
 	logErr    error
 	agent     func(net.Conn)
@@ -50,30 +50,30 @@ type fake struct {
 func newFake(t *testing.T) *fake {
 	t.Helper()
 	return &fake{
-		dir: t.TempDir(), recs: map[string]*vm.Record{}, gone: map[string]chan struct{}{}, settled: make(chan string, 100),
+		dir: t.TempDir(), recs: map[string]*machine.Record{}, gone: map[string]chan struct{}{}, settled: make(chan string, 100),
 		supervise: comesUp,
 	}
 }
 
 // What a fake supervisor cannot say or close its client misses: the test sees
 // that there.
-func tell(c *stream.Conn, kind stream.Kind, v any)   { _ = c.SendJSON(kind, v) }
-func put(c *stream.Conn, kind stream.Kind, b []byte) { _ = c.Send(kind, b) }
+func tell(c *frames.Conn, kind frames.Kind, v any)   { _ = c.SendJSON(kind, v) }
+func put(c *frames.Conn, kind frames.Kind, b []byte) { _ = c.Send(kind, b) }
 func hangUp(c io.Closer)                             { _ = c.Close() }
 
 // comesUp is a machine without any trouble.
-func comesUp(_ context.Context, _ string, c *stream.Conn) {
-	tell(c, stream.Event, api.Event{Phase: "disk made"})
-	tell(c, stream.Event, api.Event{Ready: true})
+func comesUp(_ context.Context, _ string, c *frames.Conn) {
+	tell(c, frames.Event, api.Event{Phase: "disk made"})
+	tell(c, frames.Event, api.Event{Ready: true})
 	hangUp(c)
 }
 
-func (f *fake) add(id, name string, state vm.State) *vm.Record {
+func (f *fake) add(id, name string, state machine.State) *machine.Record {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	rec := &vm.Record{
-		ID: id, Config: vm.Config{Name: name}, State: state, Created: time.Now().UTC(), ImageName: "app",
-		Plan: vm.Plan{Main: &guest.Command{Args: []string{"/bin/app"}}},
+	rec := &machine.Record{
+		ID: id, Config: machine.Config{Name: name}, State: state, Created: time.Now().UTC(), ImageName: "app",
+		Plan: machine.Plan{Main: &guest.Command{Args: []string{"/bin/app"}}},
 	}
 	f.recs[id], f.gone[id] = rec, make(chan struct{})
 	return rec
@@ -89,7 +89,7 @@ func (f *fake) called() string {
 	return strings.Join(f.calls, ", ")
 }
 
-func (f *fake) Create(ctx context.Context, o vm.Options) (*vm.Record, []string, error) {
+func (f *fake) Create(ctx context.Context, o machine.Options) (*machine.Record, []string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -101,17 +101,17 @@ func (f *fake) Create(ctx context.Context, o vm.Options) (*vm.Record, []string, 
 	for _, rec := range f.recs {
 		if rec.Config.Name == o.Name {
 			f.mu.Unlock()
-			return nil, nil, fmt.Errorf("machine %s: %w", o.Name, vm.ErrNameTaken)
+			return nil, nil, fmt.Errorf("machine %s: %w", o.Name, machine.ErrNameTaken)
 		}
 	}
 	f.note("create %s", o.Name)
 	f.mu.Unlock()
-	rec := f.add(id, o.Name, vm.StateCreated)
+	rec := f.add(id, o.Name, machine.StateCreated)
 	rec.Config, rec.ImageName, rec.Remove, rec.Image = o.Config, o.ImageName, o.Remove, o.Image.ID
 	return rec, []string{"little memory"}, nil
 }
 
-func (f *fake) Machines() (out []*vm.Record, damaged []error, err error) {
+func (f *fake) Machines() (out []*machine.Record, damaged []error, err error) {
 	if f.panics {
 		panic("no machines")
 	}
@@ -123,7 +123,7 @@ func (f *fake) Machines() (out []*vm.Record, damaged []error, err error) {
 	return out, nil, nil
 }
 
-func (f *fake) Find(ref string) (*vm.Record, error) {
+func (f *fake) Find(ref string) (*machine.Record, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, rec := range f.recs {
@@ -131,7 +131,7 @@ func (f *fake) Find(ref string) (*vm.Record, error) {
 			return new(*rec), nil
 		}
 	}
-	return nil, fmt.Errorf("machine %s: %w", ref, vm.ErrNotFound)
+	return nil, fmt.Errorf("machine %s: %w", ref, machine.ErrNotFound)
 }
 
 func (f *fake) Rename(_ context.Context, id, name string) error {
@@ -147,21 +147,21 @@ func (f *fake) Remove(_ context.Context, id string) error {
 	defer f.mu.Unlock()
 	rec := f.recs[id]
 	if rec == nil {
-		return vm.ErrNotFound
+		return machine.ErrNotFound
 	}
-	if rec.State == vm.StateRunning {
-		return fmt.Errorf("machine %s: %w", rec.Config.Name, vm.ErrRunning)
+	if rec.State == machine.StateRunning {
+		return fmt.Errorf("machine %s: %w", rec.Config.Name, machine.ErrRunning)
 	}
 	f.note("remove %s", rec.Config.Name)
 	delete(f.recs, id)
 	return nil
 }
 
-func (f *fake) Prune(_ context.Context, keep func(*vm.Record) bool) (ids []string, freed int64, err error) {
+func (f *fake) Prune(_ context.Context, keep func(*machine.Record) bool) (ids []string, freed int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, rec := range f.recs {
-		if rec.State != vm.StateRunning && !keep(rec) {
+		if rec.State != machine.StateRunning && !keep(rec) {
 			ids = append(ids, id)
 			delete(f.recs, id)
 		}
@@ -169,11 +169,11 @@ func (f *fake) Prune(_ context.Context, keep func(*vm.Record) bool) (ids []strin
 	return ids, 7, nil
 }
 
-func (f *fake) Reconcile(ctx context.Context) (vm.Report, error) {
+func (f *fake) Reconcile(ctx context.Context) (machine.Report, error) {
 	if f.reconcile != nil {
 		return f.reconcile(ctx)
 	}
-	return vm.Report{}, nil
+	return machine.Report{}, nil
 }
 
 func (f *fake) Settle(_ context.Context, id string) (restart bool, err error) {
@@ -182,7 +182,7 @@ func (f *fake) Settle(_ context.Context, id string) (restart bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := f.recs[id]
-	return rec != nil && !running && rec.Config.Restart.Policy == vm.RestartAlways && !rec.Stopped, nil
+	return rec != nil && !running && rec.Config.Restart.Policy == machine.RestartAlways && !rec.Stopped, nil
 }
 
 // awaitSettled waits until Settle has been called with the ID.
@@ -200,9 +200,9 @@ func (f *fake) FindID(ref string) (string, error) {
 	return rec.ID, nil
 }
 
-func (f *fake) Supervisor(*vm.Record) int { return os.Getpid() }
+func (f *fake) Supervisor(*machine.Record) int { return os.Getpid() }
 
-func (f *fake) Run(ctx context.Context, o vm.Options, l vm.Launch) (*vm.Record, []string, *stream.Conn, error) {
+func (f *fake) Run(ctx context.Context, o machine.Options, l machine.Launch) (*machine.Record, []string, *frames.Conn, error) {
 	l.First = true
 	rec, warnings, err := f.Create(ctx, o)
 	if err != nil {
@@ -216,30 +216,30 @@ func (f *fake) Folder(id string) string { return filepath.Join(f.dir, "machines"
 func (f *fake) Runtime() string         { return f.dir }
 
 // streamTo returns one end of a connection, whose other end do has.
-func streamTo(do func(*stream.Conn)) *stream.Conn {
+func streamTo(do func(*frames.Conn)) *frames.Conn {
 	a, b := net.Pipe()
-	go do(stream.New(b))
-	return stream.New(a)
+	go do(frames.New(b))
+	return frames.New(a)
 }
 
-func (f *fake) Start(ctx context.Context, id string, l vm.Launch) (*stream.Conn, error) {
+func (f *fake) Start(ctx context.Context, id string, l machine.Launch) (*frames.Conn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.recs[id].State == vm.StateRunning {
-		return nil, fmt.Errorf("machine %s: %w", f.recs[id].Config.Name, vm.ErrRunning)
+	if f.recs[id].State == machine.StateRunning {
+		return nil, fmt.Errorf("machine %s: %w", f.recs[id].Config.Name, machine.ErrRunning)
 	}
 	f.launch = l
 	f.note("start %s", f.recs[id].Config.Name)
-	f.recs[id].State, f.gone[id] = vm.StateRunning, make(chan struct{})
-	return streamTo(func(c *stream.Conn) { f.supervise(context.WithoutCancel(ctx), id, c) }), nil
+	f.recs[id].State, f.gone[id] = machine.StateRunning, make(chan struct{})
+	return streamTo(func(c *frames.Conn) { f.supervise(context.WithoutCancel(ctx), id, c) }), nil
 }
 
 // end is the end of a machine's supervisor.
 func (f *fake) end(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if rec := f.recs[id]; rec != nil && rec.State == vm.StateRunning {
-		rec.State = vm.StateExited
+	if rec := f.recs[id]; rec != nil && rec.State == machine.StateRunning {
+		rec.State = machine.StateExited
 		close(f.gone[id])
 	}
 }
@@ -260,9 +260,9 @@ func (f *fake) Stop(ctx context.Context, id string, grace time.Duration) error {
 func (f *fake) Kill(_ context.Context, id, signal string) error {
 	f.mu.Lock()
 	rec := f.recs[id]
-	if rec.State != vm.StateRunning {
+	if rec.State != machine.StateRunning {
 		f.mu.Unlock()
-		return fmt.Errorf("machine %s: %w", rec.Config.Name, vm.ErrNotRunning)
+		return fmt.Errorf("machine %s: %w", rec.Config.Name, machine.ErrNotRunning)
 	}
 	f.note("kill %s %q", rec.Config.Name, signal)
 	f.mu.Unlock()
@@ -274,7 +274,7 @@ func (f *fake) ending(id string) (chan struct{}, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := f.recs[id]
-	return f.gone[id], rec != nil && rec.State == vm.StateRunning
+	return f.gone[id], rec != nil && rec.State == machine.StateRunning
 }
 
 func (f *fake) Wait(ctx context.Context, id string) (api.Exit, error) {
@@ -294,26 +294,26 @@ func (f *fake) WaitGone(ctx context.Context, id string) error {
 	return err
 }
 
-func (f *fake) ask(what, id string, req any) (*stream.Conn, error) {
+func (f *fake) ask(what, id string, req any) (*frames.Conn, error) {
 	if _, running := f.ending(id); !running {
-		return nil, fmt.Errorf("machine %s: %w", id, vm.ErrNotRunning)
+		return nil, fmt.Errorf("machine %s: %w", id, machine.ErrNotRunning)
 	}
-	return streamTo(func(c *stream.Conn) { f.serve(what, req, c) }), nil
+	return streamTo(func(c *frames.Conn) { f.serve(what, req, c) }), nil
 }
 
-func (f *fake) Exec(_ context.Context, id string, r api.ExecRequest) (*stream.Conn, error) {
+func (f *fake) Exec(_ context.Context, id string, r api.ExecRequest) (*frames.Conn, error) {
 	return f.ask("exec", id, r)
 }
 
-func (f *fake) Attach(_ context.Context, id string, r api.AttachRequest) (*stream.Conn, error) {
+func (f *fake) Attach(_ context.Context, id string, r api.AttachRequest) (*frames.Conn, error) {
 	return f.ask("attach", id, r)
 }
 
-func (f *fake) Archive(_ context.Context, id string, r api.ArchiveRequest) (*stream.Conn, error) {
+func (f *fake) Archive(_ context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error) {
 	return f.ask("archive", id, r)
 }
 
-func (f *fake) Dial(context.Context, *vm.Record) (net.Conn, error) {
+func (f *fake) Dial(context.Context, *machine.Record) (net.Conn, error) {
 	a, b := net.Pipe()
 	go f.agent(b)
 	return a, nil
@@ -321,12 +321,12 @@ func (f *fake) Dial(context.Context, *vm.Record) (net.Conn, error) {
 
 func (f *fake) Stats(_ context.Context, id string) (api.Stats, error) {
 	if _, running := f.ending(id); !running {
-		return api.Stats{}, vm.ErrNotRunning
+		return api.Stats{}, machine.ErrNotRunning
 	}
 	return api.Stats{ID: id, RSS: 5}, nil
 }
 
-func (f *fake) Logs(_ context.Context, _ string, _ vm.LogOptions, emit func(api.LogLine) error) error {
+func (f *fake) Logs(_ context.Context, _ string, _ machine.LogOptions, emit func(api.LogLine) error) error {
 	for _, line := range f.logLines {
 		if err := emit(line); err != nil {
 			return err
@@ -336,14 +336,14 @@ func (f *fake) Logs(_ context.Context, _ string, _ vm.LogOptions, emit func(api.
 }
 
 // stock returns stores with the image app and the default kernel.
-func stock(t testing.TB) (*store.Store, *kernelcat.Store) {
+func stock(t testing.TB) (*store.Store, *kernel.Store) {
 	t.Helper()
 	root := t.TempDir()
 	images, err := store.Open(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernels, err := kernelcat.Open(root)
+	kernels, err := kernel.Open(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func stock(t testing.TB) (*store.Store, *kernelcat.Store) {
 
 func addKernel(t testing.TB, dir string) {
 	t.Helper()
-	m := kernelcat.Manifest{Schema: kernelcat.Schema, Names: []string{kernelcat.DefaultName}, Release: "6.1.0", Arch: "amd64"}
+	m := kernel.Manifest{Schema: kernel.Schema, Names: []string{kernel.DefaultName}, Release: "6.1.0", Arch: "amd64"}
 	content, err := json.Marshal(struct {
 		Release, Arch           string
 		Kernel, Config, Modules digest.Digest

@@ -6,12 +6,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // filters are conditions on machines by their key: of each key one must hold.
-type filters map[string][]func(*vm.Record) bool
+type filters map[string][]func(*machine.Record) bool
 
 // maxFilters bounds those of one request.
 const maxFilters = 100
@@ -36,12 +36,12 @@ func parseFilters(texts []string) (filters, error) {
 	return out, nil
 }
 
-func parseFilter(key, value string) (func(*vm.Record) bool, error) {
+func parseFilter(key, value string) (func(*machine.Record) bool, error) {
 	switch key {
 	case "name":
-		return func(r *vm.Record) bool { return strings.Contains(r.Config.Name, value) }, nil
+		return func(r *machine.Record) bool { return strings.Contains(r.Config.Name, value) }, nil
 	case "id":
-		return func(r *vm.Record) bool { return strings.HasPrefix(r.ID, value) }, nil
+		return func(r *machine.Record) bool { return strings.HasPrefix(r.ID, value) }, nil
 	case "label":
 		return labelFilter(value), nil
 	case "status":
@@ -53,35 +53,35 @@ func parseFilter(key, value string) (func(*vm.Record) bool, error) {
 		if err != nil {
 			return nil, invalid("filter exited=%s: want an exit code", value)
 		}
-		return func(r *vm.Record) bool { return r.State == vm.StateExited && r.ExitCode == code }, nil
+		return func(r *machine.Record) bool { return r.State == machine.StateExited && r.ExitCode == code }, nil
 	case "until":
 		return untilFilter(value)
 	}
 	return nil, invalid("filter %q: want name, id, label, status, image, exited or until", key)
 }
 
-func labelFilter(value string) func(*vm.Record) bool {
+func labelFilter(value string) func(*machine.Record) bool {
 	key, want, valued := strings.Cut(value, "=")
-	return func(r *vm.Record) bool {
+	return func(r *machine.Record) bool {
 		got, ok := r.Config.Labels[key]
 		return ok && (!valued || got == want)
 	}
 }
 
-func statusFilter(value string) (func(*vm.Record) bool, error) {
-	known := []vm.State{vm.StateCreating, vm.StateCreated, vm.StateRunning, vm.StateExited}
-	if !slices.Contains(known, vm.State(value)) {
+func statusFilter(value string) (func(*machine.Record) bool, error) {
+	known := []machine.State{machine.StateCreating, machine.StateCreated, machine.StateRunning, machine.StateExited}
+	if !slices.Contains(known, machine.State(value)) {
 		return nil, invalid("filter status=%s: want creating, created, running or exited", value)
 	}
-	return func(r *vm.Record) bool { return r.State == vm.State(value) }, nil
+	return func(r *machine.Record) bool { return r.State == machine.State(value) }, nil
 }
 
 // imageFilter takes the name that the user gave, however it is written, or
 // the beginning of the digest.
-func imageFilter(value string) func(*vm.Record) bool {
-	canonical := imagepull.CanonicalName(value)
-	return func(r *vm.Record) bool {
-		if r.ImageName == value || canonical != "" && imagepull.CanonicalName(r.ImageName) == canonical {
+func imageFilter(value string) func(*machine.Record) bool {
+	canonical := pull.CanonicalName(value)
+	return func(r *machine.Record) bool {
+		if r.ImageName == value || canonical != "" && pull.CanonicalName(r.ImageName) == canonical {
 			return true
 		}
 		id := string(r.Image)
@@ -91,7 +91,7 @@ func imageFilter(value string) func(*vm.Record) bool {
 
 // untilFilter takes machines that were made before a time, or longer ago than
 // a duration.
-func untilFilter(value string) (func(*vm.Record) bool, error) {
+func untilFilter(value string) (func(*machine.Record) bool, error) {
 	at, err := time.Parse(time.RFC3339Nano, value)
 	if err != nil {
 		age, err := time.ParseDuration(value)
@@ -100,13 +100,13 @@ func untilFilter(value string) (func(*vm.Record) bool, error) {
 		}
 		at = time.Now().Add(-age)
 	}
-	return func(r *vm.Record) bool { return r.Created.Before(at) }, nil
+	return func(r *machine.Record) bool { return r.Created.Before(at) }, nil
 }
 
 // match reports whether a machine is one of those wanted.
-func (f filters) match(r *vm.Record) bool {
+func (f filters) match(r *machine.Record) bool {
 	for _, conditions := range f {
-		if !slices.ContainsFunc(conditions, func(holds func(*vm.Record) bool) bool { return holds(r) }) {
+		if !slices.ContainsFunc(conditions, func(holds func(*machine.Record) bool) bool { return holds(r) }) {
 			return false
 		}
 	}

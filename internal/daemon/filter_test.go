@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 func TestBadFilters(t *testing.T) {
@@ -18,8 +18,8 @@ func TestBadFilters(t *testing.T) {
 }
 
 func TestFilters(t *testing.T) {
-	rec := &vm.Record{
-		ID: idOne, Config: vm.Config{Name: "web-1", Labels: map[string]string{"tier": "front", "x": ""}}, State: vm.StateExited,
+	rec := &machine.Record{
+		ID: idOne, Config: machine.Config{Name: "web-1", Labels: map[string]string{"tier": "front", "x": ""}}, State: machine.StateExited,
 		ExitCode: 7, Image: "sha256:abcdef", ImageName: "debian:12", Created: time.Now().Add(-time.Hour),
 	}
 	for text, want := range map[string]bool{

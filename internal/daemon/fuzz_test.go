@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // A hijackable is a recorded answer whose connection can be taken.
@@ -45,7 +45,7 @@ func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // not run. Its supervisors end at once.
 func realHandler(t testing.TB, root string) (*server, func(testing.TB)) {
 	t.Helper()
-	machines, err := vm.Open(root, filepath.Join(root, "run"))
+	machines, err := machine.Open(root, filepath.Join(root, "run"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,14 +64,14 @@ func realHandler(t testing.TB, root string) (*server, func(testing.TB)) {
 }
 
 // addMachine makes the machine again when a request has removed it.
-func addMachine(t testing.TB, machines *vm.Store, image string) {
+func addMachine(t testing.TB, machines *machine.Store, image string) {
 	t.Helper()
 	dir := machines.Folder(idOne)
 	if _, err := os.Lstat(filepath.Join(dir, "record.json")); !errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	rec := vm.Record{
-		Schema: vm.Schema, ID: idOne, Config: vm.Config{Name: "one"}, State: vm.StateExited, Created: time.Now(),
+	rec := machine.Record{
+		Schema: machine.Schema, ID: idOne, Config: machine.Config{Name: "one"}, State: machine.StateExited, Created: time.Now(),
 		Image: "sha256:" + "a1", ImageName: image,
 	}
 	b, err := json.Marshal(rec)

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/stream"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // stopGrace is how long a main command has after its stop signal where the
@@ -25,7 +25,7 @@ func (s *server) stop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.change(w, r, "stop", grace, func(ctx context.Context, rec *vm.Record) error {
+	return s.change(w, r, "stop", grace, func(ctx context.Context, rec *machine.Record) error {
 		return s.Machines.Stop(ctx, rec.ID, grace)
 	})
 }
@@ -81,7 +81,7 @@ func (s *server) restart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.change(w, r, "restart", grace, func(ctx context.Context, rec *vm.Record) error {
+	return s.change(w, r, "restart", grace, func(ctx context.Context, rec *machine.Record) error {
 		if err := s.Machines.Stop(ctx, rec.ID, grace); err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 	return s.lead(w, supervisor, &follower{id: rec.ID, leave: leave, first: first, only: true})
 }
 
-func (s *server) launchWith(r api.StartRequest) (vm.Launch, error) {
+func (s *server) launchWith(r api.StartRequest) (machine.Launch, error) {
 	l := s.launch(r)
 	if r.Kernel == "" {
 		return l, nil
@@ -180,23 +180,23 @@ func (s *server) launchWith(r api.StartRequest) (vm.Launch, error) {
 }
 
 // boot waits until a machine that is being started is ready.
-func (s *server) boot(id string, supervisor *stream.Conn) error {
+func (s *server) boot(id string, supervisor *frames.Conn) error {
 	defer supervisor.Close() //nolint:errcheck // what it had to say has been read
 	defer s.closing(supervisor)()
-	err := frames(supervisor, func(stream.Frame) {})
+	err := eachFrame(supervisor, func(frames.Frame) {})
 	s.watcher.watch(id, s.ended) // also after an error: a supervisor that was killed has given nothing back
 	return err
 }
 
 // frames tells what a supervisor says until the machine is ready. An Error
 // frame is returned, not told.
-func frames(supervisor *stream.Conn, tell func(stream.Frame)) error {
+func eachFrame(supervisor *frames.Conn, tell func(frames.Frame)) error {
 	for {
 		f, err := supervisor.Next()
 		if err != nil {
 			return &api.Error{Code: api.CodeFailed, Message: "start machine: its supervisor ended; supervisor.log in its folder may say why"}
 		}
-		if f.Kind == stream.Error {
+		if f.Kind == frames.Error {
 			e := new(api.Error)
 			if err := f.JSON(e); err != nil {
 				return err
@@ -204,11 +204,11 @@ func frames(supervisor *stream.Conn, tell func(stream.Frame)) error {
 			return e
 		}
 		tell(f)
-		if f.Kind == stream.Exit { // it was ready and has ended
+		if f.Kind == frames.Exit { // it was ready and has ended
 			return nil
 		}
 		var e api.Event
-		if f.Kind != stream.Event {
+		if f.Kind != frames.Event {
 			continue
 		}
 		if err := f.JSON(&e); err != nil {
@@ -231,7 +231,7 @@ type follower struct {
 // lead makes the connection of a start a stream, and carries it between the
 // client and the supervisor. Where the client goes before the machine is
 // ready the start goes on, watched to its end.
-func (s *server) lead(w http.ResponseWriter, supervisor *stream.Conn, f *follower) error {
+func (s *server) lead(w http.ResponseWriter, supervisor *frames.Conn, f *follower) error {
 	client, err := upgrade(w)
 	if err != nil {
 		if f.only {
@@ -243,7 +243,7 @@ func (s *server) lead(w http.ResponseWriter, supervisor *stream.Conn, f *followe
 	defer supervisor.Close() //nolint:errcheck // likewise
 	defer s.closing(client, supervisor)()
 	for _, e := range f.first {
-		client.SendJSON(stream.Event, e) //nolint:errcheck // a client that has gone is seen below
+		client.SendJSON(frames.Event, e) //nolint:errcheck // a client that has gone is seen below
 	}
 	var watch sync.WaitGroup
 	defer watch.Wait()
@@ -256,9 +256,9 @@ func (s *server) lead(w http.ResponseWriter, supervisor *stream.Conn, f *followe
 			supervisor.Close() //nolint:errcheck // the machine ends, or is ready and goes on
 		}
 	})
-	if err := frames(supervisor, func(f stream.Frame) { client.Send(f.Kind, f.Payload) }); err != nil { //nolint:errcheck // see above
-		s.watcher.watch(f.id, s.ended)                   // as in boot
-		client.SendJSON(stream.Error, vm.WireError(err)) //nolint:errcheck // likewise
+	if err := eachFrame(supervisor, func(f frames.Frame) { client.Send(f.Kind, f.Payload) }); err != nil { //nolint:errcheck // see above
+		s.watcher.watch(f.id, s.ended)                        // as in boot
+		client.SendJSON(frames.Error, machine.WireError(err)) //nolint:errcheck // likewise
 		return err
 	}
 	f.leave()
@@ -272,7 +272,7 @@ func (s *server) lead(w http.ResponseWriter, supervisor *stream.Conn, f *followe
 }
 
 // pass sends the frames of one connection to another until either ends.
-func pass(to, from *stream.Conn) {
+func pass(to, from *frames.Conn) {
 	for {
 		f, err := from.Next()
 		if err != nil {

@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/banger-vm/banger/internal/socket"
-	"github.com/banger-vm/banger/internal/store"
+	"github.com/banger-vm/banger/internal/base/unixsocket"
+	"github.com/banger-vm/banger/internal/image/store"
 )
 
 // Files in the daemon's folder.
@@ -103,7 +103,7 @@ func (h *holder) Close() error {
 
 // answers reports whether somebody listens on the socket in dir.
 func answers(ctx context.Context, dir string) bool {
-	conn, err := socket.In(dir, socketName, func(path string) (net.Conn, error) {
+	conn, err := unixsocket.In(dir, socketName, func(path string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	})
@@ -119,7 +119,7 @@ func bind(dir string) (*net.UnixListener, error) {
 	if err := os.Remove(SocketPath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove old daemon socket: %w", err)
 	}
-	listener, err := socket.In(dir, socketName, func(path string) (*net.UnixListener, error) {
+	listener, err := unixsocket.In(dir, socketName, func(path string) (*net.UnixListener, error) {
 		return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	})
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/imagepull"
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/store"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 func (s *server) list(w http.ResponseWriter, r *http.Request) error {
@@ -50,7 +50,7 @@ func (s *server) inspect(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, s.machine(rec))
 }
 
-func (s *server) find(r *http.Request) (*vm.Record, error) {
+func (s *server) find(r *http.Request) (*machine.Record, error) {
 	return s.Machines.Find(r.PathValue("ref"))
 }
 
@@ -72,14 +72,14 @@ func (s *server) create(w http.ResponseWriter, r *http.Request) error {
 }
 
 // options finds what a machine is to be made of.
-func (s *server) options(r api.CreateRequest) (vm.Options, error) {
+func (s *server) options(r api.CreateRequest) (machine.Options, error) {
 	img, err := s.image(r.Image)
 	if err != nil {
-		return vm.Options{}, err
+		return machine.Options{}, err
 	}
 	kernel, err := s.kernel(r.Kernel)
 	if err != nil {
-		return vm.Options{}, err
+		return machine.Options{}, err
 	}
 	o := options(r)
 	o.Image, o.DiskPath, o.Kernel = img, s.Images.DiskPath(img), kernel.ID
@@ -87,7 +87,7 @@ func (s *server) options(r api.CreateRequest) (vm.Options, error) {
 }
 
 func (s *server) image(ref string) (*store.Image, error) {
-	img, err := s.Images.Find(ref, imagepull.CanonicalName(ref))
+	img, err := s.Images.Find(ref, pull.CanonicalName(ref))
 	if errors.Is(err, store.ErrNotFound) || err == nil && !s.Images.HasDisk(img) {
 		return nil, &api.Error{Code: api.CodeNoImage, Message: "image " + ref + ": not on this host"}
 	}
@@ -97,15 +97,15 @@ func (s *server) image(ref string) (*store.Image, error) {
 	return img, err
 }
 
-func (s *server) kernel(ref string) (*kernelcat.Kernel, error) {
+func (s *server) kernel(ref string) (*kernel.Kernel, error) {
 	if ref == "" {
-		ref = kernelcat.DefaultName
+		ref = kernel.DefaultName
 	}
 	k, err := s.Kernels.Find(ref)
-	if errors.Is(err, kernelcat.ErrNotFound) {
+	if errors.Is(err, kernel.ErrNotFound) {
 		return nil, &api.Error{Code: api.CodeNoKernel, Message: "kernel " + ref + ": not on this host"}
 	}
-	if several, ok := errors.AsType[*kernelcat.AmbiguousError](err); ok {
+	if several, ok := errors.AsType[*kernel.AmbiguousError](err); ok {
 		return nil, invalid("%v", several)
 	}
 	return k, err
@@ -131,7 +131,7 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 	}
 	return s.changeID(w, r, turn{id, r.PathValue("ref"), "rm", 0}, func(ctx context.Context) error {
 		err := s.Machines.Remove(ctx, id)
-		if force && errors.Is(err, vm.ErrNotFound) {
+		if force && errors.Is(err, machine.ErrNotFound) {
 			return nil // it was to go with its end
 		}
 		return err
@@ -139,14 +139,16 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 }
 
 // gone reports whether err says that a machine has ended already.
-func gone(err error) bool { return errors.Is(err, vm.ErrNotRunning) || errors.Is(err, vm.ErrNotFound) }
+func gone(err error) bool {
+	return errors.Is(err, machine.ErrNotRunning) || errors.Is(err, machine.ErrNotFound)
+}
 
 func (s *server) rename(w http.ResponseWriter, r *http.Request) error {
 	var req api.RenameRequest
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	return s.change(w, r, "rename", 0, func(ctx context.Context, rec *vm.Record) error {
+	return s.change(w, r, "rename", 0, func(ctx context.Context, rec *machine.Record) error {
 		return s.Machines.Rename(ctx, rec.ID, req.Name)
 	})
 }
@@ -160,7 +162,7 @@ func (s *server) prune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ids, freed, err := s.Machines.Prune(r.Context(), func(rec *vm.Record) bool { return !want.match(rec) })
+	ids, freed, err := s.Machines.Prune(r.Context(), func(rec *machine.Record) bool { return !want.match(rec) })
 	if err != nil {
 		return err
 	}
@@ -172,7 +174,7 @@ func (s *server) prune(w http.ResponseWriter, r *http.Request) error {
 
 // change runs do, which changes a machine, while no other command does.
 func (s *server) change(w http.ResponseWriter, r *http.Request, operation string, grace time.Duration,
-	do func(context.Context, *vm.Record) error,
+	do func(context.Context, *machine.Record) error,
 ) error {
 	rec, err := s.find(r)
 	if err != nil {
@@ -196,4 +198,4 @@ func (s *server) changeID(w http.ResponseWriter, r *http.Request, t turn, do fun
 }
 
 // runs reports whether a machine has a supervisor, as far as its record says.
-func runs(rec *vm.Record) bool { return rec.State == vm.StateRunning }
+func runs(rec *machine.Record) bool { return rec.State == machine.StateRunning }

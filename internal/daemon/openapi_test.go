@@ -338,7 +338,7 @@ func document(t *testing.T) object {
 			"description": "Machines of one user, on a Unix socket that this user alone can reach. A request may say in the header " +
 				"Banger-Api which version of the protocol it means; every answer says which one the daemon speaks. A request that " +
 				"needs a stream sends Connection: Upgrade and Upgrade: " + api.Protocol + ", and has frames after the answer 101: " +
-				"a kind (1 byte), the payload's length (4 bytes, big endian) and the payload, as package internal/stream has them.",
+				"a kind (1 byte), the payload's length (4 bytes, big endian) and the payload, as package internal/base/frames has them.",
 		},
 		"paths": paths, "components": object{"schemas": d.schemas},
 	}

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // statsEvery is how often stats that are followed come.
@@ -47,7 +47,7 @@ func (l *lines) finish(s *server, r *http.Request, begun bool, err error) error 
 	return err
 }
 
-func logOptions(r *http.Request) (o vm.LogOptions, err error) {
+func logOptions(r *http.Request) (o machine.LogOptions, err error) {
 	q, err := query(r, "console", "follow", "since", "until", "tail")
 	if err != nil {
 		return o, err

@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/stream"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // routeTests exercise each route with the client, one each at the least.
@@ -224,19 +224,19 @@ const (
 )
 
 // echo is a command that says its input again.
-func echo(what string, _ any, c *stream.Conn) {
-	put(c, stream.Stderr, []byte(what))
+func echo(what string, _ any, c *frames.Conn) {
+	put(c, frames.Stderr, []byte(what))
 	for {
 		f, err := c.Next()
 		if err != nil {
 			return
 		}
 		switch f.Kind {
-		case stream.Stdin:
-			put(c, stream.Stdout, f.Payload)
-			put(c, stream.Credit, nil)
-		case stream.CloseStdin:
-			tell(c, stream.Exit, api.Exit{Code: 9})
+		case frames.Stdin:
+			put(c, frames.Stdout, f.Payload)
+			put(c, frames.Credit, nil)
+		case frames.CloseStdin:
+			tell(c, frames.Exit, api.Exit{Code: 9})
 			hangUp(c)
 			return
 		default:
@@ -257,8 +257,8 @@ func TestEveryRoute(t *testing.T) {
 		tested[row.pattern] = true
 		t.Run(row.pattern, func(t *testing.T) {
 			f := newFake(t)
-			f.add(idOne, "one", vm.StateRunning)
-			f.add(idTwo, "two", vm.StateExited)
+			f.add(idOne, "one", machine.StateRunning)
+			f.add(idTwo, "two", machine.StateExited)
 			if err := row.do(t, f, begin(t, f)); err != nil {
 				t.Fatal(err)
 			}

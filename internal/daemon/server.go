@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // A server is the daemon's handler.
@@ -178,7 +178,7 @@ func (s *server) explain(r *http.Request, err error) *api.Error {
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
 		return &api.Error{Code: api.CodeFailed, Message: "the daemon is about to end"}
 	}
-	return vm.WireError(err)
+	return machine.WireError(err)
 }
 
 // A recorder notes how a request was answered.

@@ -12,8 +12,8 @@ import (
 	"sync"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/stream"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // noStream is the answer to a request that needs a stream.
@@ -56,12 +56,12 @@ func hijack(w http.ResponseWriter) (net.Conn, *bufio.Reader, error) {
 	return conn, rw.Reader, nil
 }
 
-func upgrade(w http.ResponseWriter) (*stream.Conn, error) {
+func upgrade(w http.ResponseWriter) (*frames.Conn, error) {
 	conn, r, err := hijack(w)
 	if err != nil {
 		return nil, err
 	}
-	return stream.NewBuffered(conn, r), nil
+	return frames.NewBuffered(conn, r), nil
 }
 
 func (s *server) exec(w http.ResponseWriter, r *http.Request) error {
@@ -78,7 +78,7 @@ func (s *server) archive(w http.ResponseWriter, r *http.Request) error {
 
 // relay asks a machine's supervisor for a stream and passes it on unread.
 func relay[T any](s *server, w http.ResponseWriter, r *http.Request,
-	ask func(ctx context.Context, id string, req T) (*stream.Conn, error),
+	ask func(ctx context.Context, id string, req T) (*frames.Conn, error),
 ) error {
 	var req T
 	if err := decode(w, r, &req); err != nil {
@@ -101,7 +101,7 @@ func relay[T any](s *server, w http.ResponseWriter, r *http.Request,
 		return err
 	}
 	defer s.closing(client, supervisor)()
-	stream.Relay(client, supervisor)
+	frames.Relay(client, supervisor)
 	return nil
 }
 
@@ -120,7 +120,7 @@ func (s *server) agent(w http.ResponseWriter, r *http.Request) error {
 	return s.join(w, r, rec)
 }
 
-func (s *server) join(w http.ResponseWriter, r *http.Request, rec *vm.Record) error {
+func (s *server) join(w http.ResponseWriter, r *http.Request, rec *machine.Record) error {
 	machine, err := s.Machines.Dial(r.Context(), rec)
 	if err != nil {
 		return err

@@ -8,18 +8,18 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 // TestSupervisorThatDies has the machines settled whose supervisors end, also
 // when they are started again meanwhile.
 func TestSupervisorThatDies(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
-	f.add(idTwo, "two", vm.StateExited)
-	f.recs[idTwo].Config.Restart.Policy = vm.RestartAlways
-	f.reconcile = func(context.Context) (vm.Report, error) {
-		return vm.Report{Adopted: []string{idOne}, Restart: []string{idTwo}}, nil
+	f.add(idOne, "one", machine.StateRunning)
+	f.add(idTwo, "two", machine.StateExited)
+	f.recs[idTwo].Config.Restart.Policy = machine.RestartAlways
+	f.reconcile = func(context.Context) (machine.Report, error) {
+		return machine.Report{Adopted: []string{idOne}, Restart: []string{idTwo}}, nil
 	}
 	d := begin(t, f)
 	f.end(idOne)
@@ -47,9 +47,9 @@ func TestSupervisorThatDies(t *testing.T) {
 // killed, where its policy says so.
 func TestPolicyOutlivesTheSupervisor(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
-	f.recs[idOne].Config.Restart.Policy = vm.RestartAlways
-	f.reconcile = func(context.Context) (vm.Report, error) { return vm.Report{Adopted: []string{idOne}}, nil }
+	f.add(idOne, "one", machine.StateRunning)
+	f.recs[idOne].Config.Restart.Policy = machine.RestartAlways
+	f.reconcile = func(context.Context) (machine.Report, error) { return machine.Report{Adopted: []string{idOne}}, nil }
 	begin(t, f)
 	for range 2 {
 		f.end(idOne)
@@ -73,9 +73,9 @@ func TestPolicyOutlivesTheSupervisor(t *testing.T) {
 // it is started again.
 func TestStopOutrunsThePolicy(t *testing.T) {
 	f := newFake(t)
-	f.add(idOne, "one", vm.StateRunning)
-	f.recs[idOne].Config.Restart.Policy = vm.RestartAlways
-	f.reconcile = func(context.Context) (vm.Report, error) { return vm.Report{Adopted: []string{idOne}}, nil }
+	f.add(idOne, "one", machine.StateRunning)
+	f.recs[idOne].Config.Restart.Policy = machine.RestartAlways
+	f.reconcile = func(context.Context) (machine.Report, error) { return machine.Report{Adopted: []string{idOne}}, nil }
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	f.stop = func(_ context.Context, id string) error {
 		close(entered)

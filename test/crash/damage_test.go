@@ -16,7 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/banger-vm/banger/internal/ledger"
+	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
 // A patient is a machine that has run when its files were damaged, and one beside it that is whole.

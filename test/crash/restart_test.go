@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/banger-vm/banger/internal/ledger/resource"
+	"github.com/banger-vm/banger/internal/machine/ledger/resource"
 )
 
 // TestR4DaemonKilledUnderMachines kills the daemon under machines that run. All must answer the first command that

@@ -14,12 +14,12 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/banger-vm/banger/internal/base/xdg"
 	"github.com/banger-vm/banger/internal/cli"
-	"github.com/banger-vm/banger/internal/kernelcat"
-	"github.com/banger-vm/banger/internal/ledger"
-	"github.com/banger-vm/banger/internal/ledger/resource"
-	"github.com/banger-vm/banger/internal/paths"
-	"github.com/banger-vm/banger/internal/vm"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/ledger"
+	"github.com/banger-vm/banger/internal/machine/ledger/resource"
 )
 
 func main() {
@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) int {
 
 // supervise is cli's command of that name, with devices.
 func supervise(ctx context.Context, flags []string, id string) error {
-	where, err := paths.Default()
+	where, err := xdg.Default()
 	if err != nil {
 		return err
 	}
@@ -54,18 +54,18 @@ func supervise(ctx context.Context, flags []string, id string) error {
 			where.Data = flags[i+1]
 		}
 	}
-	machines, err := vm.Open(where.Data, where.Runtime)
+	machines, err := machine.Open(where.Data, where.Runtime)
 	if err != nil {
 		return err
 	}
-	kernels, err := kernelcat.Open(where.Data)
+	kernels, err := kernel.Open(where.Data)
 	if err != nil {
 		return err
 	}
 	devices := func(ctx context.Context, mk resource.Maker) error {
 		return makeDevices(ctx, mk, filepath.Join(where.Data, "machines", id, "device.raw"))
 	}
-	return machines.Supervise(ctx, id, kernels, vm.Host{Cache: where.Cache, Devices: devices})
+	return machines.Supervise(ctx, id, kernels, machine.Host{Cache: where.Cache, Devices: devices})
 }
 
 // makeDevices makes a tap that persists, and a loop device over file, which stays until the machine is removed.

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/banger-vm/banger/internal/archive"
 	"github.com/banger-vm/banger/internal/guest"
+	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
 // maxArchivePath is more than any path that the kernel takes.
@@ -60,19 +60,19 @@ func copyFiles(ctx context.Context, c guest.Archive, in io.Reader, out io.Writer
 	}
 	switch c.Op {
 	case guest.ArchiveStat:
-		found, err := archive.Lookup(path)
+		found, err := tarcopy.Lookup(path)
 		if err != nil {
 			return err
 		}
 		return json.NewEncoder(out).Encode(found)
 	case guest.ArchiveGet:
-		return archive.Pack(ctx, out, path, archive.PackOptions{Follow: c.FollowLink, Note: note})
+		return tarcopy.Pack(ctx, out, path, tarcopy.PackOptions{Follow: c.FollowLink, Note: note})
 	case guest.ArchivePut:
-		opts := archive.Options{Owners: true, Trusted: true, Note: note}
+		opts := tarcopy.Options{Owners: true, Trusted: true, Note: note}
 		if !c.KeepOwners {
-			opts.Owner = &archive.Owner{}
+			opts.Owner = &tarcopy.Owner{}
 		}
-		_, err := archive.Extract(ctx, in, path, opts)
+		_, err := tarcopy.Extract(ctx, in, path, opts)
 		return err
 	}
 	return fmt.Errorf("copy files: no operation is named %q", c.Op)

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/banger-vm/banger/internal/archive"
 	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/guest/client"
+	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
 // asRoot skips a test of what the agent does as root alone.
@@ -107,7 +107,7 @@ func TestArchiveStat(t *testing.T) {
 		{path: dir + "/link", exists: true, isDir: true, target: filepath.Dir(dir)},
 	} {
 		out, errs, exit := runArchive(t, c, guest.Archive{Path: row.path, Op: guest.ArchiveStat}, nil)
-		var got archive.Stat
+		var got tarcopy.Stat
 		if err := json.Unmarshal([]byte(out), &got); err != nil || exit.Code != 0 || errs != "" {
 			t.Errorf("%s: %v, %+v, %q", row.path, err, exit, errs)
 		}
@@ -166,7 +166,7 @@ func TestArchiveBreaksOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stream bytes.Buffer
-	if err := archive.Pack(t.Context(), &stream, from, archive.PackOptions{}); err != nil {
+	if err := tarcopy.Pack(t.Context(), &stream, from, tarcopy.PackOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	r, w := io.Pipe()

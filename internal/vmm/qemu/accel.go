@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/banger-vm/banger/internal/atomicfile"
+	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/vmm"
 )
 

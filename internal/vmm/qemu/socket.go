@@ -9,7 +9,7 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/banger-vm/banger/internal/socket"
+	"github.com/banger-vm/banger/internal/base/unixsocket"
 )
 
 // The sockets in a machine's folder.
@@ -25,7 +25,7 @@ func Sockets() []string { return []string{qmpSocket, consoleSocket, agentSocket}
 // listen makes the socket name in dir. A dead one, which nobody listens to,
 // is replaced.
 func listen(ctx context.Context, dir, name string) (*os.File, error) {
-	file, err := socket.In(dir, name, func(path string) (*os.File, error) {
+	file, err := unixsocket.In(dir, name, func(path string) (*os.File, error) {
 		var lc net.ListenConfig
 		l, err := lc.Listen(ctx, "unix", path)
 		if errors.Is(err, syscall.EADDRINUSE) {
@@ -62,7 +62,7 @@ func listen(ctx context.Context, dir, name string) (*os.File, error) {
 
 // dial connects with the socket name in dir.
 func dial(ctx context.Context, dir, name string) (net.Conn, error) {
-	conn, err := socket.In(dir, name, func(path string) (net.Conn, error) {
+	conn, err := unixsocket.In(dir, name, func(path string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	})

@@ -1,0 +1,58 @@
+// Package xdg knows where banger keeps things on a Linux host: the
+// locations of the XDG Base Directory Specification, version 0.8. It makes
+// nothing; whoever owns a folder creates it.
+package xdg
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// Paths are the folders and files of one user. All are absolute.
+type Paths struct {
+	Data    string // images and machines: $XDG_DATA_HOME/banger
+	Cache   string // what can be fetched again: $XDG_CACHE_HOME/banger
+	Config  string // the configuration file: $XDG_CONFIG_HOME/banger/config.toml
+	Runtime string // sockets: $XDG_RUNTIME_DIR/banger
+}
+
+// Default returns the locations that the environment of this process gives.
+// As the specification demands, a relative path in a variable is ignored.
+func Default() (Paths, error) {
+	home, err := os.UserHomeDir()
+	if err != nil || !filepath.IsAbs(home) {
+		home = ""
+	}
+	var p Paths
+	for _, d := range []struct {
+		to               *string
+		variable, inHome string
+		name             string
+	}{
+		{&p.Data, "XDG_DATA_HOME", ".local/share", "banger"},
+		{&p.Cache, "XDG_CACHE_HOME", ".cache", "banger"},
+		{&p.Config, "XDG_CONFIG_HOME", ".config", "banger/config.toml"},
+	} {
+		base := os.Getenv(d.variable)
+		if !filepath.IsAbs(base) {
+			if home == "" {
+				return Paths{}, fmt.Errorf("neither $%s nor $HOME is an absolute path", d.variable)
+			}
+			base = filepath.Join(home, d.inHome)
+		}
+		*d.to = filepath.Join(base, d.name)
+	}
+	p.Runtime = runtimeDir()
+	return p, nil
+}
+
+// runtimeDir falls back to a folder of the user's own in the temporary
+// folder where no login manager has set the variable.
+func runtimeDir() string {
+	if base := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(base) {
+		return filepath.Join(base, "banger")
+	}
+	return filepath.Join(os.TempDir(), "banger-"+strconv.Itoa(os.Getuid()))
+}

@@ -1,0 +1,313 @@
+package tarcopy
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// PackOptions say how Pack writes. The zero value leaves out nothing.
+type PackOptions struct {
+	Name   string // what names begin with; "" is what Name says
+	Follow bool   // a path that is a symlink stands for what it leads to
+	Plain  bool   // leave out extended attributes
+	// Note is told of what was left out and why; nil is nobody.
+	Note func(text string)
+}
+
+// Pack writes what is at a path as a tar stream, whose names begin with the
+// path's base name, unless opts have another. As
+// docker has it, symlinks on the way to the path's last part are followed, and
+// that one where the path ends in a slash or a dot; those below are copied.
+// Files with several names below the path are hard links of the stream. It
+// goes into whatever is mounted below, but for the kernel's own file systems,
+// such as /proc, whose folders stay empty. Sockets are left out.
+func Pack(ctx context.Context, w io.Writer, path string, opts PackOptions) error {
+	name := opts.Name
+	if name == "" {
+		name = Name(path)
+	}
+	_, folder := Means(path)
+	path, err := start(path, opts.Follow || folder, folder)
+	if err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	p := packer{tar: tar.NewWriter(w), opts: opts, first: map[inode]string{}, buffer: make([]byte, copyBuffer)}
+	st, err := p.add(ctx, path, name)
+	if err == nil && isDir(st) {
+		err = p.folder(ctx, path, name, st.Dev)
+	}
+	if err == nil {
+		err = p.tar.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	return nil
+}
+
+// start checks what a stream begins with, and returns its path once symlinks
+// were followed where they are to be.
+func start(path string, follow, folder bool) (string, error) {
+	stat := os.Lstat
+	if follow {
+		stat = os.Stat
+	}
+	info, err := stat(path)
+	if err != nil {
+		return "", err
+	}
+	if folder && !info.IsDir() {
+		return "", &os.PathError{Op: "open", Path: path, Err: unix.ENOTDIR}
+	}
+	if info.Mode().Type() == os.ModeSocket {
+		return "", fmt.Errorf("%s: a socket cannot be in a tar stream", path)
+	}
+	if !follow {
+		return path, nil
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// An inode is a file, whatever its names.
+type inode struct{ device, number uint64 }
+
+type packer struct {
+	tar    *tar.Writer
+	opts   PackOptions
+	first  map[inode]string // names of files that may have others
+	buffer []byte
+}
+
+func (p *packer) note(name, text string) {
+	if p.opts.Note != nil {
+		p.opts.Note(quote(name) + " " + text)
+	}
+}
+
+func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+// folder adds what is in a folder, which lies on a device of its own where a
+// file system is mounted there.
+func (p *packer) folder(ctx context.Context, path, name string, device uint64) error {
+	list, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		inner := filepath.Join(path, e.Name())
+		as := name + "/" + e.Name()
+		st, err := p.add(ctx, inner, as)
+		if errors.Is(err, unix.ENOENT) {
+			p.note(as, "is gone")
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !isDir(st) {
+			continue
+		}
+		if st.Dev != device && isKernels(inner) {
+			p.note(as, "is the kernel's, left empty")
+			continue
+		}
+		if err := p.folder(ctx, inner, as, st.Dev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isKernels reports whether a path is on a file system whose files are the
+// kernel's state (linux/magic.h).
+func isKernels(path string) bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return false
+	}
+	return slices.Contains([]int64{
+		unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC,
+		unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.PSTOREFS_MAGIC,
+		unix.EFIVARFS_MAGIC, unix.SELINUX_MAGIC, unix.BINFMTFS_MAGIC, unix.NSFS_MAGIC, unix.AUTOFS_SUPER_MAGIC,
+		mqueueMagic, configfsMagic, fusectlMagic,
+	}, int64(st.Type))
+}
+
+// Those that x/sys/unix has no names for: ipc/mqueue.c, fs/configfs/mount.c
+// and fs/fuse/control.c.
+const (
+	mqueueMagic   = 0x19800202
+	configfsMagic = 0x62656570
+	fusectlMagic  = 0x65735543
+)
+
+// add writes the entry of one file.
+func (p *packer) add(ctx context.Context, path, name string) (*unix.Stat_t, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return &st, p.file(ctx, path, name)
+	}
+	h := header(&st, name)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		h.Typeflag, h.Name = tar.TypeDir, name+"/"
+	case unix.S_IFLNK:
+		target, err := os.Readlink(path)
+		if err != nil {
+			return nil, err
+		}
+		h.Typeflag, h.Linkname = tar.TypeSymlink, target
+	case unix.S_IFCHR, unix.S_IFBLK:
+		h.Typeflag = tar.TypeChar
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			h.Typeflag = tar.TypeBlock
+		}
+		h.Devmajor, h.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	case unix.S_IFIFO:
+		h.Typeflag = tar.TypeFifo
+	default:
+		p.note(name, "is a socket, left out")
+		return &st, nil
+	}
+	if p.link(&st, h) {
+		return &st, p.tar.WriteHeader(h)
+	}
+	return &st, p.head(path, h)
+}
+
+// header is what all entries have.
+func header(st *unix.Stat_t, name string) *tar.Header {
+	sec, nsec := st.Mtim.Unix()
+	return &tar.Header{
+		Format: tar.FormatPAX, Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
+		ModTime: time.Unix(sec, nsec),
+	}
+}
+
+// link makes a header that of a hard link where the file was written under
+// another name.
+func (p *packer) link(st *unix.Stat_t, h *tar.Header) bool {
+	if st.Nlink < 2 || isDir(st) {
+		return false
+	}
+	key := inode{uint64(st.Dev), st.Ino}
+	first, ok := p.first[key]
+	if !ok {
+		p.first[key] = h.Name
+		return false
+	}
+	h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
+	return true
+}
+
+// head writes a header with the attributes of the file at path.
+func (p *packer) head(path string, h *tar.Header) error {
+	if !p.opts.Plain {
+		if err := p.attributes(path, h); err != nil {
+			return err
+		}
+	}
+	if err := p.tar.WriteHeader(h); err != nil {
+		return fmt.Errorf("%s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// file writes a regular file. What is opened may be another file by now than
+// what was looked at, or longer, or shorter.
+func (p *packer) file(ctx context.Context, path, name string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fmt.Errorf("%s: was replaced while it was read", path)
+	}
+	h := header(&st, name)
+	h.Typeflag, h.Size = tar.TypeReg, st.Size
+	if p.link(&st, h) {
+		return p.tar.WriteHeader(h)
+	}
+	if err := p.head(path, h); err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(writeFunc(p.tar.Write), reader(ctx, io.LimitReader(f, st.Size)), p.buffer)
+	if err != nil || n == st.Size {
+		return err
+	}
+	p.note(name, fmt.Sprintf("became %d bytes shorter while it was read, filled with zeros", st.Size-n))
+	zeros := readFunc(func(b []byte) (int, error) { clear(b); return len(b), nil })
+	_, err = io.CopyBuffer(writeFunc(p.tar.Write), reader(ctx, io.LimitReader(zeros, st.Size-n)), p.buffer)
+	return err
+}
+
+// attributes adds the extended attributes of the file at path.
+func (p *packer) attributes(path string, h *tar.Header) error {
+	names, err := sized(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "list attributes", Path: path, Err: err}
+	}
+	for name := range bytes.SplitSeq(bytes.TrimSuffix(names, []byte{0}), []byte{0}) {
+		key := string(name)
+		if key == "" || strings.HasPrefix(key, "trusted.overlay.") {
+			continue // the latter are the file system's own
+		}
+		if strings.ContainsRune(key, '=') {
+			p.note(h.Name, fmt.Sprintf("attribute %q cannot be in a tar stream, left out", key))
+			continue
+		}
+		value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, key, b) })
+		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+			continue // it is gone, or none for this user to see
+		}
+		if err != nil {
+			return &os.PathError{Op: "read attribute " + key, Path: path, Err: err}
+		}
+		if h.PAXRecords == nil {
+			h.PAXRecords = map[string]string{}
+		}
+		h.PAXRecords[xattrPrefix+key] = string(value)
+	}
+	return nil
+}
+
+// sized calls get with a buffer that is large enough.
+func sized(get func([]byte) (int, error)) ([]byte, error) {
+	for {
+		n, err := get(nil)
+		if err != nil || n == 0 {
+			return nil, err
+		}
+		b := make([]byte, n)
+		n, err = get(b)
+		if errors.Is(err, unix.ERANGE) {
+			continue // it has grown meanwhile
+		}
+		return b[:max(n, 0)], err
+	}
+}

@@ -1,0 +1,50 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/image/verify"
+)
+
+// Verify reads the layers of source again, by code that shares nothing with
+// what built the disk, and compares every inode of the disk at path with
+// them. Of the options it heeds Pull, Scoped and the limits.
+func Verify(ctx context.Context, source, path string, o Options) (_ *verify.Report, err error) {
+	disk, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer disk.Close()
+	info, err := disk.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	img, err := resolve(ctx, source, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, img.Close()) }()
+	var layers []verify.Layer
+	for _, l := range img.Layers {
+		layers = append(layers, verify.Layer{Digest: string(l.Digest()), Open: l.Open})
+	}
+	return verify.Verify(ctx, layers, disk, info.Size(), verify.Options{
+		Created: createdTime(img), Scoped: o.Scoped, MaxInodes: o.MaxInodes, MaxBytes: o.MaxUnpacked,
+	})
+}
+
+// VerifyImage is Verify for an image of the store: its disk is held against
+// the very layers it was built from, whatever its tag means by now.
+func VerifyImage(ctx context.Context, s *store.Store, img *store.Image, o Options) (*verify.Report, error) {
+	o.Scoped = img.Disk.Paths == "scoped"
+	o.Pull.Platform = img.Platform
+	return Verify(ctx, pull.AtDigest(img.Source, img.ID), s.DiskPath(img), o)
+}

@@ -1,0 +1,197 @@
+package layer
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/image/tree"
+)
+
+// Defaults of the limits.
+const (
+	DefaultBytes   = 64 << 30  // of all layers of an image, uncompressed
+	DefaultEntries = 5_000_000 // of one layer
+	DefaultXattr   = 64 << 10  // XATTR_SIZE_MAX of linux/limits.h
+)
+
+// Limits bound what a layer may ask for. Fields that are zero stand for the
+// defaults.
+type Limits struct {
+	Bytes      *Budget // shared by the layers of an image; nil: one of DefaultBytes for this layer
+	Entries    int64
+	XattrBytes int // of one value; never more than DefaultXattr
+}
+
+// Options say how to unpack a layer.
+type Options struct {
+	// DiffID is what the uncompressed stream must hash to. "" takes any
+	// stream, which then must have an end-of-archive marker, since nothing
+	// else would tell that it is whole.
+	DiffID digest.DiffID
+	Limits Limits
+}
+
+// Info is what is known of a layer when it has been read whole.
+type Info struct {
+	DiffID      digest.DiffID
+	Entries     int64
+	StreamBytes int64    // of the tar, uncompressed
+	SpoolBytes  int64    // of the bodies, a multiple of tree.BlockSize
+	Compression string   // gzip, zstd or none
+	Warnings    []string // what was left out although it is no error
+}
+
+// Unpack reads a layer from r as it is stored: gzip, zstd or plain tar,
+// recognised by content. It writes the bodies of files to bodies, in large
+// pieces and in ascending order, as tree.Body describes, and the table of
+// contents to table.
+//
+// The layer is sound only when Unpack returns no error: then r is read to
+// its end, the diffID fits, and nothing follows the archive. What goes wrong
+// with an entry is a *tree.EntryError; a limit is a *tree.LimitError; an
+// error of r comes as it is.
+//
+// Memory stays within about 16 MiB, and 32 MiB more while a file of a million
+// holes is read. A zstd layer takes its window on top, at most maxWindow.
+func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Writer, o Options) (Info, error) {
+	source := newSource(r)
+	plain, compression, err := decompress(source)
+	if err != nil {
+		return Info{}, source.because(err)
+	}
+	defer plain.Close()
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := startStream(inner, plain, o.Limits.budget())
+	u := unpacker{
+		tar:    tarReader{s: s, maxXattr: o.Limits.xattrBytes()},
+		bodies: bodyWriter{w: bodies},
+		table:  newTableWriter(table),
+		o:      o,
+		info:   Info{Compression: compression},
+	}
+	err = u.run()
+	if err != nil {
+		cancel() // nobody reads the rest
+	}
+	sum, size, streamErr := s.wait()
+	if err == nil {
+		err = streamErr
+	}
+	if err != nil && ctx.Err() != nil {
+		return Info{}, ctx.Err()
+	}
+	if err != nil {
+		return Info{}, source.because(err)
+	}
+	if err := source.atEnd(); err != nil {
+		return Info{}, err
+	}
+	u.info.DiffID, u.info.StreamBytes = sum, size
+	if o.DiffID != "" && sum != o.DiffID {
+		return Info{}, fmt.Errorf("diffID is %s, want %s", sum, o.DiffID)
+	}
+	if err := u.table.finish(u.info); err != nil {
+		return Info{}, err
+	}
+	return u.info, nil
+}
+
+func (l Limits) budget() *Budget {
+	if l.Bytes == nil {
+		return NewBudget(0)
+	}
+	return l.Bytes
+}
+
+func (l Limits) xattrBytes() int {
+	if l.XattrBytes <= 0 || l.XattrBytes > DefaultXattr {
+		return DefaultXattr
+	}
+	return l.XattrBytes
+}
+
+func (l Limits) entries() int64 {
+	if l.Entries <= 0 {
+		return DefaultEntries
+	}
+	return l.Entries
+}
+
+// unpacker joins the parts: entries from the tar, bodies to the spool, both
+// noted in the table.
+type unpacker struct {
+	tar    tarReader
+	bodies bodyWriter
+	table  *tableWriter
+	o      Options
+	info   Info
+}
+
+func (u *unpacker) run() error {
+	for {
+		it, err := u.tar.next()
+		if isEOF(err) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if u.info.Entries++; u.info.Entries > u.o.Limits.entries() {
+			return &tree.LimitError{What: "entries in a layer", Limit: u.o.Limits.entries(), Option: "limits.inodes"}
+		}
+		if err := u.entry(it); err != nil {
+			return &tree.EntryError{Name: it.entry.Name, Err: err}
+		}
+	}
+	if !u.tar.ended && u.o.DiffID == "" {
+		return fmt.Errorf("tar has no end-of-archive marker: %w", io.ErrUnexpectedEOF)
+	}
+	if err := u.tar.s.onlyZeros(); err != nil {
+		return err
+	}
+	if err := u.bodies.flush(); err != nil {
+		return err
+	}
+	u.info.SpoolBytes = u.bodies.offset
+	u.info.Warnings = u.tar.warnings()
+	return nil
+}
+
+func (u *unpacker) entry(it *item) error {
+	if it.entry.Type == tree.Regular {
+		if err := u.body(it); err != nil {
+			return err
+		}
+	}
+	if err := u.tar.s.discard(it.left); err != nil {
+		return err
+	}
+	if err := u.tar.s.padding(it.padding); err != nil {
+		return err
+	}
+	return u.table.add(&it.entry)
+}
+
+// body copies the data of a file and notes where it lies.
+func (u *unpacker) body(it *item) error {
+	e := &it.entry
+	u.bodies.begin(e.Size)
+	for _, part := range it.parts() {
+		if err := u.bodies.zeros(part.Offset - u.bodies.pos); err != nil {
+			return err
+		}
+		if err := u.tar.s.each(part.Length, u.bodies.data); err != nil {
+			return err
+		}
+		it.left -= part.Length
+	}
+	if err := u.bodies.zeros(e.Size - u.bodies.pos); err != nil {
+		return err
+	}
+	var err error
+	e.Body, err = u.bodies.end()
+	return err
+}

@@ -1,0 +1,86 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+)
+
+// defaultSocket is where dockerd listens.
+const defaultSocket = "/var/run/docker.sock"
+
+// resolveDaemon asks a Docker daemon for what docker save gives (Docker
+// Engine API, ImageGet) and reads that as an archive.
+func resolveDaemon(ctx context.Context, s source, want platform, o Options) (*Image, error) {
+	socket, err := daemonSocket(os.Getenv("DOCKER_HOST"))
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", socket)
+		},
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		DisableCompression:     true,
+	}
+	defer transport.CloseIdleConnections()
+	// The host name is not used for anything but the Host header.
+	target := url.URL{Scheme: "http", Host: "docker", Path: path.Join("/images", s.tag, "get")}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := (&http.Client{Transport: agent{transport}}).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask Docker daemon at %s: %w", socket, daemonError(ctx, err))
+	}
+	if err := checkStatus(resp, http.StatusOK); err != nil {
+		return nil, classify(err)
+	}
+	defer resp.Body.Close()
+	a, err := spoolArchive(ctx, resp.Body, o)
+	if err != nil {
+		return nil, daemonError(ctx, err)
+	}
+	// The daemon may have sent all tags of the image; what was asked for is it.
+	s.path, s.tag = s.tag, ""
+	img, err := a.dockerImage(s, want, o)
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	if n := CanonicalName(s.path); n != "" && !strings.HasPrefix(s.path, "sha256:") {
+		img.Name = n
+	}
+	return img, nil
+}
+
+func daemonError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// daemonSocket returns the path of the socket that DOCKER_HOST names.
+func daemonSocket(host string) (string, error) {
+	if host == "" {
+		return defaultSocket, nil
+	}
+	socket, ok := strings.CutPrefix(host, "unix://")
+	if !ok || socket == "" {
+		return "", fmt.Errorf("DOCKER_HOST is %s, only unix:// is supported", clean(host))
+	}
+	return socket, nil
+}

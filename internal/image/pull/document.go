@@ -1,0 +1,227 @@
+package pull
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/banger-vm/banger/internal/base/digest"
+)
+
+// Media types of the OCI image specification (media-types.md) and of Docker
+// image manifest version 2, schema 2.
+const (
+	typeOCIIndex       = "application/vnd.oci.image.index.v1+json"
+	typeOCIManifest    = "application/vnd.oci.image.manifest.v1+json"
+	typeOCIConfig      = "application/vnd.oci.image.config.v1+json"
+	typeOCILayer       = "application/vnd.oci.image.layer."
+	typeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	typeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	typeDockerConfig   = "application/vnd.docker.container.image.v1+json"
+	typeDockerLayer    = "application/vnd.docker.image.rootfs."
+	typeDockerSchema1  = "application/vnd.docker.distribution.manifest.v1+" // json or prettyjws
+)
+
+const (
+	annotationName       = "org.opencontainers.image.ref.name"
+	annotationContainerd = "io.containerd.image.name"
+	annotationReference  = "vnd.docker.reference.type" // attestations of BuildKit
+)
+
+// maxList bounds every list of a document, whatever its size in bytes, since
+// an empty entry takes far more memory than text.
+const maxList = 4096
+
+// list is a JSON array of at most maxList entries.
+type list[T any] []T
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *list[T]) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return fmt.Errorf("want a list: %w", errors.Join(err))
+	}
+	*l = list[T]{} // an empty list is not an absent one
+	for d.More() {
+		if len(*l) == maxList {
+			return fmt.Errorf("list of more than %d entries", maxList)
+		}
+		var entry T
+		if err := d.Decode(&entry); err != nil {
+			return err
+		}
+		*l = append(*l, entry)
+	}
+	return nil
+}
+
+// descriptor points to a blob (OCI image specification, descriptor.md).
+type descriptor struct {
+	MediaType   string            `json:"mediaType"`
+	Digest      string            `json:"digest"`
+	Size        int64             `json:"size"`
+	URLs        list[string]      `json:"urls"`
+	Platform    *wirePlatform     `json:"platform"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+type wirePlatform struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	Variant      string `json:"variant"`
+}
+
+// blob is a descriptor that was checked.
+type blob struct {
+	digest digest.Digest
+	size   int64 // bytes
+}
+
+func (d descriptor) blob() (blob, error) {
+	h, err := digest.ParseDigest(d.Digest)
+	if err != nil {
+		return blob{}, fmt.Errorf("descriptor: %s", clean(err.Error()))
+	}
+	if d.Size < 0 {
+		return blob{}, fmt.Errorf("descriptor of %s: size %d", h, d.Size)
+	}
+	return blob{h, d.Size}, nil
+}
+
+// isAttestation reports a manifest that goes with an image and is none.
+func (d descriptor) isAttestation() bool {
+	if d.Annotations[annotationReference] != "" {
+		return true
+	}
+	return d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
+}
+
+// document is a manifest or an index, before it is known which.
+type document struct {
+	SchemaVersion int              `json:"schemaVersion"`
+	MediaType     string           `json:"mediaType"`
+	Manifests     list[descriptor] `json:"manifests"`
+	Config        *descriptor      `json:"config"`
+	Layers        list[descriptor] `json:"layers"`
+	FSLayers      json.RawMessage  `json:"fsLayers"`
+}
+
+// parseDocument reads a manifest or index whose descriptor, or whose answer's
+// Content-Type, says mediaType. A document that could be taken for both kinds
+// is refused (CVE-2021-41190).
+func parseDocument(data []byte, mediaType string) (*document, error) {
+	var d document
+	if err := json.Unmarshal(data, &d); err != nil {
+		if strings.HasPrefix(strings.TrimSpace(mediaType), "text/html") {
+			return nil, errors.New("parse manifest: it is a web page")
+		}
+		return nil, fmt.Errorf("parse manifest: %s", clean(err.Error()))
+	}
+	if d.MediaType == "" {
+		d.MediaType, _, _ = strings.Cut(mediaType, ";")
+	}
+	if strings.HasPrefix(d.MediaType, typeDockerSchema1) || d.SchemaVersion == 1 || d.FSLayers != nil {
+		return nil, errors.New("manifest is of Docker schema 1, which is not supported: push the image again with a current tool")
+	}
+	if d.SchemaVersion != 2 {
+		return nil, fmt.Errorf("manifest has schema version %d, want 2", d.SchemaVersion)
+	}
+	if d.Manifests != nil && (d.Layers != nil || d.Config != nil) {
+		return nil, errors.New("document is both a manifest and an index")
+	}
+	index := d.MediaType == typeOCIIndex || d.MediaType == typeDockerList
+	manifest := d.MediaType == typeOCIManifest || d.MediaType == typeDockerManifest
+	if index && d.Config != nil || manifest && d.Manifests != nil {
+		return nil, fmt.Errorf("document is not what its media type %s says", d.MediaType)
+	}
+	if d.Manifests == nil && d.Config == nil && !index {
+		return nil, fmt.Errorf("document of type %q is neither a manifest nor an index", clean(d.MediaType))
+	}
+	return &d, nil
+}
+
+func (d *document) isIndex() bool { return d.Config == nil }
+
+// checkImage refuses what is not an image or has layers that cannot be read.
+func (d *document) checkImage(maxLayers int) error {
+	switch t := d.Config.MediaType; t {
+	case typeOCIConfig, typeDockerConfig, "":
+	default:
+		return &artifactError{clean(t)}
+	}
+	if len(d.Layers) > maxLayers {
+		return tooManyLayers(len(d.Layers), maxLayers)
+	}
+	for _, l := range d.Layers {
+		b, err := l.blob()
+		if err != nil {
+			return err
+		}
+		if err := checkLayerType(l.MediaType); err != nil {
+			return &LayerError{Digest: b.digest, Err: err}
+		}
+	}
+	return nil
+}
+
+// artifactError says that a manifest is of something else than an image.
+type artifactError struct{ mediaType string }
+
+func (e *artifactError) Error() string {
+	return fmt.Sprintf("artifact of type %q is not an image", e.mediaType)
+}
+
+// checkLayerType leaves the compression to package layer, which goes by
+// content.
+func checkLayerType(t string) error {
+	switch {
+	case strings.HasSuffix(t, "+encrypted"):
+		return errors.New("encrypted, which is not supported")
+	case t == "" || strings.HasPrefix(t, typeOCILayer) || strings.HasPrefix(t, typeDockerLayer):
+		return nil
+	}
+	return fmt.Errorf("media type %q is not a layer", clean(t))
+}
+
+// isForeign reports a layer whose content its registry need not have.
+func (d descriptor) isForeign() bool {
+	return len(d.URLs) > 0 && (strings.Contains(d.MediaType, ".foreign.") || strings.Contains(d.MediaType, ".nondistributable."))
+}
+
+// parseConfig reads an image configuration (OCI image specification,
+// config.md) and returns the diffIDs of its layers.
+func parseConfig(data []byte) (*v1.ConfigFile, []digest.DiffID, error) {
+	var bounds struct {
+		RootFS struct {
+			Type    string       `json:"type"`
+			DiffIDs list[string] `json:"diff_ids"`
+		} `json:"rootfs"`
+		History list[struct{}] `json:"history"`
+	}
+	if err := json.Unmarshal(data, &bounds); err != nil {
+		return nil, nil, fmt.Errorf("parse image configuration: %s", clean(err.Error()))
+	}
+	if t := bounds.RootFS.Type; t != "" && t != "layers" {
+		return nil, nil, fmt.Errorf("image configuration: rootfs of type %q", clean(t))
+	}
+	var ids []digest.DiffID
+	for _, s := range bounds.RootFS.DiffIDs {
+		id, err := digest.ParseDiffID(s)
+		if err != nil {
+			return nil, nil, fmt.Errorf("image configuration: diffID: %s", clean(err.Error()))
+		}
+		ids = append(ids, id)
+	}
+	var c v1.ConfigFile
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, nil, fmt.Errorf("parse image configuration: %s", clean(err.Error()))
+	}
+	return &c, ids, nil
+}

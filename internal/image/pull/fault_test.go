@@ -1,0 +1,471 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+type handler = func(w http.ResponseWriter, r *http.Request, next http.Handler)
+
+// onBlob lets fault answer requests for the blob, and the registry others.
+func onBlob(l Layer, fault handler) handler {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.HasSuffix(r.URL.Path, "/blobs/"+string(l.Digest())) {
+			fault(w, r, next)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}
+}
+
+// serveRange answers as a server that knows ranges, from data, and breaks the
+// connection after limit bytes of the body.
+func serveRange(w http.ResponseWriter, r *http.Request, data []byte, limit int) {
+	start := 0
+	status := http.StatusOK
+	if h := r.Header.Get("Range"); h != "" {
+		if _, err := fmt.Sscanf(h, "bytes=%d-", &start); err != nil || start >= len(data) {
+			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+			return
+		}
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, len(data)-1, len(data)))
+		status = http.StatusPartialContent
+	}
+	send(w, status, data[start:], limit)
+}
+
+// send announces the whole body and breaks the connection after limit bytes.
+func send(w http.ResponseWriter, status int, body []byte, limit int) {
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, err := w.Write(body[:min(limit, len(body))])
+	if f, ok := w.(http.Flusher); ok && err == nil {
+		f.Flush()
+	}
+	if limit < len(body) {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// TestP4LayerRecovers has a layer come through all that is worth a retry.
+func TestP4LayerRecovers(t *testing.T) {
+	const size = 3 << 20
+	want := makeImage(t, size)
+	data := stored(t, want, 0)
+	for name, fault := range map[string]func(n int) handler{
+		"connection dropped in the middle": func(n int) handler {
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) { serveRange(w, r, data, len(data)/3) }
+		},
+		"connection dropped before the first byte": func(n int) handler {
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				if n < 2 {
+					panic(http.ErrAbortHandler)
+				}
+				serveRange(w, r, data, len(data))
+			}
+		},
+		"ranges ignored": func(n int) handler {
+			return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+				send(w, http.StatusOK, data, (n+1)*len(data)/3)
+			}
+		},
+		"ranges refused": func(n int) handler {
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				if r.Header.Get("Range") != "" {
+					w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+					return
+				}
+				send(w, http.StatusOK, data, (n+1)*len(data)/3)
+			}
+		},
+		"503 with Retry-After": func(n int) handler {
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				if n < 2 {
+					w.Header().Set("Retry-After", "0")
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				serveRange(w, r, data, len(data))
+			}
+		},
+		"429": func(n int) handler {
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				if n < 3 {
+					w.WriteHeader(http.StatusTooManyRequests)
+					return
+				}
+				serveRange(w, r, data, len(data))
+			}
+		},
+		"redirect to storage": func(n int) handler {
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				if r.URL.RawQuery == "" {
+					http.Redirect(w, r, r.URL.Path+"?signature=secret", http.StatusTemporaryRedirect)
+					return
+				}
+				serveRange(w, r, data, len(data)/2)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, o := newServer(t), quick(t)
+			var notices atomic.Int64
+			o.Notice = func(string) { notices.Add(1) }
+			img := mustResolve(t, s.push(t, "app:1", want), o)
+			var n atomic.Int64
+			s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				fault(int(n.Add(1)-1))(w, r, next)
+			}))
+			expectLayers(t, img, want)
+			if n.Load() < 2 || notices.Load() == 0 {
+				t.Errorf("%d requests, %d notices: nothing was retried", n.Load(), notices.Load())
+			}
+			expectSound(t, o)
+			if left := partials(t, o); len(left) > 0 {
+				t.Errorf("left over: %v", left)
+			}
+		})
+	}
+}
+
+// TestP4ProgressForgivesFailures has more failures in all than are allowed in
+// a row, with enough of the layer between them.
+func TestP4ProgressForgivesFailures(t *testing.T) {
+	s, o := newServer(t), quick(t)
+	o.Retries = 1
+	want := makeImage(t, 6<<20)
+	data := stored(t, want, 0)
+	img := mustResolve(t, s.push(t, "app:1", want), o)
+	s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		serveRange(w, r, data, 2<<20)
+	}))
+	expectLayers(t, img, want)
+	if n := s.count("/blobs/"); n < 3 {
+		t.Errorf("%d requests: nothing was dropped", n)
+	}
+	retry := &retrier{retries: 2, delay: time.Nanosecond, notice: func(string) {}}
+	for i, row := range []struct {
+		gained int
+		fails  bool
+	}{{0, false}, {enoughProgress - 1, false}, {enoughProgress - 1, true}, {enoughProgress, false}, {0, false}, {0, true}} {
+		retry.progress(row.gained)
+		if err := retry.wait(t.Context(), "test", io.ErrUnexpectedEOF); (err != nil) != row.fails {
+			t.Errorf("failure %d: %v", i, err)
+		}
+	}
+}
+
+// TestP4LayerFails has each fault named by the step that reads the layer.
+func TestP4LayerFails(t *testing.T) {
+	want := makeImage(t, 1<<20)
+	data := stored(t, want, 0)
+	wrong := bytes.Clone(data)
+	wrong[len(wrong)/2] ^= 1
+	for _, row := range []struct {
+		name  string
+		fault handler
+		text  string
+		is    error
+		keeps bool
+	}{
+		{"wrong bytes", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			send(w, http.StatusOK, wrong, len(wrong))
+		}, "digest mismatch", nil, false},
+		{"announced short", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			send(w, http.StatusOK, data[:1000], 1000)
+		}, "server sends 1000 bytes", nil, false},
+		{"announced long", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			send(w, http.StatusOK, append(bytes.Clone(data), 1), len(data)+1)
+		}, "server sends", nil, false},
+		{"unannounced and endless", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(data); err != nil {
+					return
+				}
+			}
+		}, "server sends more than", nil, false},
+		{"always short", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			_, _ = w.Write(data[:1000])
+			_ = http.NewResponseController(w).Flush() // so that no length is announced
+		}, "unexpected EOF", ErrNetwork, true},
+		{"drops for good", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			send(w, http.StatusOK, data, 300_000)
+		}, "unexpected EOF", ErrNetwork, true},
+		{"500 for good", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusInternalServerError)
+		}, "500", nil, false},
+		{"gone", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusNotFound)
+		}, "404", ErrNotFound, false},
+		{"forbidden with an escape sequence", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"errors":[{"code":"DENIED","message":"go\u001b[2Jaway\n\n"}]}`)
+		}, "go [2Jaway", ErrUnauthorized, false},
+		{"Retry-After of a day", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.Header().Set("Retry-After", "86400")
+			w.WriteHeader(http.StatusTooManyRequests)
+		}, "try again in 24h", nil, false},
+		{"endless redirects", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			http.Redirect(w, r, r.URL.Path, http.StatusFound)
+		}, "redirects", nil, false},
+		{"redirect to a file", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
+		}, "refuse redirect", nil, false},
+		{"endless header", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.Header().Set("X", strings.Repeat("x", 1<<20))
+		}, "header", nil, false},
+		{"wrong range", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			if r.Header.Get("Range") == "" {
+				send(w, http.StatusOK, data, 1000)
+			}
+			w.Header().Set("Content-Range", "bytes 0-999/1000")
+			w.WriteHeader(http.StatusPartialContent)
+		}, "range", nil, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s, o := newServer(t), quick(t)
+			img := mustResolve(t, s.push(t, "app:1", want), o)
+			before := tree(t, o.CacheDir)
+			s.misbehave(onBlob(img.Layers[0], row.fault))
+			_, err := readLayer(t.Context(), img.Layers[0])
+			expectError(t, err, "layer "+string(img.Layers[0].Digest())+": ", row.text)
+			if strings.Count(err.Error(), string(img.Layers[0].Digest())) != 1 {
+				t.Errorf("error %q does not name the layer once", err)
+			}
+			if row.is != nil && !errors.Is(err, row.is) {
+				t.Errorf("error %q is not %q", err, row.is)
+			}
+			if e, ok := errors.AsType[*LayerError](err); !ok || e.Digest != img.Layers[0].Digest() {
+				t.Errorf("error is %#v", err)
+			}
+			if kept := len(partials(t, o)) > 0; kept != row.keeps {
+				t.Errorf("partial kept: %v, want %v", kept, row.keeps)
+			}
+			if !row.keeps && fmt.Sprint(tree(t, o.CacheDir)) != fmt.Sprint(before) {
+				t.Errorf("left over: %v", tree(t, o.CacheDir))
+			}
+			s.misbehave(nil)
+			expectLayers(t, img, want) // a retry goes on and succeeds
+			expectSound(t, o)
+			if left := partials(t, o); len(left) > 0 {
+				t.Errorf("left over: %v", left)
+			}
+		})
+	}
+}
+
+// TestP4NextOpenResumes goes on where a failed or killed download stopped.
+func TestP4NextOpenResumes(t *testing.T) {
+	want := makeImage(t, 1<<20)
+	data := stored(t, want, 0)
+	for _, row := range []struct {
+		name    string
+		partial []byte
+		from    string // Range of the first request; none when it is not asked
+	}{
+		{"half", data[:len(data)/2], fmt.Sprintf("bytes=%d-", len(data)/2)},
+		{"whole, but not published", data, "none"},
+		{"empty", nil, ""},
+		{"damaged", append(make([]byte, 1000), data[1000:5000]...), "bytes=5000-"},
+		{"too long", append(bytes.Clone(data), 1, 2, 3), ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s, o := newServer(t), quick(t)
+			img := mustResolve(t, s.push(t, "app:1", want), o)
+			if err := os.WriteFile(OpenCache(o.CacheDir).partialPath(img.Layers[0].Digest()), row.partial, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			first := "none"
+			s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				if first == "none" {
+					first = r.Header.Get("Range")
+				}
+				serveRange(w, r, data, len(data))
+			}))
+			expectLayers(t, img, want)
+			if first != row.from {
+				t.Errorf("first request for %q, want %q", first, row.from)
+			}
+			expectSound(t, o)
+			if left := partials(t, o); len(left) > 0 {
+				t.Errorf("left over: %v", left)
+			}
+		})
+	}
+}
+
+// TestP4CancelReturnsAtOnce ends each kind of waiting by its context.
+func TestP4CancelReturnsAtOnce(t *testing.T) {
+	want := makeImage(t, 1<<20)
+	data := stored(t, want, 0)
+	for name, fault := range map[string]handler{
+		"no answer": func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() },
+		"body that stops": func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+			_, _ = w.Write(data[:200_000])
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		},
+		"back-off": func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.Header().Set("Retry-After", "60")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, o := newServer(t), quick(t)
+			img := mustResolve(t, s.push(t, "app:1", want), o)
+			before := tree(t, o.CacheDir)
+			ctx, cancel := context.WithCancel(t.Context())
+			s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				time.AfterFunc(50*time.Millisecond, cancel)
+				fault(w, r, next)
+			}))
+			start := time.Now()
+			_, err := readLayer(ctx, img.Layers[0])
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v", err)
+			}
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("took %v", took)
+			}
+			if after := tree(t, o.CacheDir); fmt.Sprint(after) != fmt.Sprint(before) {
+				t.Errorf("left over: %v", after)
+			}
+		})
+	}
+}
+
+// TestResolveEndsWithItsContext has a registry that never answers.
+func TestResolveEndsWithItsContext(t *testing.T) {
+	for _, part := range []string{"/v2/", "/manifests/", "/blobs/"} {
+		t.Run(part, func(t *testing.T) {
+			s, o := newServer(t), quick(t)
+			ref := s.push(t, "app:1", makeImage(t, 10))
+			ctx, cancel := context.WithCancel(t.Context())
+			s.misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path != part && !strings.Contains(r.URL.Path[3:], part) {
+					next.ServeHTTP(w, r)
+					return
+				}
+				cancel()
+				<-r.Context().Done()
+			})
+			start := time.Now()
+			_, err := Resolve(ctx, ref, o)
+			if !errors.Is(err, context.Canceled) || time.Since(start) > time.Second {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+		})
+	}
+}
+
+// TestP4SilentServerIsGivenUp has a server that stops in the middle.
+func TestP4SilentServerIsGivenUp(t *testing.T) {
+	s, o := newServer(t), quick(t)
+	o.Timeout, o.Retries = 50*time.Millisecond, 1
+	want := makeImage(t, 1<<20)
+	data := stored(t, want, 0)
+	img := mustResolve(t, s.push(t, "app:1", want), o)
+	s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+		_, _ = w.Write(data[:1000])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	_, err := readLayer(t.Context(), img.Layers[0])
+	expectError(t, err, "no data for too long")
+	if !errors.Is(err, ErrNetwork) {
+		t.Errorf("error %v is not of the network", err)
+	}
+}
+
+// TestP4SlowReaderIsNotTheServersFault reads with pauses that are longer than
+// a server may be silent.
+func TestP4SlowReaderIsNotTheServersFault(t *testing.T) {
+	s, o := newServer(t), quick(t)
+	o.Timeout = 300 * time.Millisecond
+	want := makeImage(t, 8<<20)
+	img := mustResolve(t, s.push(t, "app:1", want), o)
+	r, err := img.Layers[0].Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, make([]byte, 300_000)); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(2 * o.Timeout)
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Error(err)
+	}
+	if n := s.count("/blobs/" + string(img.Layers[0].Digest())); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+}
+
+func TestResolveErrorsAreClassified(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	answer := func(status int, kind, body string) handler {
+		return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if !strings.Contains(r.URL.Path, "/manifests/") {
+				next.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Content-Type", kind)
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
+	for _, row := range []struct {
+		name  string
+		fault handler
+		host  string
+		is    error
+		text  string
+	}{
+		{"no such tag", nil, "", ErrNotFound, "404"},
+		{"nobody listens", nil, closed, ErrNetwork, "connection refused"},
+		{"no such host", nil, "registry.invalid", ErrNetwork, "registry.invalid"},
+		{"unauthorized", answer(401, "application/json", `{"errors":[{"code":"UNAUTHORIZED","message":"log in"}]}`), "", ErrUnauthorized, "log in"},
+		{"forbidden", answer(403, "", ""), "", ErrUnauthorized, "403"},
+		{"web page", answer(200, "text/html", "<html><body>sign in to this network"), "", nil, "web page"},
+		{"no JSON", answer(200, "application/json", "{]"), "", nil, "parse manifest"},
+		{"endless", answer(200, typeOCIManifest, strings.Repeat(" ", 9<<20)), "", nil, "the limit is 8388608 (set by limits.json)"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s, o := newServer(t), quick(t)
+			s.misbehave(row.fault)
+			host := row.host
+			if host == "" {
+				host = s.host()
+			}
+			_, err := Resolve(t.Context(), host+"/no/such:tag", o)
+			expectError(t, err, "pulling "+host+"/no/such:tag: ", row.text)
+			if row.is != nil && !errors.Is(err, row.is) {
+				t.Errorf("error %q is not %q", err, row.is)
+			}
+			if files := tree(t, filepath.Join(o.CacheDir, "oci/blobs")); len(files) > 0 {
+				t.Errorf("left over: %v", files)
+			}
+		})
+	}
+}

@@ -1,0 +1,219 @@
+package pull
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/banger-vm/banger/internal/base/digest"
+)
+
+// ociLayout reads images from an OCI image layout (OCI image specification,
+// image-layout.md) that is a folder or an archive.
+type ociLayout struct {
+	files   files
+	maxJSON int64
+}
+
+// folder is a layout on disk. No symbolic link leads out of it.
+type folder struct{ root *os.Root }
+
+// open implements files.
+func (f folder) open(name string) (io.ReadCloser, int64, error) {
+	info, err := f.root.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("is not a regular file") // opening a fifo or device would do something
+	}
+	var file *os.File
+	if err == nil {
+		file, err = f.root.Open(name)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errNoEntry
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", name, withoutPath(err))
+	}
+	return file, info.Size(), nil
+}
+
+func resolveLayout(ctx context.Context, s source, want platform, o Options) (*Image, error) {
+	l := &ociLayout{maxJSON: o.maxJSON()}
+	var closeFiles func() error
+	if s.kind == kindLayout {
+		root, err := os.OpenRoot(s.path)
+		if err != nil {
+			return nil, withoutPath(err)
+		}
+		l.files, closeFiles = folder{root}, root.Close
+	} else {
+		a, err := openArchive(ctx, s, o)
+		if err != nil {
+			return nil, err
+		}
+		l.files, closeFiles = a, a.close
+	}
+	img, err := l.resolve(ctx, s, want, o)
+	if err != nil {
+		return nil, errors.Join(err, closeFiles())
+	}
+	img.close = closeFiles
+	return img, nil
+}
+
+func (l *ociLayout) resolve(ctx context.Context, s source, want platform, o Options) (*Image, error) {
+	if err := l.checkVersion(); err != nil {
+		return nil, err
+	}
+	data, err := readEntry(l.files, indexFile, l.maxJSON)
+	if err != nil {
+		return nil, err
+	}
+	index, err := parseDocument(data, typeOCIIndex)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", indexFile, err)
+	}
+	entries, name, err := pick(index.Manifests, s.tag)
+	if err != nil {
+		return nil, err
+	}
+	found, err := newResolver(l, want, o).choose(ctx, entries)
+	if err != nil {
+		return nil, err
+	}
+	img := found.image()
+	if img.Name = qualifiedName(name); img.Name == "" {
+		img.Name = fileName(s.path, name)
+	}
+	for i, d := range found.doc.Layers {
+		layer, err := l.layer(d, found.diffIDs[i])
+		if err != nil {
+			return nil, err
+		}
+		img.Layers = append(img.Layers, layer)
+	}
+	return img, nil
+}
+
+// qualifiedName returns the canonical form of a name that says more than a
+// tag; the annotation of a layout often is a tag alone.
+func qualifiedName(name string) string {
+	if !strings.ContainsAny(name, "/:@") {
+		return ""
+	}
+	return CanonicalName(name)
+}
+
+func (l *ociLayout) checkVersion() error {
+	data, err := readEntry(l.files, layoutFile, l.maxJSON)
+	if err != nil {
+		return fmt.Errorf("not an OCI image layout: %w", err)
+	}
+	var v struct {
+		Version string `json:"imageLayoutVersion"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return fmt.Errorf("parse %s: %s", layoutFile, clean(err.Error()))
+	}
+	if !strings.HasPrefix(v.Version, "1.") {
+		return fmt.Errorf("OCI image layout of version %q, want 1", clean(v.Version))
+	}
+	return nil
+}
+
+// pick returns the entries of a layout's index that tag names, or without a
+// tag all of them where they are one image, and how they are called.
+func pick(all []descriptor, tag string) (entries []descriptor, name string, err error) {
+	var names []string
+	for _, d := range all {
+		if d.isAttestation() {
+			continue
+		}
+		n := d.Annotations[annotationName]
+		if tag == "" || isNamed(d, tag) {
+			entries = append(entries, d)
+			if full := d.Annotations[annotationContainerd]; full != "" {
+				name = full
+			} else {
+				name = n
+			}
+		}
+		if n != "" && !slices.Contains(names, n) {
+			names = append(names, clean(n))
+		}
+	}
+	has := "it has no names"
+	if len(names) > 0 {
+		has = "there is " + strings.Join(names[:min(len(names), 20)], ", ")
+	}
+	switch {
+	case len(all) == 0:
+		return nil, "", errors.New("layout has no images")
+	case len(entries) == 0:
+		return nil, "", fmt.Errorf("%w: layout has no image %s (%s)", ErrNotFound, clean(tag), has)
+	case tag == "" && len(names) > 1:
+		return nil, "", fmt.Errorf("layout has several images, say which after a colon (%s)", has)
+	}
+	return entries, name, nil
+}
+
+// isNamed reports whether tag means d, by name or digest.
+func isNamed(d descriptor, tag string) bool {
+	if d.Digest == tag || "@"+d.Digest == tag {
+		return true
+	}
+	full := CanonicalName(tag)
+	for _, n := range []string{d.Annotations[annotationName], d.Annotations[annotationContainerd]} {
+		if n != "" && (n == tag || strings.ContainsAny(tag, "/:@") && full != "" && CanonicalName(n) == full) {
+			return true
+		}
+	}
+	return false
+}
+
+func blobName(d digest.Digest) string { return "blobs/sha256/" + d.Hex() }
+
+// manifest implements origin.
+func (l *ociLayout) manifest(_ context.Context, b blob) ([]byte, error) {
+	data, err := readEntry(l.files, blobName(b.digest), l.maxJSON)
+	if err != nil {
+		return nil, err
+	}
+	return data, verifyBytes(data, b)
+}
+
+// config implements origin.
+func (l *ociLayout) config(ctx context.Context, b blob) ([]byte, error) { return l.manifest(ctx, b) }
+
+func (l *ociLayout) layer(d descriptor, diffID digest.DiffID) (Layer, error) {
+	b, err := d.blob()
+	if err != nil {
+		return Layer{}, err
+	}
+	r, size, err := l.files.open(blobName(b.digest))
+	if errors.Is(err, errNoEntry) && d.isForeign() {
+		err = errForeign
+	}
+	if err == nil {
+		err = r.Close()
+	}
+	if err == nil && size != b.size {
+		err = fmt.Errorf("%d bytes, want %d", size, b.size)
+	}
+	if err != nil {
+		return Layer{}, &LayerError{Digest: b.digest, Err: err}
+	}
+	return Layer{b.digest, diffID, b.size, func(ctx context.Context) (io.ReadCloser, error) {
+		r, _, err := l.files.open(blobName(b.digest))
+		if err != nil {
+			return nil, err
+		}
+		return verify(&bound{r, withContext(ctx, r)}, b), nil
+	}}, nil
+}

@@ -1,0 +1,111 @@
+package pull
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// platform is what an image runs on, in normal form: architectures as Go
+// spells them; the variant empty where it is the architecture's first.
+type platform struct {
+	os, arch, variant string
+}
+
+func (p platform) String() string {
+	s := p.os + "/" + p.arch
+	if p.variant != "" {
+		s += "/" + p.variant
+	}
+	return s
+}
+
+// parsePlatform reads os/arch[/variant]; "" is linux on this host's
+// architecture.
+func parsePlatform(s string) (platform, error) {
+	if s == "" {
+		return newPlatform("linux", runtime.GOARCH, ""), nil
+	}
+	parts := strings.Split(s, "/")
+	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
+		return platform{}, fmt.Errorf("platform %q: want os/arch or os/arch/variant", s)
+	}
+	parts = append(parts, "")
+	return newPlatform(parts[0], parts[1], parts[2]), nil
+}
+
+// newPlatform brings the names into normal form with the aliases of the
+// containerd platforms library (database.go, normalizeArch).
+func newPlatform(os, arch, variant string) platform {
+	p := platform{clean(strings.ToLower(os)), clean(strings.ToLower(arch)), clean(strings.ToLower(variant))}
+	switch p.arch {
+	case "i386":
+		p.arch, p.variant = "386", ""
+	case "x86_64", "x86-64", "amd64":
+		p.arch = "amd64"
+		if p.variant == "v1" {
+			p.variant = ""
+		}
+	case "aarch64", "arm64":
+		p.arch = "arm64"
+		if p.variant == "8" || p.variant == "v8" || p.variant == "v8.0" {
+			p.variant = ""
+		}
+	case "armhf":
+		p.arch, p.variant = "arm", "v7"
+	case "armel":
+		p.arch, p.variant = "arm", "v6"
+	case "arm":
+		if p.variant == "" {
+			p.variant = "v7"
+		} else if !strings.HasPrefix(p.variant, "v") {
+			p.variant = "v" + p.variant
+		}
+	}
+	return p
+}
+
+// fits returns how well an image for have runs on p: 0 is exactly, larger is
+// an older variant, -1 not at all. A newer processor runs what was made for
+// an older one of its architecture; another architecture never fits, even
+// where the processor could run it, since the platform is pinned.
+func (p platform) fits(have platform) int {
+	if p.os != have.os || p.arch != have.arch {
+		return -1
+	}
+	if p.variant == have.variant {
+		return 0
+	}
+	want, okWant := p.level()
+	got, okGot := have.level()
+	if !okWant || !okGot || got > want {
+		return -1
+	}
+	return want - got
+}
+
+// level makes the variants of an architecture comparable: v8.2 is 802.
+func (p platform) level() (int, bool) {
+	v := p.variant
+	if v == "" {
+		v = map[string]string{"amd64": "v1", "arm64": "v8"}[p.arch]
+	}
+	v, ok := strings.CutPrefix(v, "v")
+	if !ok || !slices.Contains([]string{"amd64", "arm", "arm64"}, p.arch) {
+		return 0, false
+	}
+	major, minor, _ := strings.Cut(v, ".")
+	n, err := strconv.Atoi(major)
+	if err != nil || n < 0 || n > 99 {
+		return 0, false
+	}
+	m := 0
+	if minor != "" {
+		if m, err = strconv.Atoi(minor); err != nil || m < 0 || m > 99 {
+			return 0, false
+		}
+	}
+	return n*100 + m, true
+}

@@ -1,0 +1,260 @@
+package pull
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/banger-vm/banger/internal/base/digest"
+)
+
+// acceptManifests is what a registry is asked for. Schema 1 is not in it: a
+// registry that has nothing else sends it anyway, and gets a clear refusal.
+const acceptManifests = typeOCIIndex + "," + typeDockerList + "," + typeOCIManifest + "," + typeDockerManifest
+
+const defaultConnections = 4
+
+// registry reads one repository from its mirrors and the registry itself.
+type registry struct {
+	endpoints  []*endpoint // in the order to try
+	base       *http.Transport
+	slots      chan struct{} // one for each request under way
+	timeout    time.Duration
+	retries    int
+	retryDelay time.Duration
+	maxJSON    int64
+	notice     func(string)
+}
+
+func newRegistry(repo name.Repository, o Options) (*registry, error) {
+	r := &registry{
+		slots:      make(chan struct{}, cmp.Or(max(o.MaxConnections, 0), defaultConnections)),
+		timeout:    cmp.Or(o.Timeout, defaultTimeout),
+		retries:    cmp.Or(o.Retries, defaultRetries),
+		retryDelay: cmp.Or(o.RetryDelay, defaultRetryDelay),
+		maxJSON:    o.maxJSON(),
+		notice:     o.notice,
+	}
+	var err error
+	if r.base, err = newTransport(o.CACert, r.timeout); err != nil {
+		return nil, err
+	}
+	for _, m := range o.Mirrors[host(repo)] {
+		r.endpoints = append(r.endpoints, newEndpoint(m, repo.RepositoryStr(), false))
+	}
+	r.endpoints = append(r.endpoints, newEndpoint(repo.RegistryStr(), repo.RepositoryStr(), o.PlainHTTP))
+	keys := &keychain{}
+	for _, e := range r.endpoints {
+		e.base, e.keys, e.notice, e.timeout = agent{r.base}, keys, o.notice, r.timeout
+	}
+	return r, nil
+}
+
+func (r *registry) close() { r.base.CloseIdleConnections() }
+
+func (r *registry) retrier() *retrier {
+	return &retrier{retries: r.retries, delay: r.retryDelay, notice: r.notice}
+}
+
+// answer is a response whose status was checked.
+type answer struct {
+	*http.Response
+	from *endpoint
+}
+
+// ask sends one request to each endpoint in turn until one has an answer of
+// the wanted status. The last endpoint's error counts, since that is the
+// registry itself.
+func (r *registry) ask(ctx context.Context, kind, identifier string, header http.Header, want ...int) (*answer, error) {
+	for i, e := range r.endpoints {
+		if e.down.Load() {
+			continue
+		}
+		resp, err := r.askOne(ctx, e, kind, identifier, header, want) //nolint:bodyclose // whoever gets the answer closes it
+		if err == nil {
+			return &answer{resp, e}, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if i == len(r.endpoints)-1 {
+			return nil, err
+		}
+		err = classify(err)
+		e.down.Store(errors.Is(err, ErrNetwork) || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrPlainHTTP))
+		r.notice(fmt.Sprintf("mirror %s: %v", e.host, err))
+	}
+	return nil, errors.New("no registry to ask")
+}
+
+func (r *registry) askOne(ctx context.Context, e *endpoint, kind, identifier string, header http.Header, want []int) (*http.Response, error) {
+	client, err := e.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := r.send(ctx, client, e, kind, identifier, header)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && !e.challenged {
+		resp.Body.Close()
+		if client, err = e.challenge(ctx, resp); err != nil {
+			return nil, err
+		}
+		resp, err = r.send(ctx, client, e, kind, identifier, header)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := checkStatus(resp, want...); err != nil {
+		return nil, e.withTrouble(err)
+	}
+	return resp, nil
+}
+
+// send takes one of the slots for as long as the response's body is open.
+func (r *registry) send(ctx context.Context, client *http.Client, e *endpoint, kind, identifier string, header http.Header) (*http.Response, error) {
+	req, err := e.request(ctx, kind, identifier)
+	if err != nil {
+		return nil, err
+	}
+	for key, values := range header {
+		req.Header[key] = values
+	}
+	select {
+	case r.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	return watch(client, req, r.timeout, func() { <-r.slots })
+}
+
+// manifest fetches a manifest or index by tag or digest.
+func (r *registry) manifest(ctx context.Context, identifier string) (data []byte, mediaType string, err error) {
+	retry := r.retrier()
+	for {
+		data, mediaType, err = r.manifestOnce(ctx, identifier)
+		if err == nil {
+			return data, mediaType, nil
+		}
+		if err := retry.wait(ctx, "manifest "+identifier, err); err != nil {
+			return nil, "", err
+		}
+	}
+}
+
+func (r *registry) manifestOnce(ctx context.Context, identifier string) ([]byte, string, error) {
+	a, err := r.ask(ctx, "manifests", identifier, http.Header{"Accept": {acceptManifests}}, http.StatusOK)
+	if err != nil {
+		return nil, "", err
+	}
+	defer a.Body.Close()
+	data, err := readAll(a.Body, r.maxJSON)
+	if int64(len(data)) > r.maxJSON {
+		err = &LimitError{"longer than expected", r.maxJSON, "limits.json"}
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read manifest: %w", err)
+	}
+	return data, a.Header.Get("Content-Type"), nil
+}
+
+// blobBytes fetches a blob that is a document.
+func (r *registry) blobBytes(ctx context.Context, b blob) ([]byte, error) {
+	if b.size > r.maxJSON {
+		return nil, tooLarge("document "+string(b.digest), b.size, r.maxJSON)
+	}
+	retry := r.retrier()
+	for {
+		data, err := r.blobBytesOnce(ctx, b)
+		if err == nil {
+			return data, verifyBytes(data, b)
+		}
+		if err := retry.wait(ctx, string(b.digest), err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (r *registry) blobBytesOnce(ctx context.Context, b blob) ([]byte, error) {
+	p, err := r.fetch(ctx, b, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	return readAll(p, b.size)
+}
+
+// part is the rest of a blob from the offset start.
+type part struct {
+	io.ReadCloser
+	start int64
+}
+
+// fetch asks for a blob from offset on, once. A server that ignores ranges
+// gives a part that starts at 0.
+func (r *registry) fetch(ctx context.Context, b blob, offset int64) (*part, error) {
+	header := http.Header{}
+	want := []int{http.StatusOK}
+	if offset > 0 {
+		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+		want = append(want, http.StatusPartialContent)
+	}
+	a, err := r.ask(ctx, "blobs", string(b.digest), header, want...)
+	if e, ok := errors.AsType[*statusError](err); ok && e.rewound && offset > 0 {
+		offset = 0
+		a, err = r.ask(ctx, "blobs", string(b.digest), http.Header{}, http.StatusOK)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := &part{ReadCloser: a.Body}
+	if a.StatusCode == http.StatusPartialContent {
+		p.start = offset
+		err = checkRange(a.Header.Get("Content-Range"), offset, b.size)
+	}
+	if rest := b.size - p.start; err == nil && a.ContentLength >= 0 && a.ContentLength != rest {
+		err = fmt.Errorf("server sends %d bytes, want %d", a.ContentLength, rest)
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// checkRange wants what was asked for (RFC 9110, section 14.4).
+func checkRange(header string, offset, size int64) error {
+	var first, last int64
+	var total string
+	if _, err := fmt.Sscanf(header, "bytes %d-%d/%s", &first, &last, &total); err != nil {
+		return fmt.Errorf("server sends the range %q, which is not one", clean(header))
+	}
+	if first != offset || last != size-1 || total != "*" && total != fmt.Sprint(size) {
+		return fmt.Errorf("server sends the range %q, want bytes %d-%d/%d", clean(header), offset, size-1, size)
+	}
+	return nil
+}
+
+// verifyBytes checks a document against the descriptor that named it.
+func verifyBytes(data []byte, b blob) error {
+	if int64(len(data)) != b.size {
+		return fmt.Errorf("document %s has %d bytes, want %d", b.digest, len(data), b.size)
+	}
+	if got := digestOf(data); got != b.digest {
+		return fmt.Errorf("document %s has the digest %s", b.digest, got)
+	}
+	return nil
+}
+
+// identifierDigest returns the digest of a reference by digest, else "".
+func identifierDigest(ref name.Reference) digest.Digest {
+	if _, ok := ref.(name.Digest); ok {
+		return digest.Digest(strings.TrimSpace(ref.Identifier()))
+	}
+	return ""
+}

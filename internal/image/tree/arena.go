@@ -1,0 +1,80 @@
+package tree
+
+import (
+	"hash/maphash"
+	"strings"
+)
+
+const chunkLen = 8192
+
+// chunks is a growing array whose elements never move, so that growth neither
+// copies nor doubles memory.
+type chunks[T any] struct {
+	parts []*[chunkLen]T
+	n     int
+}
+
+func (c *chunks[T]) at(i uint32) *T { return &c.parts[i/chunkLen][i%chunkLen] }
+
+// push appends a zero element and returns its index.
+func (c *chunks[T]) push() uint32 {
+	if c.n%chunkLen == 0 {
+		c.parts = append(c.parts, new([chunkLen]T))
+	}
+	c.n++
+	return uint32(c.n - 1)
+}
+
+const (
+	arenaChunk = 1 << 20
+	maxArena   = 1 << 30 // bytes of names and symlink targets in one tree
+)
+
+// arena stores strings back to back and hands out 32-bit references.
+type arena struct {
+	parts []*strings.Builder
+}
+
+// add stores s and returns its reference, or false when the arena is full.
+func (a *arena) add(s string) (uint32, bool) {
+	if len(a.parts) == 0 || a.last().Len()+len(s) > arenaChunk {
+		if len(a.parts) == maxArena/arenaChunk {
+			return 0, false
+		}
+		b := new(strings.Builder)
+		b.Grow(arenaChunk)
+		a.parts = append(a.parts, b)
+	}
+	b := a.last()
+	off := b.Len()
+	b.WriteString(s)
+	return uint32((len(a.parts)-1)*arenaChunk + off), true
+}
+
+func (a *arena) last() *strings.Builder { return a.parts[len(a.parts)-1] }
+
+// get returns the n bytes at ref without copying them: a chunk is never grown
+// past its first allocation, so the string stays valid.
+func (a *arena) get(ref uint32, n int) string {
+	off := int(ref % arenaChunk)
+	return a.parts[ref/arenaChunk].String()[off : off+n]
+}
+
+// index finds the entry of a name in a directory. It is an open-addressing
+// hash table of dentry numbers; nothing is ever taken out of it, a removed
+// name keeps its dentry without an inode. The seed is random, so that an
+// image cannot choose names that collide.
+type index struct {
+	seed  maphash.Seed
+	slots []uint32 // dentry number, 0 = free
+	used  int
+}
+
+func newIndex() index {
+	return index{seed: maphash.MakeSeed(), slots: make([]uint32, 1024)}
+}
+
+func (x *index) hash(parent ID, name string) uint64 {
+	const odd = 0x9e3779b97f4a7c15 // 2^64 / golden ratio: spreads small integers
+	return maphash.String(x.seed, name) ^ uint64(parent)*odd
+}

@@ -1,0 +1,83 @@
+package tree
+
+import (
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// FuzzMerge reads a program of entries, a line each: a letter for the type, a
+// name, and for links a target; a line "-" begins the next layer. Whatever it
+// says, the merge must end, keep its counters right and be repeatable.
+func FuzzMerge(f *testing.F) {
+	seeds := []string{
+		"d a\nf a/b\n-\nf a/.wh..wh..opq\nf a/c",
+		"s a b/c\nf a/x\nh y a/x\n-\nf .wh.b\nd a",
+		"f a/b/c\nh d /a/b/c\n-\nf .wh.a\nf a\n-\nd a\nf a/../z",
+		"s s s\nf s/x",
+		"f .wh..wh.plnk/1\nf .wh.\nf ../a\nf /a",
+	}
+	if len(seeds) == 0 {
+		f.Fatal("no seeds")
+	}
+	for _, s := range seeds {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	f.Fuzz(func(t *testing.T, program string, scoped bool) {
+		first := runProgram(t, program, scoped)
+		if second := runProgram(t, program, scoped); first != second {
+			t.Errorf("first run gives %s\nsecond gives %s", first, second)
+		}
+	})
+}
+
+func runProgram(t *testing.T, program string, scoped bool) string {
+	var layers [][]Entry
+	types := map[string]Type{"d": Directory, "f": Regular, "s": Symlink, "h": HardLink, "p": Fifo}
+	for layer := range strings.SplitSeq(program, "\n-\n") {
+		var entries []Entry
+		for line := range strings.SplitSeq(layer, "\n") {
+			kind, rest, _ := strings.Cut(line, " ")
+			name, target, _ := strings.Cut(rest, " ")
+			entries = append(entries, Entry{Type: types[kind], Name: name, Linkname: target, Mode: 0o751})
+		}
+		layers = append(layers, entries)
+	}
+	tree, err := merge(Options{Scoped: scoped, MaxInodes: 1000, MaxDepth: 50}, layers...)
+	if err != nil {
+		return err.Error()
+	}
+	checkInvariants(t, tree)
+	return dump(tree)
+}
+
+// An image may hold millions of inodes, and the whole conversion may use 200
+// bytes for each; the tree's own part of that is checked here.
+func TestTreeIsCompact(t *testing.T) {
+	const n, dirs, limit = 500_000, 500, 110
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	m := NewMerger(Options{})
+	if err := m.NextLayer(); err != nil {
+		t.Fatal(err)
+	}
+	var e Entry
+	for i := range n {
+		e = file("srv/" + strconv.Itoa(i%dirs) + "/file-" + strconv.Itoa(i))
+		if err := m.Add(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree := m.Tree()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	perInode := (after.HeapAlloc - before.HeapAlloc) / n
+	t.Logf("%d bytes an inode", perInode)
+	if perInode > limit {
+		t.Errorf("the tree takes %d bytes an inode, want at most %d", perInode, limit)
+	}
+	runtime.KeepAlive(tree)
+}

@@ -1,0 +1,256 @@
+package tree
+
+import (
+	"encoding/binary"
+	"strings"
+)
+
+// clean checks the parts of a name that need no tree. In a strict merge the
+// result has no "..".
+func (m *Merger) clean(name string) (string, error) {
+	if len(name) > MaxPath {
+		return "", &LimitError{What: "bytes in a path", Limit: MaxPath}
+	}
+	if name == "" || strings.IndexByte(name, 0) >= 0 {
+		return "", ErrBadName
+	}
+	if !m.o.Scoped && name[0] == '/' {
+		return "", ErrAbsoluteName
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if len(part) > MaxName {
+			return "", &LimitError{What: "bytes in a file name", Limit: MaxName}
+		}
+		if part == ".." && !m.o.Scoped {
+			return "", ErrDotDot
+		}
+	}
+	return strings.TrimRight(name, "/"), nil
+}
+
+// split cuts path after its last slash. A base of "." or "" is the directory
+// itself, so the dots and slashes before it are taken off too.
+func split(path string) (dir, base string) {
+	for strings.HasSuffix(path, "/.") {
+		path = strings.TrimRight(strings.TrimSuffix(path, "."), "/")
+	}
+	i := strings.LastIndexByte(path, '/')
+	return path[:i+1], path[i+1:]
+}
+
+// walk follows path from the root and returns the directory it ends in. With
+// create it makes the directories that are missing; without, it returns 0
+// where one is.
+func (m *Merger) walk(path string, create bool) (ID, error) {
+	hops := 0
+	return m.follow(Root, path, create, &hops)
+}
+
+func (m *Merger) follow(dir ID, path string, create bool, hops *int) (ID, error) {
+	for part := range strings.SplitSeq(path, "/") {
+		var err error
+		if dir, err = m.step(dir, part, create, hops); err != nil || dir == 0 {
+			return 0, err
+		}
+	}
+	return dir, nil
+}
+
+// step goes from dir to what part names in it.
+func (m *Merger) step(dir ID, part string, create bool, hops *int) (ID, error) {
+	switch part {
+	case "", ".":
+		return dir, nil
+	case "..":
+		return m.parent(dir), nil
+	}
+	if strings.HasPrefix(part, whiteoutPrefix) {
+		return 0, ErrReservedName
+	}
+	_, d := m.find(dir, part)
+	if d == 0 || m.t.dentries.at(d).inode == 0 {
+		if !create {
+			return 0, nil
+		}
+		return m.imply(dir, part)
+	}
+	id := m.t.dentries.at(d).inode
+	switch m.t.Type(id) {
+	case Directory:
+		return id, nil
+	case Symlink:
+		if !m.o.Scoped {
+			return 0, ErrSymlinkParent
+		}
+		return m.followLink(dir, id, create, hops)
+	}
+	return 0, ErrNotDirectory
+}
+
+// followLink resolves symlink id, which stands in dir, as in a chroot.
+func (m *Merger) followLink(dir, id ID, create bool, hops *int) (ID, error) {
+	if *hops++; *hops > maxHops {
+		return 0, ErrSymlinkLoop
+	}
+	n := m.t.nodes.at(uint32(id))
+	target := m.t.names.get(uint32(n.data), int(n.size))
+	if target[0] == '/' {
+		dir = Root
+	}
+	return m.follow(dir, target, create, hops)
+}
+
+// parent returns the directory that dir is in; the root's is the root.
+func (m *Merger) parent(dir ID) ID {
+	if d := m.t.nodes.at(uint32(dir)).runs; d != 0 {
+		return m.t.dentries.at(d).parent
+	}
+	return Root
+}
+
+// imply makes a directory that no entry has described so far.
+func (m *Merger) imply(dir ID, name string) (ID, error) {
+	if len(name) > MaxName {
+		return 0, &LimitError{What: "bytes in a file name", Limit: MaxName}
+	}
+	d, err := m.dentry(dir, name)
+	if err != nil {
+		return 0, err
+	}
+	id, err := m.newNode()
+	if err != nil {
+		return 0, err
+	}
+	n := m.t.nodes.at(uint32(id))
+	m.setImplied(n)
+	if err := m.makeDir(n, d); err != nil {
+		return 0, err
+	}
+	m.attach(d, id)
+	return id, nil
+}
+
+// lookupTarget finds the inode that a hard link's target names. An absolute
+// target starts at the image's root, in strict merges too.
+func (m *Merger) lookupTarget(target string) (ID, error) {
+	path, err := m.clean(strings.TrimLeft(target, "/"))
+	if err != nil {
+		return 0, &targetError{target, err}
+	}
+	dirPath, base := split(path)
+	if base == "" || base == "." || base == ".." {
+		return 0, &targetError{target, ErrLinkDirectory}
+	}
+	dir, err := m.walk(dirPath, false)
+	if err != nil {
+		return 0, &targetError{target, err}
+	}
+	_, d := m.find(dir, base)
+	if dir == 0 || d == 0 || m.t.dentries.at(d).inode == 0 {
+		return 0, &targetError{target, ErrLinkMissing}
+	}
+	id := m.t.dentries.at(d).inode
+	if m.t.Type(id) == Directory {
+		return 0, &targetError{target, ErrLinkDirectory}
+	}
+	return id, nil
+}
+
+// checkTarget refuses a symlink that has no meaning or, in a strict merge,
+// one that climbs above the root when its target is read as text.
+func (m *Merger) checkTarget(dir ID, e *Entry) error {
+	if e.Type != Symlink {
+		return nil
+	}
+	target := e.Linkname
+	if target == "" || strings.IndexByte(target, 0) >= 0 {
+		return &targetError{target, ErrBadName}
+	}
+	if len(target) > MaxTarget {
+		return &LimitError{What: "bytes in a symlink target", Limit: MaxTarget}
+	}
+	if m.o.Scoped || target[0] == '/' {
+		return nil
+	}
+	depth := int(m.t.nodes.at(uint32(dir)).depth)
+	for part := range strings.SplitSeq(target, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			if depth--; depth < 0 {
+				return &targetError{target, ErrUnsafeSymlink}
+			}
+		default:
+			depth++
+		}
+	}
+	return nil
+}
+
+// targetError names the link target that an entry is refused for.
+type targetError struct {
+	target string
+	err    error
+}
+
+func (e *targetError) Error() string { return "target " + quoteName(e.target) + ": " + e.err.Error() }
+
+func (e *targetError) Unwrap() error { return e.err }
+
+// find returns the dentry of name in dir, or 0 and the free slot for it.
+func (m *Merger) find(dir ID, name string) (slot int, d uint32) {
+	x := &m.index
+	mask := len(x.slots) - 1
+	for slot = int(x.hash(dir, name)) & mask; ; slot = (slot + 1) & mask {
+		d = x.slots[slot]
+		if d == 0 {
+			return slot, 0
+		}
+		if e := m.t.dentries.at(d); e.parent == dir && int(e.length) == len(name) && m.t.name(e) == name {
+			return slot, d
+		}
+	}
+}
+
+// insert puts d into a slot that find returned, and grows the table before
+// it is so full that probing gets long.
+func (m *Merger) insert(slot int, d uint32) {
+	x := &m.index
+	x.slots[slot] = d
+	if x.used++; x.used*4 < len(x.slots)*3 {
+		return
+	}
+	old := x.slots
+	x.slots = make([]uint32, 2*len(old))
+	for _, d := range old {
+		if d != 0 {
+			e := m.t.dentries.at(d)
+			slot, _ := m.find(e.parent, m.t.name(e))
+			x.slots[slot] = d
+		}
+	}
+}
+
+// xattrSet returns the number of a set of xattrs, the same for equal sets.
+func (m *Merger) xattrSet(set []Xattr) (uint32, error) {
+	if len(set) == 0 {
+		return 0, nil
+	}
+	var key []byte
+	for _, x := range set {
+		key = binary.AppendUvarint(key, uint64(len(x.Name)))
+		key = append(key, x.Name...)
+		key = binary.AppendUvarint(key, uint64(len(x.Value)))
+		key = append(key, x.Value...)
+	}
+	if n, ok := m.sets[string(key)]; ok {
+		return n, nil
+	}
+	if m.xattrBytes += len(key); m.xattrBytes > maxXattrTotal {
+		return 0, &LimitError{What: "bytes of extended attributes", Limit: maxXattrTotal}
+	}
+	n := uint32(len(m.t.xattrs))
+	m.t.xattrs = append(m.t.xattrs, append([]Xattr(nil), set...))
+	m.sets[string(key)] = n
+	return n, nil
+}

@@ -1,0 +1,256 @@
+// Package unpack writes the tree of an ext4 disk into a folder of the host.
+//
+// Everything goes through os.Root: a name of the image is only ever a name
+// below the folder, and no symlink of the image is followed. What the host
+// or the user's rights do not allow — other owners, devices, attributes —
+// is left out, counted and told of. Where the owner is left out, so are the
+// setuid and setgid bits: they would give the rights of the wrong user.
+package unpack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/image/tree"
+)
+
+// lostFound is made by every builder of ext4; it is the image's only when
+// there is something in it.
+const lostFound = "lost+found"
+
+// Into writes what is in fs into the empty folder dir. The warnings count
+// what could not be had and name the first paths.
+func Into(ctx context.Context, fs *ext4.FS, dir string) (warnings []string, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	u := unpacker{fs: fs, root: root, first: map[uint32]string{}, left: map[string]*left{}}
+	err = fs.Walk(func(name string, in *ext4.Inode) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if skip, err := u.isLostFound(name, in); skip || err != nil {
+			return err
+		}
+		if err := u.create(name, in); err != nil {
+			return fmt.Errorf("unpack %q: %w", name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return u.warnings(), u.finishDirs(ctx)
+}
+
+type unpacker struct {
+	fs    *ext4.FS
+	root  *os.Root
+	first map[uint32]string // where an inode with several names was made
+	dirs  []directory       // in the order of the walk
+	kinds []string          // of left, in the order in which they came up
+	left  map[string]*left
+}
+
+type directory struct {
+	name string
+	in   *ext4.Inode
+}
+
+// left is what could not be had, of one kind.
+type left struct {
+	count int
+	paths []string
+}
+
+const namedPaths = 5 // in a warning
+
+func (u *unpacker) leave(kind, name string) {
+	l := u.left[kind]
+	if l == nil {
+		l = &left{}
+		u.left[kind] = l
+		u.kinds = append(u.kinds, kind)
+	}
+	if l.count++; len(l.paths) < namedPaths {
+		l.paths = append(l.paths, strconv.Quote(name))
+	}
+}
+
+func (u *unpacker) warnings() (out []string) {
+	for _, kind := range u.kinds {
+		l := u.left[kind]
+		text := fmt.Sprintf("%s: %d left out: %s", kind, l.count, strings.Join(l.paths, ", "))
+		if l.count > len(l.paths) {
+			text += ", …"
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func (u *unpacker) isLostFound(name string, in *ext4.Inode) (bool, error) {
+	if name != lostFound || in.Type != tree.Directory {
+		return false, nil
+	}
+	empty := true
+	err := u.fs.ReadDir(in, func(e ext4.DirEntry) error {
+		empty = empty && (e.Name == "." || e.Name == "..")
+		return nil
+	})
+	return empty, err
+}
+
+func (u *unpacker) create(name string, in *ext4.Inode) error {
+	if in.Type == tree.Directory {
+		u.dirs = append(u.dirs, directory{name, in})
+		if name == "." {
+			return nil
+		}
+		return u.root.Mkdir(name, 0o700)
+	}
+	if first, ok := u.first[in.Number]; ok {
+		return u.root.Link(first, name)
+	}
+	made, err := u.inode(name, in)
+	if err != nil || !made {
+		return err
+	}
+	if in.Links > 1 {
+		u.first[in.Number] = name
+	}
+	return u.metadata(name, in)
+}
+
+// inode makes what is no directory, or reports that it can't be had.
+func (u *unpacker) inode(name string, in *ext4.Inode) (made bool, err error) {
+	switch in.Type {
+	case tree.Regular:
+		return true, u.file(name, in)
+	case tree.Symlink:
+		target, err := u.fs.Readlink(in)
+		if err != nil {
+			return false, err
+		}
+		return true, u.root.Symlink(target, name)
+	case tree.CharDevice, tree.BlockDevice, tree.Fifo:
+		kinds := map[tree.Type]uint32{tree.CharDevice: unix.S_IFCHR, tree.BlockDevice: unix.S_IFBLK, tree.Fifo: unix.S_IFIFO}
+		err := u.inParent(name, func(dir int, base string) error {
+			return unix.Mknodat(dir, base, kinds[in.Type]|0o600, int(unix.Mkdev(in.Major, in.Minor)))
+		})
+		if errors.Is(err, unix.EPERM) {
+			u.leave("devices", name)
+			return false, nil
+		}
+		return true, err
+	default:
+		return false, fmt.Errorf("inode %d is of no known type", in.Number)
+	}
+}
+
+// file copies the data; holes stay holes.
+func (u *unpacker) file(name string, in *ext4.Inode) (err error) {
+	data, err := u.fs.Data(in)
+	if err != nil {
+		return err
+	}
+	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Truncate(data.Size()); err != nil {
+		return err
+	}
+	for _, r := range data.Runs() {
+		length := min(r.Length, data.Size()-r.Offset)
+		if _, err := io.Copy(io.NewOffsetWriter(f, r.Offset), io.NewSectionReader(data, r.Offset, length)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finishDirs gives directories their metadata, the deepest first: before
+// that nothing more could be put into some of them.
+func (u *unpacker) finishDirs(ctx context.Context) error {
+	for i := len(u.dirs) - 1; i >= 0; i-- {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := u.metadata(u.dirs[i].name, u.dirs[i].in); err != nil {
+			return fmt.Errorf("unpack %q: %w", u.dirs[i].name, err)
+		}
+	}
+	return nil
+}
+
+// metadata sets owner, mode, attributes and time in the order in which none
+// undoes another: chown(2) clears setuid bits and capabilities.
+func (u *unpacker) metadata(name string, in *ext4.Inode) error {
+	mode := uint32(in.Mode)
+	err := u.root.Lchown(name, int(in.UID), int(in.GID))
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
+		u.leave("owners", name)
+		mode &^= unix.S_ISUID | unix.S_ISGID
+	} else if err != nil {
+		return err
+	}
+	return u.inParent(name, func(dir int, base string) error {
+		if err := u.xattrs(dir, base, name, in); err != nil {
+			return err
+		}
+		if in.Type != tree.Symlink { // has no mode of its own on Linux
+			if err := unix.Fchmodat(dir, base, mode, 0); err != nil {
+				return err
+			}
+		}
+		t := time.Unix(in.Mtime.Sec, int64(in.Mtime.Nsec))
+		ts, err := unix.TimeToTimespec(t)
+		if err != nil {
+			return err
+		}
+		return unix.UtimesNanoAt(dir, base, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
+func (u *unpacker) xattrs(dir int, base, name string, in *ext4.Inode) error {
+	list, err := u.fs.Xattrs(in)
+	if err != nil {
+		return err
+	}
+	for _, x := range list {
+		// There is no lsetxattrat(2) in older kernels; base has no slash.
+		err := unix.Lsetxattr("/proc/self/fd/"+strconv.Itoa(dir)+"/"+base, x.Name, []byte(x.Value), 0)
+		switch {
+		case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EINVAL):
+			u.leave("attributes "+x.Name, name)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// inParent calls do with the folder that holds name, opened without
+// following a symlink, and the last part of name.
+func (u *unpacker) inParent(name string, do func(dir int, base string) error) error {
+	dir, err := u.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return do(int(dir.Fd()), path.Base(name))
+}

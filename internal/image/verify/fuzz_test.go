@@ -1,0 +1,31 @@
+package verify_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/banger-vm/banger/internal/image/verify"
+)
+
+// FuzzVerify gives any bytes as a layer. Whatever they are, reading them ends,
+// and what can be read is not what is on an empty disk.
+func FuzzVerify(f *testing.F) {
+	seeds := 0
+	for _, compression := range []string{"none", "gzip", "zstd"} {
+		for _, members := range baseline() {
+			f.Add(archive(f, compression, members), false)
+			f.Add(archive(f, compression, members), true)
+			seeds += 2
+		}
+	}
+	if seeds == 0 {
+		f.Fatal("no seeds")
+	}
+	f.Fuzz(func(t *testing.T, data []byte, scoped bool) {
+		o := verify.Options{Scoped: scoped, MaxBytes: 1 << 22, MaxInodes: 1000}
+		report, err := verify.Verify(t.Context(), stored([][]byte{data}), bytes.NewReader(nil), 0, o)
+		if err == nil && report.OK() {
+			t.Error("a disk of no bytes is as it should be")
+		}
+	})
+}

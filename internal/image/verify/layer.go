@@ -1,0 +1,243 @@
+package verify
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/banger-vm/banger/internal/image/tree"
+)
+
+// A Layer is one layer of an image as it is stored.
+type Layer struct {
+	Digest string // names the layer in errors; may be empty
+	// Open gives the stored bytes: a tar, plain or compressed by gzip or zstd.
+	Open func(context.Context) (io.ReadCloser, error)
+}
+
+// maxWindow is the zstd window in bytes up to which decoders are expected to
+// go (RFC 8878, section 3.1.1.1.2, has 8 MiB; zstd(1) goes to 128 MiB).
+const maxWindow = 128 << 20
+
+// read gives the entries of a layer, with the hashes of their contents. It
+// reads the layer to its very end, where a reader that checks digests says
+// what it found.
+func (l Layer) read(ctx context.Context, budget *atomic.Int64) (entries []entry, err error) {
+	stored, err := l.Open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", l.Digest, err)
+	}
+	defer func() {
+		if err = errors.Join(err, stored.Close()); err != nil {
+			entries, err = nil, fmt.Errorf("layer %s: %w", l.Digest, err)
+		}
+	}()
+	plain, stop, err := decompress(bufio.NewReaderSize(stored, 1<<18))
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	bounded := &meter{ctx: ctx, r: plain, left: budget}
+	if entries, err = readTar(bounded); err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(io.Discard, bounded)
+	return entries, err
+}
+
+// decompress tells the form of a stream by its first bytes.
+func decompress(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
+	start, err := r.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	switch {
+	case len(start) >= 2 && start[0] == 0x1f && start[1] == 0x8b: // RFC 1952, section 2.3.1
+		z, err := gzip.NewReader(r)
+		return z, func() {}, err
+	case isZstd(start):
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, nil, err
+		}
+		return z, z.Close, nil
+	}
+	return r, func() {}, nil
+}
+
+// isZstd knows a frame and a skippable frame (RFC 8878, section 3.1).
+func isZstd(b []byte) bool {
+	if len(b) < 4 {
+		return false
+	}
+	return string(b) == "\x28\xb5\x2f\xfd" || b[0]&0xf0 == 0x50 && string(b[1:]) == "\x2a\x4d\x18"
+}
+
+// meter ends a stream when ctx is done, or when the layers of the image have
+// more bytes than they may.
+type meter struct {
+	ctx  context.Context //nolint:containedctx // an io.Reader has no other way to be cancelled
+	r    io.Reader
+	left *atomic.Int64
+}
+
+var errTooLarge = errors.New("layers unpack to more bytes than allowed")
+
+func (m *meter) Read(p []byte) (int, error) {
+	if err := m.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := m.r.Read(p)
+	if m.left.Add(-int64(n)) < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
+}
+
+func readTar(r io.Reader) ([]entry, error) {
+	var (
+		entries []entry
+		global  = map[string]string{}
+		buf     = make([]byte, 1<<17)
+		t       = tar.NewReader(r)
+	)
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return entries, nil
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // names are judged by the replay
+			return nil, fmt.Errorf("entry %d: %w", len(entries)+1, err)
+		}
+		if h.Typeflag == tar.TypeXGlobalHeader {
+			if err := addGlobal(global, h.PAXRecords); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		e, err := newEntry(h, global)
+		if err == nil && e.typ == tree.Regular {
+			hash := sha256.New()
+			e.size, err = io.CopyBuffer(hash, t, buf)
+			hash.Sum(e.sum[:0])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("entry %q: %w", h.Name, err)
+		}
+		entries = append(entries, e)
+	}
+}
+
+// addGlobal notes records that stand for all entries to come, and refuses
+// those that only make sense for one.
+func addGlobal(global, records map[string]string) error {
+	for key, value := range records {
+		for _, prefix := range []string{
+			"path", "linkpath", "size", "SCHILY.xattr.", "SCHILY.acl.", "LIBARCHIVE.xattr.", "RHT.", "GNU.sparse.",
+		} {
+			if key == prefix || strings.HasSuffix(prefix, ".") && strings.HasPrefix(key, prefix) {
+				return fmt.Errorf("global PAX header: record %q for all entries", key)
+			}
+		}
+		global[key] = value
+	}
+	return nil
+}
+
+func newEntry(h *tar.Header, global map[string]string) (entry, error) {
+	e := entry{name: h.Name, link: h.Linkname}
+	var err error
+	if e.typ, err = fileType(h.Typeflag); err != nil {
+		return e, err
+	}
+	e.mode = uint16(h.Mode & 0o7777)
+	e.mtime = tree.Time{Sec: h.ModTime.Unix(), Nsec: uint32(h.ModTime.Nanosecond())}
+	for _, n := range []struct {
+		key  string
+		from int64
+		to   *uint32
+	}{
+		{"uid", int64(h.Uid), &e.uid},
+		{"gid", int64(h.Gid), &e.gid},
+		{"SCHILY.devmajor", h.Devmajor, &e.major},
+		{"SCHILY.devminor", h.Devminor, &e.minor},
+	} {
+		if *n.to, err = number(n.key, n.from, h.PAXRecords, global); err != nil {
+			return e, err
+		}
+	}
+	if e.typ != tree.CharDevice && e.typ != tree.BlockDevice {
+		e.major, e.minor = 0, 0
+	}
+	if text := global["mtime"]; text != "" && h.PAXRecords["mtime"] == "" {
+		if e.mtime, err = parseTime(text); err != nil {
+			return e, err
+		}
+	}
+	if e.typ == tree.Symlink {
+		e.target = h.Linkname
+	}
+	e.xattrs, err = xattrs(h.PAXRecords)
+	return e, err
+}
+
+// number gives a field at full width: an entry's own PAX record first, then
+// the global one, then the header.
+func number(key string, header int64, own, global map[string]string) (uint32, error) {
+	text := own[key]
+	if text == "" {
+		text = global[key]
+	}
+	if text != "" {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("PAX record %s=%s: not a number of 32 bits", key, text)
+		}
+		return uint32(n), nil
+	}
+	if header < 0 || header > math.MaxUint32 {
+		return 0, fmt.Errorf("%s %d is out of range", key, header)
+	}
+	return uint32(header), nil
+}
+
+// parseTime reads the time of a global record, in whole seconds as git-archive
+// and others write it there.
+func parseTime(text string) (tree.Time, error) {
+	sec, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return tree.Time{}, fmt.Errorf("global PAX header: mtime %q: not whole seconds", text)
+	}
+	return tree.Time{Sec: sec}, nil
+}
+
+func fileType(flag byte) (tree.Type, error) {
+	switch flag {
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse, 0:
+		return tree.Regular, nil
+	case tar.TypeLink:
+		return tree.HardLink, nil
+	case tar.TypeSymlink:
+		return tree.Symlink, nil
+	case tar.TypeChar:
+		return tree.CharDevice, nil
+	case tar.TypeBlock:
+		return tree.BlockDevice, nil
+	case tar.TypeDir:
+		return tree.Directory, nil
+	case tar.TypeFifo:
+		return tree.Fifo, nil
+	}
+	return 0, fmt.Errorf("tar type flag %q is not known", flag)
+}

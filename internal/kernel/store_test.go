@@ -1,0 +1,240 @@
+package kernel
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fake publishes a kernel of a few bytes, content being what tells it apart.
+func fake(t *testing.T, s *Store, content string, names ...string) *Kernel {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "new")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	k := &Kernel{dir: dir, Manifest: Manifest{Schema: Schema, Release: "6.1." + content, Arch: "amd64", Names: names, Files: map[string]File{}}}
+	k.Added = time.Unix(int64(content[0]), 0).UTC()
+	if err := k.addFile(kernelFile, []byte(content)); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if k.ID, err = k.contentID(); err != nil {
+		t.Fatal(err)
+	}
+	k, _, err = s.put(t.Context(), k, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestFindAndRemove(t *testing.T) {
+	s := openStore(t)
+	a, b := fake(t, s, "1", "a", "shared"), fake(t, s, "2", "b", "shared")
+	for ref, want := range map[string]*Kernel{
+		"a": a, "b": b, "shared": b, string(a.ID): a, a.ID.Hex()[:6]: a, "6.1.2": b,
+	} {
+		if k, err := s.Find(ref); err != nil || k.ID != want.ID {
+			t.Errorf("find %s: %v, %v", ref, k, err)
+		}
+	}
+	for _, ref := range []string{"", "c", "6.1.3", a.ID.Hex()[:3], "../" + a.ID.Hex()} {
+		if _, err := s.Find(ref); !errors.Is(err, ErrNotFound) {
+			t.Errorf("find %q: %v", ref, err)
+		}
+	}
+	if _, _, err := s.Remove(t.Context(), "6.1.2", false); err == nil {
+		t.Error("two names went without force")
+	}
+	if _, deleted, err := s.Remove(t.Context(), "shared", false); deleted || err != nil {
+		t.Errorf("a name of two: %v, %v", deleted, err)
+	}
+	if _, deleted, err := s.Remove(t.Context(), "b", false); !deleted || err != nil {
+		t.Errorf("the last name: %v, %v", deleted, err)
+	}
+	if kernels, _, err := s.List(); err != nil || len(kernels) != 1 || kernels[0].ID != a.ID || len(leftovers(t, s)) != 0 {
+		t.Errorf("left: %v, %v, %v", kernels, leftovers(t, s), err)
+	}
+}
+
+func TestSameReleaseIsAmbiguous(t *testing.T) {
+	kernels := []*Kernel{{Manifest: Manifest{Release: "6.1"}}, {Manifest: Manifest{Release: "6.1"}}}
+	if _, err := find(kernels, "6.1"); err == nil {
+		t.Error("one of two was chosen")
+	} else if e, ok := errors.AsType[*AmbiguousError](err); !ok || len(e.Kernels) != 2 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDamagedManifests(t *testing.T) {
+	for name, change := range map[string]func(string) string{
+		"empty":                func(string) string { return "" },
+		"garbage":              func(string) string { return "\x00{" },
+		"truncated":            func(s string) string { return s[:len(s)/2] },
+		"of a newer schema":    func(s string) string { return strings.Replace(s, `"schema": 1`, `"schema": 2`, 1) },
+		"of another kernel":    func(s string) string { return strings.Replace(s, "6.1.1", "6.1.9", 1) },
+		"release is a path":    func(s string) string { return strings.Replace(s, "6.1.1", "../..", 1) },
+		"file outside":         func(s string) string { return strings.Replace(s, `"kernel": {`, `"../kernel": {`, 1) },
+		"digest changed":       func(s string) string { return strings.Replace(s, `"digest": "sha256:6`, `"digest": "sha256:7`, 1) },
+		"larger than is taken": func(s string) string { return s + strings.Repeat(" ", maxManifest) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t)
+			k := fake(t, s, "1", "a")
+			fake(t, s, "2", "b")
+			path := k.Path(kernelFile)
+			path = filepath.Join(filepath.Dir(path), manifestFile)
+			before := string(mustRead(t, path))
+			if change(before) == before {
+				t.Fatal("nothing was changed")
+			}
+			if err := os.WriteFile(path, []byte(change(before)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			kernels, damaged, err := s.List()
+			if err != nil || len(kernels) != 1 || len(damaged) != 1 || !strings.Contains(damaged[0].Error(), path) {
+				t.Fatalf("got %d kernels, damaged %v, %v", len(kernels), damaged, err)
+			}
+			if _, err := s.Find("a"); err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), path) {
+				t.Errorf("find: %v", err)
+			}
+			if found, err := s.Find("b"); err != nil || found.Release != "6.1.2" {
+				t.Errorf("find one that is whole: %v, %v", found, err)
+			}
+			for _, ref := range []string{"a", k.ID.Hex()[:12], strings.Repeat("0", 64)} {
+				if _, deleted, err := s.Remove(t.Context(), ref, true); deleted || err == nil || errors.Is(err, ErrNotFound) {
+					t.Errorf("remove %s: %v, %v", ref, deleted, err)
+				}
+			}
+			if gone, deleted, err := s.Remove(t.Context(), string(k.ID), false); !deleted || err != nil || gone.ID != k.ID {
+				t.Errorf("remove by the full ID: %v, %v, %v", gone, deleted, err)
+			}
+			if _, err := s.Find("a"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("find when it is removed: %v", err)
+			}
+			fake(t, s, "1", "a")
+			if err := os.WriteFile(path, []byte(change(before)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			fake(t, s, "1", "a")
+			if _, damaged, _ := s.List(); len(damaged) != 0 {
+				t.Errorf("a new kernel did not replace the damaged one: %v", damaged)
+			}
+		})
+	}
+}
+
+// A process may die between the two writes that move a name.
+func TestNameClaimedTwiceBelongsToTheNewerKernel(t *testing.T) {
+	s := openStore(t)
+	a, b := fake(t, s, "1", "x"), fake(t, s, "2", "y")
+	b.Names = []string{"x"}
+	if err := b.write(); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := s.Find("x"); err != nil || k.ID != b.ID {
+		t.Errorf("got %v, %v", k, err)
+	}
+	kernels, _, err := s.List()
+	if err != nil || kernels[1].ID != a.ID || len(kernels[1].Names) != 0 {
+		t.Errorf("the older one keeps %v, %v", kernels[1].Names, err)
+	}
+}
+
+func TestSweepRemovesWhatKilledCommandsLeft(t *testing.T) {
+	s := openStore(t)
+	fake(t, s, "1", "a")
+	if err := os.MkdirAll(filepath.Join(s.dir, ".banger-dead", "new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if kernels, _, err := s.List(); err != nil || len(kernels) != 1 || len(leftovers(t, s)) != 0 {
+		t.Errorf("left %v, %v, %v", kernels, leftovers(t, s), err)
+	}
+}
+
+func TestPullsAtTheSameTime(t *testing.T) {
+	s := openStore(t)
+	source := "deb:" + writeFile(t, "k.deb", debOf(t, testControl, "gzip", kernelTree(t)...))
+	names := []string{"a", "b", "c", "d"}
+	errs := make([]error, len(names))
+	fresh := make([]bool, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { _, fresh[i], errs[i] = s.Pull(t.Context(), source, name, Options{}) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	kernels, damaged, err := s.List()
+	if err != nil || len(kernels) != 1 || len(damaged) != 0 || len(leftovers(t, s)) != 0 {
+		t.Fatalf("left %v, %v, %v, %v", kernels, damaged, leftovers(t, s), err)
+	}
+	slices.Sort(kernels[0].Names)
+	if !slices.Equal(kernels[0].Names, names) {
+		t.Errorf("names are %v", kernels[0].Names)
+	}
+	count := 0
+	for _, f := range fresh {
+		if f {
+			count++
+		}
+	}
+	if count != 1 {
+		t.Errorf("%d were first", count)
+	}
+}
+
+// The names are too many for a manifest that could be read again.
+func TestNameStaysWhereItCannotBeMoved(t *testing.T) {
+	s := openStore(t)
+	a, b := fake(t, s, "1", "x"), fake(t, s, "2", "y")
+	again := *b
+	again.Names = []string{"x", strings.Repeat("n", maxManifest)}
+	if _, _, err := s.put(t.Context(), &again, false); err == nil {
+		t.Fatal("a manifest was written that is not read")
+	}
+	if k, err := s.Find("x"); err != nil || k.ID != a.ID {
+		t.Errorf("x is now of %v, %v", k, err)
+	}
+}
+
+// The old folder must be whole wherever a kill may come: it changes places
+// with the new one, and is not deleted before.
+func TestPublishKeepsTheOldFolder(t *testing.T) {
+	for name, move := range map[string]func(from, dir string) error{"exchange": publish, "swap": swap} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			from, dir := filepath.Join(root, "new"), filepath.Join(root, "kernel")
+			for _, d := range []string{from, dir} {
+				if err := os.MkdirAll(filepath.Join(d, "was-"+filepath.Base(d)), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := move(filepath.Join(root, "none"), dir); err == nil {
+				t.Error("a folder that is not there was published")
+			}
+			if _, err := os.Stat(filepath.Join(dir, "was-kernel")); err != nil {
+				t.Errorf("after a failure: %v", err)
+			}
+			if err := move(from, dir); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "was-new")); err != nil {
+				t.Error(err)
+			}
+			if old, err := filepath.Glob(filepath.Join(root, "new*", "was-kernel")); err != nil || len(old) != 1 {
+				t.Errorf("the old one is at %v, %v", old, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,118 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/banger-vm/banger/internal/machine/ledger"
+)
+
+// checkPath refuses a path that is not one of a machine's folders or in it:
+// folders are removed with all that they hold.
+func checkPath(path, id string) error {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || !slices.Contains(strings.Split(path, "/"), id) {
+		return fmt.Errorf("path %s is not in a folder of machine %s", path, id)
+	}
+	return nil
+}
+
+// A File is one that Reserve notes.
+type File struct {
+	Kind ledger.Kind
+	Path string
+}
+
+// Reserve notes files that are about to be made in the machine's folders, by
+// whomever, in one change of the ledger. They are removed by their paths.
+func (m Maker) Reserve(files ...File) error {
+	boot, err := BootID()
+	if err != nil {
+		return fmt.Errorf("reserve files: %w", err)
+	}
+	var entries []ledger.Entry
+	for _, f := range files {
+		e := ledger.Entry{Kind: f.Kind, Name: f.Path, Path: f.Path, Owner: m.Owner, Boot: boot}
+		if err := checkPath(f.Path, m.Owner.ID()); err != nil {
+			return fmt.Errorf("reserve %s: %w", &e, err)
+		}
+		entries = append(entries, e)
+	}
+	err = m.Ledger.Note(entries...)
+	if err != nil && !errors.Is(err, ledger.ErrRefused) {
+		return errors.Join(err, m.Ledger.Strike(entries...)) // one copy may have them
+	}
+	return err
+}
+
+func fileID(path string) (ledger.FileID, fs.FileMode, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return ledger.FileID{}, 0, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ledger.FileID{}, 0, errors.New("file has no inode number")
+	}
+	return ledger.FileID{Dev: st.Dev, Ino: st.Ino}, info.Mode(), nil
+}
+
+func removeFile(e *ledger.Entry) error {
+	if err := checkPath(e.Path, e.Owner.ID()); err != nil {
+		return err
+	}
+	id, mode, err := fileID(e.Path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// An entry that was not identified has its path alone, which no other
+	// machine has.
+	if e.File != (ledger.FileID{}) && e.File != id {
+		return nil
+	}
+	switch {
+	case e.Kind == ledger.Folder && mode.IsDir():
+		return os.RemoveAll(e.Path)
+	case e.Kind == ledger.Socket && mode.Type() == fs.ModeSocket, e.Kind == ledger.Disk && mode.IsRegular():
+		if err := os.Remove(e.Path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// findFolders returns the folders in root that are named by machines' IDs.
+func findFolders(root, tag string) ([]ledger.Entry, error) {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list machine folders: %w", err)
+	}
+	var out []ledger.Entry
+	for _, e := range entries {
+		owner, ok := ledger.ParseOwner(e.Name() + "-" + tag)
+		if !ok || !e.IsDir() {
+			continue
+		}
+		path := filepath.Join(root, e.Name())
+		id, _, err := fileID(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, ledger.Entry{Kind: ledger.Folder, Name: path, Path: path, Owner: owner, File: id})
+	}
+	return out, nil
+}

@@ -1,0 +1,139 @@
+package machine
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits protect the host from its machines. The zero value has the defaults.
+type Limits struct {
+	Machines    int   // that there may be; 0 is DefaultMachines
+	DiskReserve int64 // bytes that a new machine must leave free; 0 is DefaultReserve
+}
+
+// The defaults of Limits.
+const (
+	DefaultMachines = 1000
+	DefaultReserve  = 256 << 20 // bytes
+)
+
+// ErrTooMany says that there are as many machines as there may be.
+var ErrTooMany = errors.New("too many machines")
+
+func (l *Limits) checkCount(machines int) error {
+	if most := orDefault(l.Machines, DefaultMachines); machines >= most {
+		return fmt.Errorf("make machine: there are %d: %w", machines, ErrTooMany)
+	}
+	return nil
+}
+
+// checkSpace refuses to make a machine in the folder of a file system that is
+// about to be full: the guests that run would meet the error, not this one.
+func (l *Limits) checkSpace(folder string) error {
+	free, inodes, err := room(folder)
+	if err != nil {
+		return err
+	}
+	if reserve := orDefault(l.DiskReserve, DefaultReserve); free < reserve {
+		return fmt.Errorf("make machine: %w", &spaceError{folder, reserve, free})
+	}
+	if inodes == 0 {
+		return fmt.Errorf("make machine: no inode is free in %s: %w", folder, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// room returns the bytes and inodes that are free to this user. A file
+// system that makes inodes as it needs them has one free at the least.
+func room(folder string) (bytes int64, inodes uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(folder, &st); err != nil {
+		return 0, 0, fmt.Errorf("find free space of %s: %w", folder, err)
+	}
+	if st.Files == 0 {
+		return int64(st.Bavail) * st.Bsize, 1, nil
+	}
+	return int64(st.Bavail) * st.Bsize, st.Ffree, nil
+}
+
+// memoryWarnings returns what is to be said before rec runs beside others.
+func memoryWarnings(others []*Record, rec *Record) []string {
+	others = slices.DeleteFunc(slices.Clone(others), func(o *Record) bool { return o.ID == rec.ID })
+	warning, err := overcommit(others, rec.Config.Memory)
+	if err != nil {
+		warning = fmt.Sprintf("whether the host has memory for the machine is not known: %v", err)
+	}
+	if warning == "" {
+		return nil
+	}
+	return []string{warning}
+}
+
+// overcommit returns a warning where the host's memory does not suffice for
+// another machine beside those of records that run, or "". What they have
+// taken so far is not available any more, and what they may still take is
+// counted by their sum.
+func overcommit(records []*Record, memory int64) (warning string, err error) {
+	total, available, err := hostMemory()
+	if err != nil {
+		return "", err
+	}
+	sum, running := memory, 0
+	for _, rec := range records {
+		if rec.State == StateRunning {
+			sum += rec.Config.Memory
+			running++
+		}
+	}
+	switch {
+	case sum > total:
+		return fmt.Sprintf("with %d running machines %d MiB of memory are promised, and the host has %d MiB",
+			running, sum>>20, total>>20), nil
+	case memory > available:
+		return fmt.Sprintf("the machine may take %d MiB of memory, and %d MiB are available on the host",
+			memory>>20, available>>20), nil
+	}
+	return "", nil
+}
+
+// hostMemory returns MemTotal and MemAvailable of proc_meminfo(5) in bytes.
+func hostMemory() (total, available int64, err error) {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0, 0, fmt.Errorf("read memory of the host: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		var to *int64
+		switch name {
+		case "MemTotal":
+			to = &total
+		case "MemAvailable":
+			to = &available
+		default:
+			continue
+		}
+		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("read memory of the host: %w", err)
+		}
+		*to = kib << 10
+	}
+	if err := lines.Err(); err != nil {
+		return 0, 0, fmt.Errorf("read memory of the host: %w", err)
+	}
+	if total == 0 || available == 0 {
+		return 0, 0, errors.New("read memory of the host: /proc/meminfo does not say it")
+	}
+	return total, available, nil
+}
