@@ -104,7 +104,7 @@ func (c *Client) with(ctx context.Context, q request, read func(*answer) error) 
 	if err != nil {
 		return err
 	}
-	defer a.conn.Close() //nolint:errcheck // the answer has been read
+	defer a.conn.Close()
 	stop := interrupt(ctx, a.conn)
 	defer stop()
 	return because(ctx, read(a))
@@ -160,7 +160,7 @@ func (c *Client) send(ctx context.Context, q request) (*answer, error) {
 		err = ctx.Err()
 	}
 	if err != nil {
-		conn.Close() //nolint:errcheck // nothing more is wanted of it
+		conn.Close()
 		return nil, because(ctx, err)
 	}
 	return a, nil
@@ -170,7 +170,7 @@ func (c *Client) send(ctx context.Context, q request) (*answer, error) {
 // called.
 func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
 	return context.AfterFunc(ctx, func() {
-		conn.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // it is closed already
+		conn.SetDeadline(time.Unix(1, 0))
 	})
 }
 

@@ -88,7 +88,7 @@ func (c *Client) stream(ctx context.Context, q request, streams Stdio, k kind) (
 // follow takes the frames until the stream ends.
 func (p *Process) follow(streams Stdio) {
 	defer close(p.done)
-	defer p.conn.Close() //nolint:errcheck // the end has been read, or fail has the reason
+	defer p.conn.Close()
 	defer p.setReady()
 	for {
 		f, err := p.conn.Next()

@@ -251,7 +251,7 @@ func (w world) flat(t *testing.T, disk, name string) string {
 	t.Helper()
 	out := w.path("out", name+".raw")
 	tool(t, "qemu-img", "convert", "-O", "raw", disk, out)
-	t.Cleanup(func() { os.Remove(out) }) //nolint:errcheck // in a scratch folder
+	t.Cleanup(func() { os.Remove(out) })
 	return out
 }
 
@@ -306,7 +306,7 @@ func TestR1RunGoesOn(t *testing.T) {
 	}
 	eventually(t, bootLimit, "the output comes again", func() bool { return strings.Contains(output.String(), "tick\n") })
 	w.must(t, "exec", "orphan", "touch", "/tmp/end")
-	again.Wait() //nolint:errcheck // its exit code is the outcome
+	again.Wait()
 	expectCode(t, outcome{"", output.String(), again.ProcessState.ExitCode()}, 5)
 	if got := w.must(t, "wait", "orphan"); got.stdout != "5\n" {
 		t.Errorf("wait: %q", got.stdout)
@@ -338,7 +338,7 @@ func TestR4DaemonKilled(t *testing.T) {
 	}
 	eventually(t, bootLimit, "the run is attached again", func() bool { return strings.Contains(output.String(), "attached to the machine again") })
 	w.must(t, "exec", "survivor", "touch", "/tmp/end")
-	cmd.Wait() //nolint:errcheck // its exit code is the outcome
+	cmd.Wait()
 	expectCode(t, outcome{"", output.String(), cmd.ProcessState.ExitCode()}, 6)
 	if !strings.Contains(output.String(), "done\n") {
 		t.Errorf("output = %q", output.String())

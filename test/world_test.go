@@ -116,7 +116,7 @@ func endDaemon(ctx context.Context, daemon *api.Client) error {
 	if err != nil {
 		return fmt.Errorf("open process %d: %w", info.PID, err)
 	}
-	defer unix.Close(process) //nolint:errcheck // nothing was written
+	defer unix.Close(process)
 	if err := daemon.Shutdown(ctx); err != nil {
 		return err
 	}

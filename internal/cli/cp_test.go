@@ -46,7 +46,7 @@ func newCopying(t *testing.T) (*copying, *copier, *[]string) {
 			t.Error(err)
 			return
 		}
-		defer conn.Close() //nolint:errcheck // the client has read what there was
+		defer conn.Close()
 		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %d\r\n\r\n",
 			api.Protocol, api.HeaderAPI, api.Version)
 		d.serve(frames.NewBuffered(conn, buffered.Reader), req)
@@ -59,11 +59,11 @@ func newCopying(t *testing.T) (*copying, *copier, *[]string) {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() {
-		server.Serve(l) //nolint:errcheck // it ends with the test
+		server.Serve(l)
 		close(served)
 	}()
 	t.Cleanup(func() {
-		server.Close() //nolint:errcheck // likewise
+		server.Close()
 		<-served
 	})
 	remarks := new([]string)
@@ -245,7 +245,7 @@ func TestCopyEndsEarly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // it is there for its name
+	defer l.Close()
 	if err := c.put(t.Context(), dir+"/socket", "/"); err == nil || !strings.Contains(err.Error(), "socket cannot be") {
 		t.Errorf("a socket: %v", err)
 	}

@@ -55,7 +55,7 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 			t.Error(err)
 		}
 		s.conn = frames.NewBuffered(conn, buffered.Reader)
-		defer s.conn.Close() //nolint:errcheck // the client is gone
+		defer s.conn.Close()
 		s.plays++
 		play(s)
 	}
@@ -85,11 +85,11 @@ func newStage(t *testing.T, play func(*stage)) (*stage, *api.Client) {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() {
-		server.Serve(l) //nolint:errcheck // it ends with the test
+		server.Serve(l)
 		close(served)
 	}()
 	t.Cleanup(func() {
-		server.Close() //nolint:errcheck // likewise
+		server.Close()
 		<-served
 	})
 	return s, &api.Client{Socket: socket}

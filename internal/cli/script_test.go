@@ -92,7 +92,7 @@ func endDaemons(t *testing.T, runtime string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(process) //nolint:errcheck // nothing was written
+		defer unix.Close(process)
 		if err := daemon.Shutdown(context.Background()); err != nil {
 			t.Errorf("end daemon of %s: %v", socket, err)
 		}

@@ -121,7 +121,7 @@ func (a *app) sshProxyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer conn.Close() //nolint:errcheck // ssh says itself when a side is done
+			defer conn.Close()
 			go func() {
 				io.Copy(conn, a.in) //nolint:errcheck // likewise
 				if c, ok := conn.(interface{ CloseWrite() error }); ok {

@@ -181,7 +181,7 @@ func (s *server) launchWith(r api.StartRequest) (machine.Launch, error) {
 
 // boot waits until a machine that is being started is ready.
 func (s *server) boot(id string, supervisor *frames.Conn) error {
-	defer supervisor.Close() //nolint:errcheck // what it had to say has been read
+	defer supervisor.Close()
 	defer s.closing(supervisor)()
 	err := eachFrame(supervisor, func(frames.Frame) {})
 	s.watcher.watch(id, s.ended) // also after an error: a supervisor that was killed has given nothing back
@@ -239,21 +239,21 @@ func (s *server) lead(w http.ResponseWriter, supervisor *frames.Conn, f *followe
 		}
 		return errors.Join(err, s.boot(f.id, supervisor))
 	}
-	defer client.Close()     //nolint:errcheck // the client has been told everything
-	defer supervisor.Close() //nolint:errcheck // likewise
+	defer client.Close()
+	defer supervisor.Close()
 	defer s.closing(client, supervisor)()
 	for _, e := range f.first {
 		client.SendJSON(frames.Event, e) //nolint:errcheck // a client that has gone is seen below
 	}
 	var watch sync.WaitGroup
 	defer watch.Wait()
-	defer client.Close() //nolint:errcheck // ends the watch
+	defer client.Close()
 	gone := make(chan struct{})
 	watch.Go(func() {
 		defer close(gone)
 		pass(supervisor, client)
 		if f.only {
-			supervisor.Close() //nolint:errcheck // the machine ends, or is ready and goes on
+			supervisor.Close()
 		}
 	})
 	if err := eachFrame(supervisor, func(f frames.Frame) { client.Send(f.Kind, f.Payload) }); err != nil { //nolint:errcheck // see above
@@ -265,7 +265,7 @@ func (s *server) lead(w http.ResponseWriter, supervisor *frames.Conn, f *followe
 	s.watcher.watch(f.id, s.ended)
 	watch.Go(func() {
 		<-gone
-		supervisor.Close() //nolint:errcheck // nobody reads any more
+		supervisor.Close()
 	})
 	pass(client, supervisor)
 	return nil

@@ -110,7 +110,7 @@ func answers(ctx context.Context, dir string) bool {
 	if err != nil {
 		return false
 	}
-	conn.Close() //nolint:errcheck // nothing was said
+	conn.Close()
 	return true
 }
 

@@ -50,7 +50,7 @@ func hijack(w http.ResponseWriter) (net.Conn, *bufio.Reader, error) {
 		http.StatusSwitchingProtocols, api.Protocol, api.HeaderAPI, strconv.Itoa(api.Version),
 		api.HeaderVersion, w.Header().Get(api.HeaderVersion))
 	if err := rw.Flush(); err != nil {
-		conn.Close() //nolint:errcheck // the client has gone
+		conn.Close()
 		return nil, nil, fmt.Errorf("upgrade connection: %w", err)
 	}
 	return conn, rw.Reader, nil
@@ -97,7 +97,7 @@ func relay[T any](s *server, w http.ResponseWriter, r *http.Request,
 	}
 	client, err := upgrade(w)
 	if err != nil {
-		supervisor.Close() //nolint:errcheck // nobody reads it
+		supervisor.Close()
 		return err
 	}
 	defer s.closing(client, supervisor)()
@@ -125,12 +125,12 @@ func (s *server) join(w http.ResponseWriter, r *http.Request, rec *machine.Recor
 	if err != nil {
 		return err
 	}
-	defer machine.Close() //nolint:errcheck // SSH says itself when a side is done
+	defer machine.Close()
 	client, buffered, err := hijack(w)
 	if err != nil {
 		return err
 	}
-	defer client.Close() //nolint:errcheck // likewise
+	defer client.Close()
 	defer s.closing(client, machine)()
 	var both sync.WaitGroup
 	both.Go(func() {
@@ -138,7 +138,7 @@ func (s *server) join(w http.ResponseWriter, r *http.Request, rec *machine.Recor
 		closeWrite(machine)
 	})
 	io.Copy(client, machine) //nolint:errcheck // likewise
-	client.Close()           //nolint:errcheck // ends the other direction
+	client.Close()
 	both.Wait()
 	return nil
 }
@@ -150,5 +150,5 @@ func closeWrite(c net.Conn) {
 		half.CloseWrite() //nolint:errcheck // it has ended already
 		return
 	}
-	c.Close() //nolint:errcheck // likewise
+	c.Close()
 }

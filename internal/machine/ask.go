@@ -71,8 +71,8 @@ func (s *Store) answerTo(ctx context.Context, id string, r *request, v any) erro
 	if err != nil {
 		return err
 	}
-	defer conn.Close()                                      //nolint:errcheck // the answer has come
-	defer context.AfterFunc(ctx, func() { conn.Close() })() //nolint:errcheck // it ends the wait
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	frame, err := conn.Next()
 	switch {
 	case ctx.Err() != nil:

@@ -105,7 +105,7 @@ func (d *desk) close() error {
 	d.over = true
 	for conn := range d.conns {
 		limitWrites(conn)
-		conn.SetReadDeadline(time.Now()) //nolint:errcheck // nothing is asked for any more
+		conn.SetReadDeadline(time.Now())
 	}
 	d.mu.Unlock()
 	d.visitors.Wait()
@@ -117,16 +117,16 @@ func (d *desk) visit(ctx context.Context, raw net.Conn) {
 	d.admit(raw)
 	defer d.dismiss(raw)
 	conn := frames.New(raw)
-	defer conn.Close() //nolint:errcheck // the last frame has been sent
+	defer conn.Close()
 	const patience = 10 * time.Second
-	raw.SetReadDeadline(time.Now().Add(patience)) //nolint:errcheck // the read fails then
+	raw.SetReadDeadline(time.Now().Add(patience))
 	frame, err := conn.Next()
 	if err != nil || frame.Kind != frames.Request {
 		return
 	}
 	var r request
 	if err = frame.JSON(&r); err == nil {
-		raw.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
+		raw.SetReadDeadline(time.Time{})
 		err = d.answer(ctx, &audience{conn: conn, raw: raw}, &r)
 	}
 	if err != nil {
@@ -268,7 +268,7 @@ func converse(a *audience, stdin bool, tty *api.TTY, start func(client.Stdio) (*
 		err = a.conn.SendJSON(frames.Error, WireError(err))
 	}
 	if in != nil {
-		in.Close() //nolint:errcheck // never fails
+		in.Close()
 	}
 	err = errors.Join(err, a.conn.Close())
 	listening.Wait()
@@ -372,7 +372,7 @@ func (l *listener) feed(queue <-chan []byte) {
 		switch in := l.input(); {
 		case in == nil: // it reads none
 		case data == nil:
-			in.Close() //nolint:errcheck // never fails
+			in.Close()
 		default:
 			in.Write(data) //nolint:errcheck // the process reads no more
 		}

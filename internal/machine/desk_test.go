@@ -23,8 +23,8 @@ func connected(t *testing.T) (mine *audience, theirs *frames.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		conn.Close()  //nolint:errcheck // the test may have closed it
-		other.Close() //nolint:errcheck // likewise
+		conn.Close()
+		other.Close()
 	})
 	return &audience{conn: frames.New(conn), raw: conn}, frames.New(other)
 }

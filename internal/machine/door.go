@@ -90,7 +90,7 @@ func (d *door) lead(visitor *net.UnixConn) {
 	if err != nil {
 		return
 	}
-	defer stream.Close() //nolint:errcheck // likewise
+	defer stream.Close()
 	ended := make(chan struct{})
 	defer close(ended)
 	d.visitors.Go(func() {
@@ -118,7 +118,7 @@ func join(a, b io.ReadWriteCloser) {
 
 func (d *door) close() error {
 	err := d.listener.Close()
-	d.session.Close() //nolint:errcheck // ends the visits
+	d.session.Close()
 	d.visitors.Wait()
 	return err
 }

@@ -16,7 +16,7 @@ import (
 func guestOf(t *testing.T, port io.ReadWriteCloser, serve func(net.Conn)) {
 	t.Helper()
 	l := link.Listen(port)
-	t.Cleanup(func() { l.Close() }) //nolint:errcheck // a test's
+	t.Cleanup(func() { l.Close() })
 	go func() {
 		s, err := l.Accept(t.Context())
 		for err == nil {
@@ -44,7 +44,7 @@ func openTestDoor(t *testing.T, serve func(net.Conn)) (d *door, visitor net.Conn
 	if visitor, err = dialer.DialContext(t.Context(), "unix", filepath.Join(dir, doorFile)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { visitor.Close() }) //nolint:errcheck // likewise
+	t.Cleanup(func() { visitor.Close() })
 	return d, visitor
 }
 

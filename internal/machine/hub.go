@@ -67,7 +67,7 @@ func (h *hub) hurryUp() {
 
 func limitWrites(conn net.Conn) {
 	const grace = 5 * time.Second
-	conn.SetWriteDeadline(time.Now().Add(grace)) //nolint:errcheck // a connection that has ended needs none
+	conn.SetWriteDeadline(time.Now().Add(grace))
 }
 
 // A hubWriter writes to the members that want its kind of frame.
@@ -101,7 +101,7 @@ func (h *hub) dismiss(want func(*audience) bool) {
 
 func (h *hub) drop(a *audience) {
 	h.leave(a)
-	a.conn.Close() //nolint:errcheck // it is broken, or has been told everything
+	a.conn.Close()
 }
 
 // tell sends a JSON frame to the members that are wanted.

@@ -252,10 +252,10 @@ func (m *Machine) hangUp() error {
 		errs = append(errs, m.door.close())
 	}
 	if m.agent != nil {
-		m.agent.Close() //nolint:errcheck // the connection goes with the machine
+		m.agent.Close()
 	}
 	if m.session != nil {
-		m.session.Close() //nolint:errcheck // likewise
+		m.session.Close()
 	}
 	if m.monitor != nil {
 		errs = append(errs, m.monitor.Kill())

@@ -258,8 +258,8 @@ func TestR4Adopt(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !ofItsSupervisor {
-				p.cmd.Process.Kill() //nolint:errcheck // it is waited for
-				<-p.ended            //nolint:errcheck // it was killed
+				p.cmd.Process.Kill()
+				<-p.ended //nolint:errcheck // it was killed
 			}
 			before := snapshot(t, s.root)
 			r := s.reconcileAll(t)

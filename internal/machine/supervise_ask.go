@@ -78,7 +78,7 @@ func (v *supervisor) openInput() {
 // closeInput ends what still feeds it.
 func (v *supervisor) closeInput() {
 	if in := v.input(); in != nil {
-		in.Close() //nolint:errcheck // never fails
+		in.Close()
 	}
 }
 

@@ -28,7 +28,7 @@ func startSleeper(t *testing.T, env ...string) *sleeper {
 	}
 	p := &sleeper{cmd, make(chan error, 1)}
 	go func() { p.ended <- cmd.Wait() }()
-	t.Cleanup(func() { cmd.Process.Kill() }) //nolint:errcheck // it may have ended
+	t.Cleanup(func() { cmd.Process.Kill() })
 	return p
 }
 

@@ -208,7 +208,7 @@ func serveImages(t *testing.T, w world) string {
 	check(t, errors.Join(err, cmd.Start()))
 	t.Cleanup(func() {
 		cancel()
-		cmd.Wait() //nolint:errcheck // it was ended
+		cmd.Wait()
 	})
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {

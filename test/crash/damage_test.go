@@ -243,7 +243,7 @@ func TestR3NotOurs(t *testing.T) {
 		p := newPatient(t, true)
 		stranger := exec.Command("sleep", "1000")
 		check(t, stranger.Start())
-		t.Cleanup(func() { check(t, stranger.Process.Kill()); stranger.Wait() }) //nolint:errcheck // it was killed
+		t.Cleanup(func() { check(t, stranger.Process.Kill()); stranger.Wait() })
 		changed := 0
 		p.alter(t, func(e *ledger.Entry) {
 			if e.Kind == ledger.Process {

@@ -35,12 +35,12 @@ func TestListingFindsLeaks(t *testing.T) {
 			cmd := exec.Command("sleep", "1000")
 			cmd.Env = []string{"BANGER_MACHINE=" + strangeID + "-01234567/vmm"}
 			check(t, cmd.Start())
-			t.Cleanup(func() { check(t, cmd.Process.Kill()); cmd.Wait() }) //nolint:errcheck // it was killed
+			t.Cleanup(func() { check(t, cmd.Process.Kill()); cmd.Wait() })
 		}, "sleep 1000 (machine " + strangeID + ")"},
 		{"process without a mark", func(t *testing.T) {
 			cmd := exec.Command("sleep", "1001")
 			check(t, cmd.Start())
-			t.Cleanup(func() { check(t, cmd.Process.Kill()); cmd.Wait() }) //nolint:errcheck // it was killed
+			t.Cleanup(func() { check(t, cmd.Process.Kill()); cmd.Wait() })
 		}, "sleep 1001"},
 		{"second daemon", func(t *testing.T) {
 			program := w.in("out", "banger")
@@ -50,7 +50,7 @@ func TestListingFindsLeaks(t *testing.T) {
 				stdin, err := cmd.StdinPipe()
 				check(t, err)
 				check(t, cmd.Start())
-				t.Cleanup(func() { stdin.Close(); cmd.Wait() }) //nolint:errcheck // there is no file daemon
+				t.Cleanup(func() { stdin.Close(); cmd.Wait() })
 			}
 		}, "daemon "},
 		{"loop device", func(t *testing.T) {

@@ -110,7 +110,7 @@ func (w *watcher) handle(event []byte) error {
 	if fd < 0 {
 		return errors.New("event without a file: the queue is full")
 	}
-	defer unix.Close(int(fd)) //nolint:errcheck // it was opened to be named
+	defer unix.Close(int(fd))
 	if int(pid) != os.Getpid() {
 		w.show(int(fd), int(pid))
 	}

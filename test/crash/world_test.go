@@ -202,7 +202,7 @@ func (w world) killAll() {
 		for _, p := range processes() {
 			if p.inWorld(w.dir) {
 				left = true
-				syscall.Kill(p.pid, syscall.SIGKILL) //nolint:errcheck // it has ended
+				syscall.Kill(p.pid, syscall.SIGKILL)
 			}
 		}
 		return !left

@@ -174,7 +174,7 @@ func connectPort(port *os.File) error {
 			return err
 		}
 		<-relayed
-		conn.Close() //nolint:errcheck // likewise
+		conn.Close()
 		if err := port.SetReadDeadline(time.Time{}); err != nil {
 			return err
 		}

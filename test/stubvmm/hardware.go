@@ -110,6 +110,6 @@ func accept(fd int) (*os.File, error) {
 	if !ok {
 		return nil, errors.New("not a Unix socket")
 	}
-	defer conn.Close() //nolint:errcheck // the file is another descriptor of it
+	defer conn.Close()
 	return unixConn.File()
 }

@@ -154,8 +154,8 @@ func Relay(a, b *Conn) {
 	var both sync.WaitGroup
 	pass := func(to, from *Conn) {
 		io.Copy(to.rw, from.r) //nolint:errcheck // the end of either side ends both, and the frames say how a command ended
-		to.Close()             //nolint:errcheck // likewise
-		from.Close()           //nolint:errcheck // likewise
+		to.Close()
+		from.Close()
 	}
 	both.Go(func() { pass(a, b) })
 	pass(b, a)

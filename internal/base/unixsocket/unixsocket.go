@@ -19,6 +19,6 @@ func In[T any](dir, name string, do func(path string) (T, error)) (T, error) {
 		var none T
 		return none, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	defer unix.Close(fd) //nolint:errcheck // it was opened to be named only
+	defer unix.Close(fd)
 	return do("/proc/self/fd/" + strconv.Itoa(fd) + "/" + name)
 }

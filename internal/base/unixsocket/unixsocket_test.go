@@ -23,7 +23,7 @@ func TestLongPath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // a test's
+	defer l.Close()
 	conn, err := In(dir, name, func(path string) (net.Conn, error) { return net.Dial("unix", path) })
 	if err != nil {
 		t.Fatal(err)

@@ -122,7 +122,7 @@ func (a *agent) serve(ctx context.Context, port io.ReadWriteCloser) error {
 }
 
 func (a *agent) serveSession(ctx context.Context, s *link.Session) {
-	defer s.Close() //nolint:errcheck // it has ended
+	defer s.Close()
 	var all sync.WaitGroup
 	defer all.Wait()
 	for {
@@ -137,7 +137,7 @@ func (a *agent) serveSession(ctx context.Context, s *link.Session) {
 				a.serveConn(ctx, stream)
 			})
 		default:
-			stream.Close() //nolint:errcheck // refused: there are too many
+			stream.Close()
 		}
 	}
 }

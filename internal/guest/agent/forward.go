@@ -23,7 +23,7 @@ func forwardTCP(ctx context.Context, ch ssh.NewChannel) {
 		OriginPort uint32
 	}
 	if err := ssh.Unmarshal(ch.ExtraData(), &to); err != nil || to.Port > 1<<16-1 {
-		ch.Reject(ssh.ConnectionFailed, "bad address") //nolint:errcheck // the connection has ended
+		ch.Reject(ssh.ConnectionFailed, "bad address")
 		return
 	}
 	forward(ctx, ch, "tcp", net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port))))
@@ -42,7 +42,7 @@ func (a *agent) forwardUnix(ctx context.Context, ch ssh.NewChannel) {
 		err = a.root.wait(ctx, nil)
 	}
 	if err != nil {
-		ch.Reject(ssh.ConnectionFailed, err.Error()) //nolint:errcheck // the connection has ended
+		ch.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
 	forward(ctx, ch, "unix", to.Path)
@@ -58,13 +58,13 @@ func forward(ctx context.Context, ch ssh.NewChannel, network, address string) {
 	dialer := net.Dialer{Timeout: dialWait}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
-		ch.Reject(ssh.ConnectionFailed, err.Error()) //nolint:errcheck // the connection has ended
+		ch.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
-	defer conn.Close() //nolint:errcheck // its bytes are passed on
+	defer conn.Close()
 	there, ok := conn.(halves)
 	if !ok {
-		ch.Reject(ssh.ConnectionFailed, "not a stream") //nolint:errcheck // likewise
+		ch.Reject(ssh.ConnectionFailed, "not a stream")
 		return
 	}
 	here, requests, err := ch.Accept()
@@ -73,12 +73,12 @@ func forward(ctx context.Context, ch ssh.NewChannel, network, address string) {
 	}
 	var requested, copied sync.WaitGroup
 	requested.Go(func() { ssh.DiscardRequests(requests) })
-	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // likewise
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	copied.Go(func() { passOn(there, here) })
 	passOn(here, there)
 	copied.Wait()
-	here.Close() //nolint:errcheck // likewise; it ends the requests, once the client closes it too
+	here.Close()
 	requested.Wait()
 }
 

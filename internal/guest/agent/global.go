@@ -28,10 +28,10 @@ func (a *agent) serveGlobal(ctx context.Context, requests <-chan *ssh.Request) {
 			continue
 		}
 		if err != nil {
-			req.Reply(false, []byte(err.Error())) //nolint:errcheck // the connection has ended
+			req.Reply(false, []byte(err.Error()))
 			continue
 		}
-		req.Reply(true, answer) //nolint:errcheck // likewise
+		req.Reply(true, answer)
 	}
 }
 

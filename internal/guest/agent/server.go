@@ -75,15 +75,15 @@ func ciphers(cpuinfo string) []string {
 // serveConn serves one SSH connection until it ends, and the channels that it
 // had with it.
 func (a *agent) serveConn(ctx context.Context, stream net.Conn) {
-	defer stream.Close()                                      //nolint:errcheck // SSH has said all
-	stop := context.AfterFunc(ctx, func() { stream.Close() }) //nolint:errcheck // likewise
+	defer stream.Close()
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	defer stop()
-	stream.SetDeadline(time.Now().Add(handshakeWait)) //nolint:errcheck // streams have deadlines
+	stream.SetDeadline(time.Now().Add(handshakeWait))
 	conn, channels, requests, err := ssh.NewServerConn(stream, a.server)
 	if err != nil {
 		return // the client knows
 	}
-	stream.SetDeadline(time.Time{}) //nolint:errcheck // likewise
+	stream.SetDeadline(time.Time{})
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { a.serveGlobal(ctx, requests) })
@@ -91,7 +91,7 @@ func (a *agent) serveConn(ctx context.Context, stream net.Conn) {
 	for ch := range channels {
 		serve := a.channelServer(ch, conn.User())
 		if serve == nil {
-			ch.Reject(ssh.UnknownChannelType, "no such channel type") //nolint:errcheck // the connection has ended
+			ch.Reject(ssh.UnknownChannelType, "no such channel type")
 			continue
 		}
 		select {
@@ -101,7 +101,7 @@ func (a *agent) serveConn(ctx context.Context, stream net.Conn) {
 				serve(ctx, ch)
 			})
 		default:
-			ch.Reject(ssh.ResourceShortage, fmt.Sprintf("more than %d channels", maxChannels)) //nolint:errcheck // likewise
+			ch.Reject(ssh.ResourceShortage, fmt.Sprintf("more than %d channels", maxChannels))
 		}
 	}
 }

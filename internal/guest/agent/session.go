@@ -54,13 +54,13 @@ func (a *agent) serveShell(ctx context.Context, ch ssh.NewChannel, user string) 
 		reply(req, s.set(req) == nil)
 	}
 	if !s.asked {
-		channel.Close() //nolint:errcheck // the client has closed it
+		channel.Close()
 	}
 }
 
 func reply(req *ssh.Request, ok bool) {
 	if req.WantReply {
-		req.Reply(ok, nil) //nolint:errcheck // the connection has ended
+		req.Reply(ok, nil)
 	}
 }
 
@@ -211,7 +211,7 @@ func (s *shell) run(ctx context.Context, req *ssh.Request, plan *plan) {
 	}
 	if err := s.agent.main.claim(plan.main); err != nil {
 		s.fail(req, err)
-		s.channel.Close() //nolint:errcheck // the client has closed it
+		s.channel.Close()
 		return
 	}
 	s.live(ctx, req, plan)
@@ -221,7 +221,7 @@ func (s *shell) run(ctx context.Context, req *ssh.Request, plan *plan) {
 // live starts a process when the root file system is there, and stays with it
 // to its end.
 func (s *shell) live(ctx context.Context, req *ssh.Request, plan *plan) {
-	defer s.channel.Close() //nolint:errcheck // the client has closed it
+	defer s.channel.Close()
 	if err := s.agent.root.wait(ctx, s.gone); err != nil {
 		reply(req, false) // no exit code: it is the machine that failed, and the status says why
 		return

@@ -18,7 +18,7 @@ func setUpNetwork(n *guest.Network) error {
 	if err != nil {
 		return fmt.Errorf("set up network: %w", err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was sent
+	defer unix.Close(fd)
 	if err := raise(fd, "lo"); err != nil {
 		return err
 	}

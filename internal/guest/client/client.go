@@ -34,7 +34,7 @@ func New(ctx context.Context, stream net.Conn, keys Keys) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { stream.Close() }) //nolint:errcheck // it ends the handshake
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	conn, channels, requests, err := ssh.NewClientConn(stream, "", config)
 	if !stop() && err == nil {
 		err = conn.Close() // ctx has ended, and the stream with it

@@ -165,7 +165,7 @@ func (endless) Read(p []byte) (int, error) { return len(p), nil }
 // A channel that ends without an exit status is a lost process.
 func TestLost(t *testing.T) {
 	c := connected(t, func(ch ssh.Channel) {
-		ch.Close() //nolint:errcheck // that is the test
+		ch.Close()
 	})
 	p, err := c.Start(t.Context(), guest.Command{Args: []string{"x"}}, Stdio{})
 	if err != nil {
@@ -229,7 +229,7 @@ func TestStartGivesUp(t *testing.T) {
 		for range requests { // none is answered, until the client closes the channel
 		}
 		close(closed)
-		ch.Close() //nolint:errcheck // likewise
+		ch.Close()
 	})
 	c, err := New(t.Context(), stream, keys)
 	if err != nil {

@@ -104,7 +104,7 @@ func (c *Client) start(ctx context.Context, request string, payload []byte, stre
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { channel.Close() }) //nolint:errcheck // nobody wants it
+	stop := context.AfterFunc(ctx, func() { channel.Close() })
 	defer stop()
 	if t := streams.TTY; t != nil {
 		// Not waited for: without a terminal the next request is refused or goes without.
@@ -161,7 +161,7 @@ func (p *Process) fail(err error) {
 	if p.err == nil {
 		p.err = fmt.Errorf("write output: %w", err)
 	}
-	p.channel.Close() //nolint:errcheck // it is closed already
+	p.channel.Close()
 }
 
 // feed copies the input, whose end is the process's end of file.
@@ -178,10 +178,10 @@ func (p *Process) follow(requests <-chan *ssh.Request) {
 			p.exit = exit
 		}
 		if req.WantReply {
-			req.Reply(false, nil) //nolint:errcheck // the connection has ended
+			req.Reply(false, nil)
 		}
 	}
-	p.channel.Close() //nolint:errcheck // closed by the guest: it wants our word too
+	p.channel.Close()
 }
 
 func exitOf(req *ssh.Request) *Exit {
@@ -237,7 +237,7 @@ func (p *Process) Signal(name string) error {
 
 // HangUp gives the process up: it is hung up, as by the end of its terminal.
 func (p *Process) HangUp() {
-	p.channel.Close() //nolint:errcheck // it has ended
+	p.channel.Close()
 }
 
 // Resize tells the process's terminal its new size.

@@ -244,6 +244,6 @@ func (l *Listener) endSession() {
 	if l.session == nil {
 		return
 	}
-	l.session.Close() //nolint:errcheck // its host has gone
+	l.session.Close()
 	l.session, l.channel = nil, nil
 }

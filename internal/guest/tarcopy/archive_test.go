@@ -130,7 +130,7 @@ func TestPackLeavesOut(t *testing.T) {
 	must(t, os.Mkdir(dir, 0o755))
 	l, err := net.Listen("unix", filepath.Join(dir, "socket"))
 	must(t, err)
-	defer l.Close() //nolint:errcheck // it is there for its name
+	defer l.Close()
 	var notes []string
 	names := namesOf(t, packed(t, dir, PackOptions{Note: func(text string) { notes = append(notes, text) }}))
 	if !slices.Equal(names, []string{"d/"}) || !slices.Equal(notes, []string{`"d/socket" is a socket, left out`}) {

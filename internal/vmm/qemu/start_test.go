@@ -85,7 +85,7 @@ func TestCommands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer m.Kill() //nolint:errcheck // the test has ended
+		defer m.Kill()
 		refused := (*qemu.QMPError)(nil)
 		if err := m.Stop(t.Context()); !errors.As(err, &refused) || refused.Desc != "not now" {
 			t.Errorf("stop: %v", err)
@@ -125,7 +125,7 @@ func TestCommands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer m.Kill() //nolint:errcheck // the test has ended
+		defer m.Kill()
 		if conn, err := m.DialAgent(t.Context()); err == nil {
 			hangUp(conn)
 			t.Error("connected with the agent of a machine without one")

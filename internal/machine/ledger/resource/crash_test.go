@@ -275,8 +275,8 @@ func TestKilledAnywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		after := time.Duration(random.Int64N(int64(life)))
-		timer := time.AfterFunc(after, func() { cmd.Process.Kill() }) //nolint:errcheck // it may have ended
-		cmd.Wait()                                                    //nolint:errcheck // likewise
+		timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
+		cmd.Wait()
 		timer.Stop()
 		d := damages[n%len(damages)]
 		if err := d.do(w); err != nil {

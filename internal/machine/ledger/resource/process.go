@@ -128,7 +128,7 @@ func kill(ctx context.Context, pid int, start uint64) error {
 	if err != nil {
 		return fmt.Errorf("open process %d: %w", pid, err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd)
 	// What fd stands for cannot change any more, so this is about the same.
 	s, err := readStat(pid)
 	if noProcess(err) || (err == nil && (s.start != start || s.ended())) {

@@ -49,7 +49,7 @@ func startSleep(t *testing.T) (cmd *exec.Cmd, ended chan error) {
 	}
 	ended = make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() { cmd.Process.Kill() }) //nolint:errcheck // it may have ended
+	t.Cleanup(func() { cmd.Process.Kill() })
 	return cmd, ended
 }
 

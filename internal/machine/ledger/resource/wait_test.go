@@ -18,8 +18,8 @@ func watched(t *testing.T) (*exec.Cmd, ledger.Entry) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Kill() //nolint:errcheck // it may have ended
-		cmd.Wait()         //nolint:errcheck // it was killed
+		cmd.Process.Kill()
+		cmd.Wait()
 	})
 	boot, err := BootID()
 	if err != nil {

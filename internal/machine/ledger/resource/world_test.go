@@ -211,7 +211,7 @@ func sleeper(w world) func(mark string) (int, error) {
 		if err := cmd.Start(); err != nil {
 			return 0, err
 		}
-		go cmd.Wait() //nolint:errcheck // it is killed
+		go cmd.Wait()
 		return cmd.Process.Pid, nil
 	}
 }
