@@ -138,7 +138,7 @@ func (j *journal) remove(ctx context.Context, e ledger.Entry) error {
 // giveBack gives back the chosen of what the machine holds. It goes on after
 // a failure.
 func (j *journal) giveBack(ctx context.Context, chosen func(*ledger.Entry) bool) error {
-	return j.ledger.GiveBack(ctx, j.remove, chosen)
+	return j.ledger.TeardownFunc(ctx, j.remove, chosen)
 }
 
 // teardown gives back all that the machine holds but its disk. It goes on

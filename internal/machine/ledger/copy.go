@@ -15,29 +15,31 @@ import (
 	"github.com/banger-vm/banger/internal/base/atomicfile"
 )
 
-// Schema is the version of the format that this package writes. It reads no
-// other. Any new field of it is a new version.
+// Schema is the version of the format that this package writes, and the only
+// one that it reads. A new field needs a new version.
 const Schema = 1
 
-// FileName is the ledger's own copy in the machine's folder.
+// FileName is the name of the ledger's own copy in the machine's folder.
 const FileName = "handles.json"
 
-// sectionName is what the record's copy is called when it is set aside.
+// sectionName is the file name under which the record's copy is set aside,
+// before AsideMark and a number.
 const sectionName = "record-runtime.json"
 
-// MaxSize bounds the size in bytes of a copy.
+// MaxSize is the most bytes that a copy may have.
 const MaxSize = 4 << 20
 
-// A body is what a copy says.
+// A body is the content of a copy without its checksum.
 type body struct {
 	Schema     int     `json:"schema"`
 	Machine    string  `json:"machine"`
-	Generation uint64  `json:"generation"` // grows with every change
+	Generation uint64  `json:"generation"` // grows with each write
 	Entries    []Entry `json:"entries"`
 }
 
-// A sealed body carries the checksum of its JSON. A copy may be indented by
-// who embeds it, so the checksum is that of the body written anew.
+// sealed is a body with the checksum of its JSON. The record's JSON indents
+// the section that it embeds, so the checksum is that of the body encoded again
+// without indentation.
 type sealed struct {
 	body
 	Checksum string `json:"checksum"`
@@ -67,13 +69,13 @@ func (b *body) encode() (json.RawMessage, error) {
 	return data, nil
 }
 
-// decode returns the body of a copy, once it is sure to be whole and of
-// machine id.
+// decode returns the body of a copy. It returns an error if the copy is damaged,
+// has another version, or is not of machine id.
 func decode(data []byte, id string) (*body, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("more than %d bytes", MaxSize)
 	}
-	// The version stands first: another one may have other types.
+	// The version is checked first: the fields of another one may have other types.
 	var head struct {
 		Schema int `json:"schema"`
 	}
@@ -94,26 +96,27 @@ func decode(data []byte, id string) (*body, error) {
 	case sum != s.Checksum:
 		return nil, errors.New("checksum does not match")
 	case s.Machine != id:
-		return nil, fmt.Errorf("is of machine %q", s.Machine)
+		return nil, fmt.Errorf("belongs to machine %q", s.Machine)
 	}
 	return &s.body, checkAll(s.Entries, id)
 }
 
-// errDamaged marks the reason why a copy does not count.
+// errDamaged is in the chain of each error that reports a damaged copy.
 var errDamaged = errors.New("damaged")
 
-// readFile returns the body of the ledger's own copy: an errDamaged, an
-// fs.ErrNotExist, or an error of a host that cannot read now.
+// readFile returns the body of the ledger's own copy. The error is errDamaged,
+// fs.ErrNotExist, or an error of a host that is short of a resource.
 func readFile(path, id string) (*body, error) {
-	// A FIFO must not block, and a symbolic link is nothing that this package made.
+	// O_NONBLOCK: a FIFO must not block. O_NOFOLLOW: this package makes no
+	// symbolic link, so one here is damage.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, blame(err)
+		return nil, readError(err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, blame(err)
+		return nil, readError(err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: not a regular file", errDamaged)
@@ -123,7 +126,7 @@ func readFile(path, id string) (*body, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err != nil {
-		return nil, blame(err)
+		return nil, readError(err)
 	}
 	b, err := decode(data, id)
 	if err != nil {
@@ -132,8 +135,9 @@ func readFile(path, id string) (*body, error) {
 	return b, nil
 }
 
-// blame tells a file that cannot be read from a host that is short of something.
-func blame(err error) error {
+// readError adds errDamaged to the error of a failed read, unless the file is
+// missing or the host is short of a resource: a later read may then succeed.
+func readError(err error) error {
 	for _, passing := range []error{fs.ErrNotExist, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR} {
 		if errors.Is(err, passing) {
 			return err
@@ -142,15 +146,15 @@ func blame(err error) error {
 	return fmt.Errorf("%w: %w", errDamaged, err)
 }
 
-// maxAside bounds the damaged files that are kept of one name.
+// maxAside is the number of damaged files that are kept of one name.
 const maxAside = 1000
 
-// AsideMark is in the names of damaged files that were set aside.
+// AsideMark is part of the name of each damaged file that was set aside.
 const AsideMark = ".damaged-"
 
-// SetAside renames a damaged file to the first of path.damaged-1,
-// path.damaged-2… that is free, and returns that name. A file that is not
-// there is no error.
+// SetAside renames a damaged file to the first free name of path.damaged-1,
+// path.damaged-2, and so on, and returns that name. If the file does not exist,
+// SetAside returns "" and no error.
 func SetAside(path string) (string, error) {
 	to, err := freeName(path)
 	if err != nil {
@@ -166,6 +170,7 @@ func SetAside(path string) (string, error) {
 	return to, nil
 }
 
+// freeName returns the first free name for a damaged file.
 func freeName(path string) (string, error) {
 	for n := 1; n <= maxAside; n++ {
 		to := fmt.Sprintf("%s%s%d", path, AsideMark, n)
@@ -178,7 +183,8 @@ func freeName(path string) (string, error) {
 	return "", fmt.Errorf("set damaged file aside: %s: there are %d of them; look at them and delete them", path, maxAside)
 }
 
-// keepSection saves a section that the record is about to lose.
+// keepSection writes a damaged section to a file of its own, because the next
+// write of the record replaces it. It returns the path of that file.
 func keepSection(dir string, section []byte) (string, error) {
 	to, err := freeName(filepath.Join(dir, sectionName))
 	if err != nil {

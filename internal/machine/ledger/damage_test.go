@@ -14,16 +14,16 @@ import (
 	"testing"
 )
 
-// A state is what becomes of one copy; it returns the bytes of it, or nil
-// where it is missing.
-type state struct {
+// A copyState is one way in which a crash or a fault may leave a copy. damage
+// returns the bytes of that copy, or nil if it is missing.
+type copyState struct {
 	name   string
 	intact bool
 	damage func(t *testing.T, good []byte) []byte
 }
 
-func states() []state {
-	return []state{
+func copyStates() []copyState {
+	return []copyState{
 		{"intact", true, func(_ *testing.T, good []byte) []byte { return good }},
 		{"missing", false, func(*testing.T, []byte) []byte { return nil }},
 		{"empty", false, func(*testing.T, []byte) []byte { return []byte{} }},
@@ -54,6 +54,7 @@ func states() []state {
 	}
 }
 
+// reseal changes the body of a copy and returns it with a checksum that matches.
 func reseal(t *testing.T, data []byte, change func(*body)) []byte {
 	t.Helper()
 	var b body
@@ -68,13 +69,14 @@ func reseal(t *testing.T, data []byte, change func(*body)) []byte {
 	return out
 }
 
-// TestDamage is the whole table of what may have become of the two copies.
+// TestDamage opens and reads ledgers with each combination of states of the two
+// copies.
 func TestDamage(t *testing.T) {
 	process := entry(Process, "vmm")
 	process.PID, process.Start, process.Boot = 4711, 99, "boot"
 	want := []Entry{process, entry(Tap, "bgr0123456789ab")}
-	for _, file := range states() {
-		for _, section := range states() {
+	for _, file := range copyStates() {
+		for _, section := range copyStates() {
 			t.Run(file.name+" beside "+section.name, func(t *testing.T) {
 				_, dir, rec := newLedger(t, want...)
 				path := filepath.Join(dir, FileName)
@@ -91,22 +93,26 @@ func TestDamage(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				judge(t, dir, rec, outcome{file, section, badFile, badSection, want})
+				checkDamaged(t, dir, rec, damagedLedger{file, section, badFile, badSection, want})
 			})
 		}
 	}
 }
 
-type outcome struct {
-	file, section       state
+// A damagedLedger has the states of the two copies, their bytes, and the entries
+// that were noted before the damage.
+type damagedLedger struct {
+	file, section       copyState
 	badFile, badSection []byte
 	want                []Entry
 }
 
-func judge(t *testing.T, dir string, rec *fakeRecord, o outcome) {
+// checkDamaged asserts the results of Read and Open, and that Open repairs the
+// ledger.
+func checkDamaged(t *testing.T, dir string, rec *fakeRecord, o damagedLedger) {
 	t.Helper()
 	before := fileNames(t, dir)
-	// An empty section is none: JSON has no such value.
+	// An empty section counts as missing, not as damaged: JSON has no empty value.
 	broken := 0
 	if !o.file.intact && o.badFile != nil {
 		broken++
@@ -119,13 +125,13 @@ func judge(t *testing.T, dir string, rec *fakeRecord, o outcome) {
 		t.Fatalf("Read changed the folder: %q to %q", before, after)
 	}
 	if len(damaged) != broken {
-		t.Errorf("Read told of %v, want %d", damaged, broken)
+		t.Errorf("Read reported %v, want %d", damaged, broken)
 	}
 	l, damaged, err := Open(dir, testID, Record{Section: o.badSection, Write: rec.write})
 	if len(damaged) != broken {
-		t.Errorf("Open told of %v, want %d", damaged, broken)
+		t.Errorf("Open reported %v, want %d", damaged, broken)
 	}
-	kept(t, dir, o)
+	checkKept(t, dir, o)
 	for _, d := range damaged {
 		if !errors.Is(d, errDamaged) || !strings.Contains(d.Error(), dir) || !strings.Contains(d.Error(), ".damaged-1") {
 			t.Errorf("message %q names no file", d)
@@ -143,7 +149,7 @@ func judge(t *testing.T, dir string, rec *fakeRecord, o outcome) {
 	if !slices.Equal(l.Entries(), o.want) || !slices.Equal(entries, o.want) {
 		t.Errorf("entries = %v and %v, want %v", l.Entries(), entries, o.want)
 	}
-	// Either copy alone would do now.
+	// Each copy alone is enough now.
 	for _, section := range []json.RawMessage{nil, rec.section(t)} {
 		again, damaged, err := Read(dir, testID, section)
 		if err != nil || len(damaged) > 0 || !slices.Equal(again, o.want) {
@@ -155,8 +161,8 @@ func judge(t *testing.T, dir string, rec *fakeRecord, o outcome) {
 	}
 }
 
-// kept asserts that damaged bytes are still somewhere.
-func kept(t *testing.T, dir string, o outcome) {
+// checkKept asserts that Open has kept the bytes of each damaged copy.
+func checkKept(t *testing.T, dir string, o damagedLedger) {
 	t.Helper()
 	for _, row := range []struct {
 		base   string
@@ -171,7 +177,7 @@ func kept(t *testing.T, dir string, o outcome) {
 	}
 }
 
-func TestWhatIsNoFileIsDamaged(t *testing.T) {
+func TestCopyThatIsNotAFileIsDamaged(t *testing.T) {
 	for name, plant := range map[string]func(path string) error{
 		"folder":        func(path string) error { return os.Mkdir(path, 0o700) },
 		"symbolic link": func(path string) error { return os.Symlink("/etc/passwd", path) },
@@ -193,8 +199,9 @@ func TestWhatIsNoFileIsDamaged(t *testing.T) {
 	}
 }
 
-// TestNoPartOfACopyCounts cuts and flips an intact copy everywhere.
-func TestNoPartOfACopyCounts(t *testing.T) {
+// TestChangedCopyIsRefused truncates an intact copy at each byte, and flips each
+// of its bits.
+func TestChangedCopyIsRefused(t *testing.T) {
 	_, dir, _ := newLedger(t, entry(Tap, "bgr"), entry(Process, "vmm"))
 	good, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
@@ -207,20 +214,21 @@ func TestNoPartOfACopyCounts(t *testing.T) {
 	}
 	for i := range good {
 		if b, err := decode(good[:i], testID); err == nil {
-			t.Fatalf("the first %d bytes were taken: %v", i, b)
+			t.Fatalf("the first %d bytes were accepted: %v", i, b)
 		}
 		for bit := range 8 {
 			bad := bytes.Clone(good)
 			bad[i] ^= 1 << bit
-			// A letter's case in a field's name is no part of what it says.
+			// A change of case in a field name is accepted: encoding/json ignores case.
 			if b, err := decode(bad, testID); err == nil && fmt.Sprint(b) != fmt.Sprint(want) {
-				t.Fatalf("bit %d of byte %d changed: %v was taken", bit, i, b)
+				t.Fatalf("bit %d of byte %d changed: %v was accepted", bit, i, b)
 			}
 		}
 	}
 }
 
-// TestSectionIsKeptWholeOrNotAtAll has the disk end within the section.
+// TestSectionIsKeptWholeOrNotAtAll limits the size of files to half of the
+// section, as if the disk were full.
 func TestSectionIsKeptWholeOrNotAtAll(t *testing.T) {
 	dir := t.TempDir()
 	section := bytes.Repeat([]byte("x"), 4096)
@@ -261,7 +269,7 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	if _, err := decode(good, testID); err != nil {
-		f.Fatal(err) // the seed must be one that is taken
+		f.Fatal(err) // a seed that decode refuses would test little
 	}
 	f.Add([]byte(good))
 	f.Add([]byte(`{"schema":1,"machine":"0123456789ab","entries":[{"kind":"tap"}],"checksum":"sha256:"}`))
@@ -272,7 +280,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if b.Machine != testID || checkAll(b.Entries, testID) != nil {
-			t.Fatalf("taken: %v", b)
+			t.Fatalf("accepted: %v", b)
 		}
 		again, err := b.encode()
 		if err != nil {

@@ -11,14 +11,15 @@ import (
 	"unicode/utf8"
 )
 
-// A Kind is one of the sorts of things that a machine holds of its host.
+// A Kind is the kind of a resource.
 type Kind string
 
-// In the order in which they are given back: users before what they use.
+// The kinds, in the order of removal: a resource comes before the resources
+// that it uses.
 const (
 	Process Kind = "process"
 	Tap     Kind = "tap"
-	Table   Kind = "nft" // of nftables
+	Table   Kind = "nft" // an nftables table
 	Netns   Kind = "netns"
 	DM      Kind = "dm"
 	Loop    Kind = "loop"
@@ -27,15 +28,15 @@ const (
 	Folder  Kind = "folder"
 )
 
-// kinds are all of them, in that order.
+// kinds returns all kinds in the order of removal.
 func kinds() []Kind {
 	return []Kind{Process, Tap, Table, Netns, DM, Loop, Socket, Disk, Folder}
 }
 
-// An Owner is what resources are marked with: the machine's ID, and a number
-// for the data folder that the machine is in. The number keeps the machines
-// of several users and data folders on one host apart, so that nobody takes
-// another's for a leftover of his own.
+// An Owner is the mark of a machine's resources: the machine's ID, and a number
+// for the data folder that the machine is in. The number distinguishes the
+// machines of several users and data folders on one host, so that one user's
+// banger does not take a machine of another user for its own leftover.
 type Owner string
 
 var (
@@ -48,7 +49,7 @@ const (
 	tagLength = 8
 )
 
-// NewOwner returns the mark of machine id in the data folder root.
+// NewOwner returns the Owner for machine id in the data folder root.
 func NewOwner(id, root string) (Owner, error) {
 	if !idForm.MatchString(id) {
 		return "", fmt.Errorf("machine ID %q: want 12 hexadecimal digits", id)
@@ -57,14 +58,14 @@ func NewOwner(id, root string) (Owner, error) {
 	return Owner(id + "-" + tag), err
 }
 
-// RootTag is the number that Owners in the data folder root have.
+// RootTag returns the number that stands for the data folder root in an Owner.
 func RootTag(root string) (string, error) {
 	path, err := filepath.Abs(root)
 	if err != nil {
 		return "", fmt.Errorf("data folder: %w", err)
 	}
-	// Two paths of one folder shall give one mark. A folder that is not there
-	// yet has but one path.
+	// Two paths to one folder must give one number. If the folder does not exist
+	// yet, the path stays as it is.
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		path = resolved
 	}
@@ -72,48 +73,51 @@ func RootTag(root string) (string, error) {
 	return hex.EncodeToString(sum[:])[:tagLength], nil
 }
 
-// ParseOwner returns the Owner that s spells.
+// ParseOwner returns s as an Owner. ok reports whether s has the form of one.
 func ParseOwner(s string) (o Owner, ok bool) {
 	return Owner(s), ownerForm.MatchString(s)
 }
 
-// ID is the machine's. It may be called on what ParseOwner accepts.
+// ID returns the machine's ID. It panics if o is shorter than an ID; ParseOwner
+// accepts no such o.
 func (o Owner) ID() string { return string(o[:idLength]) }
 
-// Tag is the number of the data folder. It may be called on what ParseOwner
-// accepts.
+// Tag returns the number of the data folder. It panics if o is shorter than an
+// ID and a separator; ParseOwner accepts no such o.
 func (o Owner) Tag() string { return string(o[idLength+1:]) }
 
-// A FileID tells a file from a later one of the same name.
+// A FileID is the device and inode number of a file. It distinguishes the file
+// from a later one of the same name.
 type FileID struct {
 	Dev uint64 `json:"dev"`
 	Ino uint64 `json:"ino"`
 }
 
-// An Entry is one resource. Kind and Name tell it from the machine's others.
-// What else is known before the resource is made is noted with it; the rest
-// is added once it is known, and is what the resource is recognised by.
+// An Entry describes one resource. Kind and Name distinguish it from the other
+// resources of the machine. Note gets the fields that are known before the
+// resource is made. Identify adds the others, by which Remove recognises the
+// resource.
 type Entry struct {
 	Kind  Kind   `json:"kind"`
-	Name  string `json:"name"` // on the host; of a process and a loop device: its part in the machine
+	Name  string `json:"name"` // on the host; for a process or a loop device: its role in the machine
 	Owner Owner  `json:"owner"`
-	// Boot is /proc/sys/kernel/random/boot_id when the resource was made: all
-	// but files end with the boot.
+	// Boot is /proc/sys/kernel/random/boot_id at the time when the resource was
+	// made. No resource but a file outlives a boot of the host.
 	Boot   string `json:"boot,omitempty"`
 	PID    int    `json:"pid,omitempty"`
-	Start  uint64 `json:"start,omitempty"`  // of a process: field 22 of /proc/PID/stat
+	Start  uint64 `json:"start,omitempty"`  // start time of a process: field 22 of /proc/PID/stat
 	Index  int    `json:"index,omitempty"`  // of an interface
-	Device string `json:"device,omitempty"` // of loop and dm: the node in /dev
-	UUID   string `json:"uuid,omitempty"`   // of dm
-	Path   string `json:"path,omitempty"`   // of sockets, disks, folders, namespaces; of loop: the backing file
-	File   FileID `json:"file,omitzero"`    // what Path names
+	Device string `json:"device,omitempty"` // node in /dev of a loop or dm device
+	UUID   string `json:"uuid,omitempty"`   // of a dm device
+	Path   string `json:"path,omitempty"`   // of a socket, disk, folder or namespace; backing file of a loop device
+	File   FileID `json:"file,omitzero"`    // of the file at Path
 }
 
-// maxString bounds the bytes of each string of an entry: PATH_MAX of
+// maxString is the most bytes that a string of an entry may have: PATH_MAX of
 // linux/limits.h.
 const maxString = 4096
 
-// check refuses an entry that is not one of machine id.
+// check returns an error unless the entry is a valid one of machine id.
 func (e *Entry) check(id string) error {
 	switch _, ok := ParseOwner(string(e.Owner)); {
 	case !slices.Contains(kinds(), e.Kind):
@@ -121,14 +125,14 @@ func (e *Entry) check(id string) error {
 	case e.Name == "":
 		return fmt.Errorf("%s without a name", e.Kind)
 	case !ok:
-		return fmt.Errorf("%s: owner %q is not one", e, e.Owner)
+		return fmt.Errorf("%s: owner %q: want a machine ID, '-' and 8 hexadecimal digits", e, e.Owner)
 	case e.Owner.ID() != id:
-		return fmt.Errorf("%s: is of machine %s", e, e.Owner.ID())
+		return fmt.Errorf("%s: belongs to machine %s", e, e.Owner.ID())
 	case e.PID < 0 || e.Index < 0:
-		return fmt.Errorf("%s: negative number", e)
+		return fmt.Errorf("%s: process ID %d, interface index %d: want none below 0", e, e.PID, e.Index)
 	}
 	for _, s := range []string{e.Name, e.Boot, e.Device, e.UUID, e.Path} {
-		// JSON would replace what is no UTF-8, and the entry name another file.
+		// JSON replaces bytes that are not UTF-8: the entry would name another file.
 		if len(s) > maxString || !utf8.ValidString(s) {
 			return fmt.Errorf("%s: string of %d bytes: want UTF-8, at most %d bytes", e.Kind, len(s), maxString)
 		}
@@ -139,13 +143,13 @@ func (e *Entry) check(id string) error {
 	return nil
 }
 
-// String names the entry for a message.
+// String returns the kind and name of the entry, for messages.
 func (e *Entry) String() string { return string(e.Kind) + " " + e.Name }
 
 func (e *Entry) same(o *Entry) bool { return e.Kind == o.Kind && e.Name == o.Name }
 
-// Sort brings entries into the order in which resources that nobody noted
-// the making of can be removed: users before what they use.
+// Sort sorts entries by kind, in the order of removal. It is for entries that
+// come from a search of the host instead of a ledger.
 func Sort(entries []Entry) {
 	order := kinds()
 	slices.SortStableFunc(entries, func(a, b Entry) int {
@@ -153,7 +157,8 @@ func Sort(entries []Entry) {
 	})
 }
 
-// checkAll refuses entries of which one is not machine id's, or two are one.
+// checkAll returns an error if an entry is not a valid one of machine id, or if
+// two entries have the same kind and name.
 func checkAll(entries []Entry, id string) error {
 	type key struct {
 		kind Kind

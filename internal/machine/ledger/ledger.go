@@ -15,26 +15,27 @@ import (
 	"github.com/banger-vm/banger/internal/base/atomicfile"
 )
 
-// ErrNoLedger says that neither copy is intact. What the machine holds is
-// then to be found by its marks.
+// ErrNoLedger means that neither copy is intact. The resources of the machine
+// can then only be found by their marks; see resource.Find.
 var ErrNoLedger = errors.New("no intact ledger")
 
-// ErrHeld says that a machine still holds what a cleared ledger would forget.
+// ErrHeld means that the machine still holds resources, so that its ledger
+// cannot be cleared.
 var ErrHeld = errors.New("resources are still held")
 
-// ErrRefused says that a Note has changed neither copy, so that an entry of
-// the same kind and name, if there is one, is another resource's.
+// ErrRefused means that Note has changed neither copy. If the ledger has an
+// entry of the same kind and name, it belongs to another resource.
 var ErrRefused = errors.New("refused")
 
-// A Record is the ledger's copy in the machine's record. The zero value is
-// that of a machine whose record is lost: there is one copy then, and nothing
-// can be noted.
+// A Record gives access to the ledger's copy in the machine's record. The zero
+// value stands for a lost record: the ledger then has one copy, and Note
+// returns an error.
 type Record struct {
-	Section json.RawMessage             // as it was read, nil where there is none
+	Section json.RawMessage             // as it was read, nil if the record has none
 	Write   func(json.RawMessage) error // publishes the record with another section, atomically
 }
 
-// A Ledger is one machine's list. Its methods may be called from several
+// A Ledger is the list of one machine. Its methods may be called from several
 // goroutines.
 type Ledger struct {
 	dir    string
@@ -44,14 +45,14 @@ type Ledger struct {
 	body body
 }
 
-// New makes the empty ledger of machine id in its folder dir, in place of
-// one that may be there.
+// New makes the empty ledger of machine id in its folder dir. It replaces a
+// ledger that is already there.
 func New(dir, id string, record Record) (*Ledger, error) {
 	if !idForm.MatchString(id) {
 		return nil, fmt.Errorf("machine ID %q: want 12 hexadecimal digits", id)
 	}
 	l := &Ledger{dir: dir, record: record.Write, body: body{Schema: Schema, Machine: id, Entries: []Entry{}}}
-	// A copy that could not be replaced must not be newer than this ledger's.
+	// If one copy cannot be replaced, it must not be newer than this ledger.
 	l.body.Generation = newest(dir, id, record.Section)
 	if err := l.write(l.body.Entries); err != nil {
 		return nil, err
@@ -59,6 +60,7 @@ func New(dir, id string, record Record) (*Ledger, error) {
 	return l, nil
 }
 
+// newest returns the generation of the newest intact copy, 0 if there is none.
 func newest(dir, id string, section []byte) (generation uint64) {
 	if b, err := readFile(filepath.Join(dir, FileName), id); err == nil {
 		generation = b.Generation
@@ -69,9 +71,9 @@ func newest(dir, id string, section []byte) (generation uint64) {
 	return generation
 }
 
-// Read returns what the ledger of machine id lists and changes nothing. What
-// is wrong with its copies is told of in damaged. The error is ErrNoLedger
-// when none is intact.
+// Read returns the entries of the ledger of machine id and changes nothing. It
+// reports each damaged copy in damaged. The error is ErrNoLedger if neither
+// copy is intact.
 func Read(dir, id string, section json.RawMessage) (entries []Entry, damaged []error, err error) {
 	c, err := load(dir, id, section)
 	if err != nil {
@@ -84,10 +86,10 @@ func Read(dir, id string, section json.RawMessage) (entries []Entry, damaged []e
 	return c.best().Entries, damaged, nil
 }
 
-// Open returns the ledger of machine id for going on with it: copies that are
-// damaged are set aside and told of in damaged, and both are as the newest
-// intact one again; where that cannot be written, damaged says so too. The
-// error is ErrNoLedger when there is none; then both have been set aside.
+// Open returns the ledger of machine id for reading and writing. It sets damaged
+// copies aside, reports them in damaged, and writes both copies from the newest
+// intact one. If that write fails, damaged has its error too. The error is
+// ErrNoLedger if neither copy is intact; Open has then set both aside.
 func Open(dir, id string, record Record) (l *Ledger, damaged []error, err error) {
 	c, err := load(dir, id, record.Section)
 	if err != nil {
@@ -95,7 +97,7 @@ func Open(dir, id string, record Record) (l *Ledger, damaged []error, err error)
 	}
 	damaged, err = c.setAside()
 	if err == nil {
-		err = sweepTemporaries(dir)
+		err = removeTemporaries(dir)
 	}
 	if err != nil {
 		return nil, damaged, err
@@ -105,7 +107,7 @@ func Open(dir, id string, record Record) (l *Ledger, damaged []error, err error)
 	}
 	l = &Ledger{dir: dir, record: record.Write, body: *c.best()}
 	if c.differ() {
-		// A full disk must not keep a machine's resources from being given back.
+		// A full disk must not prevent the removal of the machine's resources.
 		if err := l.write(l.body.Entries); err != nil {
 			damaged = append(damaged, fmt.Errorf("restore damaged ledger: %w", err))
 		}
@@ -113,14 +115,16 @@ func Open(dir, id string, record Record) (l *Ledger, damaged []error, err error)
 	return l, damaged, nil
 }
 
-// copies are the two as they were found.
+// copies has the two copies as load has read them.
 type copies struct {
 	dir              string
-	file, section    *body // nil where the copy does not count
-	fileErr, sectErr error // why, where it is damaged
+	file, section    *body // nil if the copy is missing or damaged
+	fileErr, sectErr error // the damage, nil if there is none
 	raw              json.RawMessage
 }
 
+// load reads both copies. It returns an error only if the host cannot read the
+// file now: see readError.
 func load(dir, id string, section json.RawMessage) (*copies, error) {
 	c := &copies{dir: dir, raw: section}
 	c.file, c.fileErr = readFile(filepath.Join(dir, FileName), id)
@@ -130,7 +134,7 @@ func load(dir, id string, section json.RawMessage) (*copies, error) {
 	case c.fileErr != nil && !errors.Is(c.fileErr, errDamaged):
 		return nil, fmt.Errorf("read ledger: %w", c.fileErr)
 	}
-	// A record that is not of this version has no section, or null.
+	// A record of another version has no section, or null.
 	if len(section) > 0 && string(section) != "null" {
 		c.section, c.sectErr = decode(section, id)
 	}
@@ -143,7 +147,7 @@ func load(dir, id string, section json.RawMessage) (*copies, error) {
 	return c, nil
 }
 
-// best is the newest intact copy, or nil.
+// best returns the newest intact copy, or nil.
 func (c *copies) best() *body {
 	if c.file == nil || (c.section != nil && c.section.Generation > c.file.Generation) {
 		return c.section
@@ -151,12 +155,13 @@ func (c *copies) best() *body {
 	return c.file
 }
 
-// differ reports whether the copies must be written anew.
+// differ reports whether the copies must be written again.
 func (c *copies) differ() bool {
 	return c.file == nil || c.section == nil || c.file.Generation != c.section.Generation ||
 		!slices.Equal(c.file.Entries, c.section.Entries)
 }
 
+// damage returns an error for each damaged copy.
 func (c *copies) damage() (damaged []error) {
 	if c.fileErr != nil {
 		damaged = append(damaged, fmt.Errorf("ledger %s: %w", filepath.Join(c.dir, FileName), c.fileErr))
@@ -167,27 +172,30 @@ func (c *copies) damage() (damaged []error) {
 	return damaged
 }
 
+// setAside keeps each damaged copy under another name. It returns an error for
+// each damaged copy in damaged, and the failures to keep one in err.
 func (c *copies) setAside() (damaged []error, err error) {
 	var errs []error
-	keep := func(why error, what string, move func() (string, error)) {
+	keep := func(damage error, name string, move func() (string, error)) {
 		to, err := move()
 		errs = append(errs, err)
-		damaged = append(damaged, fmt.Errorf("%s: %w; kept as %s", what, why, to))
+		damaged = append(damaged, fmt.Errorf("%s: %w; kept as %s", name, damage, to))
 	}
 	if path := filepath.Join(c.dir, FileName); c.fileErr != nil {
 		keep(c.fileErr, "ledger "+path, func() (string, error) { return SetAside(path) })
 	}
 	if c.sectErr != nil {
-		why := fmt.Errorf("%w: %w", errDamaged, c.sectErr)
-		keep(why, "section runtime of the machine record in "+c.dir,
+		damage := fmt.Errorf("%w: %w", errDamaged, c.sectErr)
+		keep(damage, "section runtime of the machine record in "+c.dir,
 			func() (string, error) { return keepSection(c.dir, c.raw) })
 	}
 	return damaged, errors.Join(errs...)
 }
 
-// sweepTemporaries removes what a killed writer left of handles.json and of
-// sections set aside; the machine's owner is the only writer.
-func sweepTemporaries(dir string) error {
+// removeTemporaries removes the temporary files that a killed writer of
+// handles.json or of a damaged section has left. None of them is in use, since
+// the machine's owner is the only writer.
+func removeTemporaries(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("open ledger: %w", err)
@@ -202,24 +210,25 @@ func sweepTemporaries(dir string) error {
 	return errors.Join(errs...)
 }
 
-// Entries returns the list in the order in which it was noted.
+// Entries returns a copy of the list, in the order in which Note was called.
 func (l *Ledger) Entries() []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.body.Entries)
 }
 
-// Section returns what the record's copy is to be, for a record that is
-// written for another reason.
+// Section returns the content of the record's copy, for a caller that writes
+// the record for another reason.
 func (l *Ledger) Section() (json.RawMessage, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.body.encode()
 }
 
-// Note enters resources that are about to be made. When it returns without an
-// error both copies are on disk; after an error nothing may be made, and unless
-// it is ErrRefused the entries are to be struck, as one copy may have them.
+// Note enters resources that the caller is about to make. When it returns nil,
+// both copies are on disk. After an error the caller must not make the
+// resources. Unless the error is ErrRefused, it must strike the entries, because
+// one copy may have them.
 func (l *Ledger) Note(entries ...Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -236,7 +245,8 @@ func (l *Ledger) Note(entries ...Entry) error {
 	return nil
 }
 
-// Identify replaces entries by such as say more of the same resources.
+// Identify replaces noted entries by more detailed entries of the same kinds
+// and names.
 func (l *Ledger) Identify(entries ...Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -257,8 +267,8 @@ func (l *Ledger) Identify(entries ...Entry) error {
 	return nil
 }
 
-// Strike takes off entries whose resources are gone. Those that are not on
-// the list are no error.
+// Strike removes the entries of resources that no longer exist. It ignores
+// entries that are not on the list.
 func (l *Ledger) Strike(entries ...Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -274,8 +284,9 @@ func (l *Ledger) Strike(entries ...Entry) error {
 	return nil
 }
 
-// Clear empties the ledger of a machine that has ended. The error is ErrHeld
-// while anything but disks and folders, which outlive an end, is entered.
+// Clear empties the ledger of a machine that has ended. The error is ErrHeld if
+// anything but disks and folders, which a machine keeps when it ends, is
+// entered.
 func (l *Ledger) Clear() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -286,18 +297,18 @@ func (l *Ledger) Clear() error {
 	return l.write([]Entry{})
 }
 
-// Teardown gives back what is entered, the latest first, and strikes what is
-// gone. It goes on after a failure and returns all of them; what could not be
-// given back stays entered. Kinds in keep are left alone.
+// Teardown calls remove for each entry whose kind is not in keep, the latest
+// first, and strikes the entries whose removal succeeded. It continues after a
+// failure and returns all failures.
 //
-// remove must be idempotent: when the process is killed before the strike, it
-// is called again.
+// remove must be idempotent: if the process is killed before the strike, a later
+// Teardown calls it again for the same entry.
 func (l *Ledger) Teardown(ctx context.Context, remove func(context.Context, Entry) error, keep ...Kind) error {
-	return l.GiveBack(ctx, remove, func(e *Entry) bool { return !slices.Contains(keep, e.Kind) })
+	return l.TeardownFunc(ctx, remove, func(e *Entry) bool { return !slices.Contains(keep, e.Kind) })
 }
 
-// GiveBack is Teardown of the entries that are chosen.
-func (l *Ledger) GiveBack(ctx context.Context, remove func(context.Context, Entry) error, chosen func(*Entry) bool) error {
+// TeardownFunc is Teardown of the entries for which chosen returns true.
+func (l *Ledger) TeardownFunc(ctx context.Context, remove func(context.Context, Entry) error, chosen func(*Entry) bool) error {
 	var gone []Entry
 	var errs []error
 	for _, e := range slices.Backward(l.Entries()) {
@@ -313,9 +324,9 @@ func (l *Ledger) GiveBack(ctx context.Context, remove func(context.Context, Entr
 	return errors.Join(append(errs, l.Strike(gone...))...)
 }
 
-// write publishes entries as both copies. Where it fails, the copies on disk
-// may differ, and the list in memory is the longer one: a resource that is
-// entered and gone does no harm.
+// write writes entries to both copies. If it fails, the copies on disk may
+// differ, and the list in memory is the longer one of the old and the new list:
+// an entry without a resource does no harm, a resource without an entry does.
 func (l *Ledger) write(entries []Entry) error {
 	next := l.body
 	next.Generation++
@@ -324,7 +335,7 @@ func (l *Ledger) write(entries []Entry) error {
 	if err != nil {
 		return err
 	}
-	l.body.Generation = next.Generation // one copy may have it even after an error
+	l.body.Generation = next.Generation // also after an error: one copy may have it
 	if len(entries) >= len(l.body.Entries) {
 		l.body.Entries = entries
 	}

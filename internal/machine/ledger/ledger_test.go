@@ -19,8 +19,8 @@ const (
 	other  = "ba9876543210"
 )
 
-// A fakeRecord is a machine's record whose section is indented with the rest,
-// as a record is.
+// A fakeRecord is a machine's record in memory. It indents the section, as the
+// real record does.
 type fakeRecord struct {
 	data []byte
 	fail error
@@ -133,14 +133,14 @@ func TestNoteIsOnDiskBeforeItReturns(t *testing.T) {
 func TestNoteRefuses(t *testing.T) {
 	noted := entry(Tap, "bgr")
 	for name, e := range map[string]Entry{
-		"a kind that is unknown":  entry("cpu", "0"),
-		"no name":                 entry(Tap, ""),
-		"another machine's":       {Kind: Tap, Name: "x", Owner: other + "-00000000"},
-		"no owner":                {Kind: Tap, Name: "x"},
-		"what is noted already":   noted,
-		"a path that JSON spoils": entry(Disk, "/\xff"),
-		"a path of the caller's":  {Kind: Disk, Name: "x", Owner: noted.Owner, Path: "disk.img"},
-		"a name without end":      entry(Disk, "/"+strings.Repeat("x", maxString)),
+		"an unknown kind":             entry("cpu", "0"),
+		"no name":                     entry(Tap, ""),
+		"the owner is another":        {Kind: Tap, Name: "x", Owner: other + "-00000000"},
+		"no owner":                    {Kind: Tap, Name: "x"},
+		"an entry that is there":      noted,
+		"a path that is not UTF-8":    entry(Disk, "/\xff"),
+		"a path that is not absolute": {Kind: Disk, Name: "x", Owner: noted.Owner, Path: "disk.img"},
+		"a name that is too long":     entry(Disk, "/"+strings.Repeat("x", maxString)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, dir, _ := newLedger(t, noted)
@@ -154,11 +154,11 @@ func TestNoteRefuses(t *testing.T) {
 	}
 	l, _, _ := newLedger(t)
 	if err := l.Identify(noted); err == nil {
-		t.Error("identified what was not noted")
+		t.Error("identified an entry that was not noted")
 	}
 }
 
-// TestIdentifySeveral: all of them or none, in one write.
+// TestIdentifySeveral identifies all entries of a call in one write, or none.
 func TestIdentifySeveral(t *testing.T) {
 	one, two := entry(Disk, "/one"), entry(Disk, "/two")
 	l, dir, _ := newLedger(t, one, two)
@@ -176,7 +176,7 @@ func TestIdentifySeveral(t *testing.T) {
 	changed := one
 	changed.File.Ino = 3
 	if err := l.Identify(changed, entry(Tap, "never noted")); err == nil {
-		t.Error("identified what was not noted")
+		t.Error("identified an entry that was not noted")
 	}
 	if got := l.Entries(); !slices.Equal(got, []Entry{one, two}) {
 		t.Errorf("after a refusal: %v", got)
@@ -195,7 +195,7 @@ func TestFailedWriteKeepsTheLongerList(t *testing.T) {
 		t.Fatalf("strike: %v", err)
 	}
 	if got := l.Entries(); !slices.Contains(got, held) {
-		t.Errorf("%v lacks what could not be struck", got)
+		t.Errorf("%v lacks the entry that could not be struck", got)
 	}
 	rec.fail = nil
 	if err := l.Strike(held, next); err != nil {
@@ -204,17 +204,18 @@ func TestFailedWriteKeepsTheLongerList(t *testing.T) {
 	if got, _, err := Read(dir, testID, rec.section(t)); err != nil || len(got) > 0 {
 		t.Errorf("afterwards: %v, %v", got, err)
 	}
-	// The other copy's turn.
+	// Now the write of handles.json fails.
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Note(next); err == nil {
-		t.Error("noted in a folder that is gone")
+		t.Error("noted in a folder that does not exist")
 	}
 }
 
-// TestFullDiskKeepsNothingFromTeardown opens what it cannot restore.
-func TestFullDiskKeepsNothingFromTeardown(t *testing.T) {
+// TestTeardownOnFullDisk opens a ledger with a missing section that Open cannot
+// write. Teardown still removes the resources.
+func TestTeardownOnFullDisk(t *testing.T) {
 	held := entry(Tap, "bgr")
 	_, dir, rec := newLedger(t, held)
 	full := errors.New("disk full")
@@ -278,7 +279,7 @@ func TestTeardown(t *testing.T) {
 	}
 }
 
-func TestNewReplacesWhatWasNewer(t *testing.T) {
+func TestNewReplacesNewerCopies(t *testing.T) {
 	_, dir, rec := newLedger(t, entry(Tap, "a"), entry(Tap, "b"))
 	before := rec.section(t)
 	if _, err := New(dir, testID, Record{Section: before, Write: rec.write}); err != nil {
@@ -288,11 +289,11 @@ func TestNewReplacesWhatWasNewer(t *testing.T) {
 		t.Errorf("the old section beside the new file: %v, %v", got, err)
 	}
 	if _, err := New(dir, "../x", Record{}); err == nil {
-		t.Error("a ledger of no machine")
+		t.Error("New accepted an ID that is not one")
 	}
 }
 
-func TestOpenSweepsTemporaries(t *testing.T) {
+func TestOpenRemovesTemporaries(t *testing.T) {
 	_, dir, rec := newLedger(t)
 	for _, name := range []string{FileName, sectionName + ".damaged-1"} {
 		if err := os.WriteFile(filepath.Join(dir, "."+name+".tmp-1"), nil, 0o600); err != nil {
@@ -322,11 +323,11 @@ func TestSetAsideNumbers(t *testing.T) {
 		}
 	}
 	if to, err := SetAside(path); to != "" || err != nil {
-		t.Errorf("nothing was set aside as %q, %v", to, err)
+		t.Errorf("a missing file was set aside as %q, %v", to, err)
 	}
 }
 
-func TestManyAtOnce(t *testing.T) {
+func TestConcurrentUse(t *testing.T) {
 	l, dir, rec := newLedger(t)
 	var all sync.WaitGroup
 	for n := range 8 {
@@ -367,6 +368,6 @@ func TestOwner(t *testing.T) {
 		t.Errorf("parsed %s, %v", o, ok)
 	}
 	if _, ok := ParseOwner(string(ownerA) + "0"); ok {
-		t.Error("a longer one was taken")
+		t.Error("an owner with one more digit was accepted")
 	}
 }
