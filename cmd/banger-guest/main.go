@@ -1,5 +1,6 @@
-// Command banger-guest is what runs in a machine besides the image's own
-// programs: process 1, the agent, and what the agent runs to copy files.
+// Command banger-guest is the guest program: the part of banger that runs
+// inside a machine. It runs as process 1, as the agent, and as the agent's
+// children that serve SFTP and copy files.
 package main
 
 import (

@@ -6,19 +6,20 @@ import (
 	"strings"
 )
 
-// The first and the last real-time signal that C libraries let programs use:
-// they keep the kernel's first two (signal(7)).
+// The first and the last real-time signal that C libraries make available to
+// programs. They reserve the kernel's first two, 32 and 33 (signal(7)).
 const (
 	sigRTMin = 34
 	sigRTMax = 64
 )
 
-// signals are those of Linux on x86 and arm by number (signal(7)), without SIG.
+// signals lists the signals of Linux on x86 and arm by number (signal(7)),
+// without SIG.
 const signals = " HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU" +
 	" URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
 
-// ParseSignal returns the number of a signal that is named as in TERM,
-// SIGTERM, SIGRTMIN+3, or by its number.
+// ParseSignal returns the number of a signal. s is a name such as TERM, SIGTERM
+// or SIGRTMIN+3, or a number.
 func ParseSignal(s string) (int, error) {
 	if n, err := strconv.Atoi(s); err == nil {
 		if n < 1 || n > sigRTMax {
@@ -51,8 +52,8 @@ func ParseSignal(s string) (int, error) {
 	return 0, fmt.Errorf("no signal is named %q", s)
 }
 
-// SignalName returns a signal's name as SSH has it, without SIG, such as TERM
-// or RTMIN+3, and a number for what has no name.
+// SignalName returns a signal's name in SSH's form, without SIG, such as TERM
+// or RTMIN+3. If the signal has no name, SignalName returns its number.
 func SignalName(n int) string {
 	names := strings.Split(signals, " ")
 	switch {

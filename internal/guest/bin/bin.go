@@ -1,6 +1,7 @@
-// Package bin holds the guest program, cmd/banger-guest, as it was built
-// for the same architecture just before banger was. It neither builds nor
-// looks for one: a banger that was built without it says so.
+// Package bin embeds the guest program, cmd/banger-guest, which the build makes
+// for the same architecture just before it builds banger. The package neither
+// builds the program nor searches for it. If banger was built without it,
+// Program returns ErrNotBuilt.
 package bin
 
 import (
@@ -10,11 +11,11 @@ import (
 	"io/fs"
 )
 
-// MaxSize is the most bytes that the guest program may have: every machine
-// has it in memory. scripts/guest-size holds a build to it.
+// MaxSize is the maximum size of the guest program in bytes. Each machine holds
+// it in memory. scripts/guest-size enforces the limit in the build.
 const MaxSize = 8 << 20
 
-// ErrNotBuilt says that banger was built without the guest program.
+// ErrNotBuilt is returned if banger was built without the guest program.
 var ErrNotBuilt = errors.New("this banger was built without the guest program: build it with make build")
 
 //go:embed all:dist

@@ -27,7 +27,7 @@ func TestProgramIsStaticAndSmall(t *testing.T) {
 	}
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
-			t.Error("the guest program wants an interpreter, which no initramfs has")
+			t.Error("the guest program needs an interpreter, which the initramfs does not have")
 		}
 	}
 }

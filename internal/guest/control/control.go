@@ -1,8 +1,7 @@
-// Package control carries messages between process 1 of a machine and the
-// agent, which is its child, over a pair of sockets. Each message is one
-// packet that holds one JSON object and a newline: a reader never holds part
-// of the next. The package knows what the messages are and not what to do
-// about them.
+// Package control carries messages between process 1 of a machine and its
+// child, the agent, over a pair of sockets. Each message is one packet of one
+// JSON object and a newline, so one read returns exactly one message. The
+// package defines the messages; boot and agent act on them.
 package control
 
 import (
@@ -17,24 +16,25 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// FD is the descriptor that the agent finds its end at.
+// FD is the file descriptor of the agent's end in the agent's process.
 const FD = 3
 
-// MaxMessage is the most bytes that a message may have: the kernel's default
-// for what a socket queues (net.core.wmem_default) is 208 KiB.
+// MaxMessage is the maximum size of a message in bytes. It is below 208 KiB,
+// the kernel's default for the send buffer of a socket (net.core.wmem_default).
 const MaxMessage = 128 << 10
 
-// A Message has one field set, with two exceptions: Notes may come with Root.
+// A Message has exactly one field set, except that Notes may come with Root.
 //
-// To the agent: Config, first; Root, when the root file system is mounted at
-// Sysroot, upon which the agent changes its root to there and answers Rooted;
-// Fatal, when the machine is about to end for want of something. Once the
-// image's own init has taken process 1 over, nobody answers any more and the
-// agent reads io.EOF.
+// Process 1 sends Config first. It sends Root when the root file system is
+// mounted at Sysroot; the agent then changes its root to Sysroot and answers
+// Rooted. It sends Fatal when the machine is about to end because of an error.
+// Once the image's own init has replaced process 1, there is no reader or
+// writer left at that end, and the agent reads io.EOF.
 //
-// From the agent: Rooted; MainEnded, when the main command has ended and its
-// status was delivered or nobody is left to take it; PowerOff, when the host
-// asked for the machine's end and no main command is left to wait for.
+// The agent sends Rooted. It sends MainEnded when the main command has ended
+// and its status was delivered or there is no client to deliver it to. It sends
+// PowerOff when the host asked to end the machine and there is no main command
+// to wait for.
 type Message struct {
 	Config *guest.Config `json:"config,omitempty"`
 	Root   bool          `json:"root,omitempty"`
@@ -43,14 +43,14 @@ type Message struct {
 
 	Rooted    bool   `json:"rooted,omitempty"`
 	MainEnded bool   `json:"mainEnded,omitempty"`
-	PowerOff  *int64 `json:"powerOff,omitempty"` // milliseconds of grace for what still runs
+	PowerOff  *int64 `json:"powerOff,omitempty"` // milliseconds that processes get between SIGTERM and SIGKILL
 }
 
-// Sysroot is where the root file system is mounted until the root changes.
+// Sysroot is the mount point of the root file system until the root changes.
 const Sysroot = "/sysroot"
 
-// Pair returns the two ends, the second for the agent. Both are closed by an
-// exec that does not pass them on.
+// Pair returns the two ends of a new connection; the second is for the agent.
+// Both are close-on-exec.
 func Pair() (boot, agent *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -59,11 +59,12 @@ func Pair() (boot, agent *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
 }
 
-// Open returns the agent's end in the agent's process, which is descriptor
-// FD, and the configuration, which is the first message there.
+// Open returns the agent's end in the agent's process, which is descriptor FD,
+// and the configuration, which is the first message.
 func Open() (*os.File, *guest.Config, error) {
 	unix.CloseOnExec(FD)
-	// The runtime waits on a descriptor without a thread only where it does not block.
+	// The runtime polls a descriptor only if it is non-blocking; else each read
+	// occupies a thread.
 	if err := unix.SetNonblock(FD, true); err != nil {
 		return nil, nil, fmt.Errorf("open control socket: %w", err)
 	}
@@ -78,7 +79,7 @@ func Open() (*os.File, *guest.Config, error) {
 	return f, m.Config, nil
 }
 
-// Send sends one message. It may be called by several goroutines.
+// Send sends one message. Several goroutines may call it at the same time.
 func Send(f *os.File, m Message) error {
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -94,11 +95,11 @@ func Send(f *os.File, m Message) error {
 	return nil
 }
 
-// Receive waits for the next message. The error is io.EOF when the other end
-// is gone.
+// Receive waits for the next message. It returns io.EOF if the other end is
+// closed.
 func Receive(f *os.File) (Message, error) {
 	var m Message
-	b := make([]byte, MaxMessage+1) // one more, so that too long a message shows
+	b := make([]byte, MaxMessage+1) // one byte more, to detect a message that is too long
 	n, err := f.Read(b)
 	if err == io.EOF {
 		return m, io.EOF

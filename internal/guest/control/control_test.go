@@ -21,8 +21,8 @@ func pair(t *testing.T) (boot, agent *os.File) {
 	return boot, agent
 }
 
-// Messages stay apart although nobody reads between them.
-func TestMessagesStayApart(t *testing.T) {
+// Two messages that are sent before the first read stay separate.
+func TestMessagesStaySeparate(t *testing.T) {
 	boot, agent := pair(t)
 	grace := int64(1500)
 	for _, m := range []Message{
@@ -57,23 +57,23 @@ func TestMessagesStayApart(t *testing.T) {
 func TestMessagesAreBounded(t *testing.T) {
 	boot, agent := pair(t)
 	if err := Send(boot, Message{Fatal: strings.Repeat("x", MaxMessage)}); err == nil {
-		t.Error("too long a message was sent")
+		t.Error("a message that is too long was sent")
 	}
 	if _, err := boot.Write(append([]byte(`{"root":true}`), make([]byte, MaxMessage)...)); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := Receive(agent); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("too long a message was received: %v, %v", m, err)
+		t.Errorf("a message that is too long was received: %v, %v", m, err)
 	}
 	if _, err := boot.WriteString("no JSON\n"); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := Receive(agent); err == nil {
-		t.Errorf("what is no message was received: %v", m)
+		t.Errorf("an invalid message was received: %v", m)
 	}
 }
 
-// The agent finds its end at FD: the test is its own child.
+// The test runs itself as a child process, which calls Open.
 func TestOpen(t *testing.T) {
 	if os.Getenv("CONTROL_TEST_AGENT") != "" {
 		f, c, err := Open()

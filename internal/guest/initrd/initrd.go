@@ -1,11 +1,12 @@
-// Package initrd makes what a machine's kernel unpacks as its first root: a
-// part that all machines of a kernel share, with the guest program and the
-// kernel's modules, and a small one for each machine, with its secrets. The
-// kernel unpacks archives that follow each other one after the other
-// (Documentation/driver-api/early-userspace/buffer-format.rst), so that a
-// machine's initramfs is its kernel's part and then its own. The same input
-// gives the same bytes. Nothing is compressed: it did not change how long a
-// boot takes.
+// Package initrd writes a machine's initramfs. It has two parts: one that all
+// machines of a kernel share, with the guest program and the kernel's modules,
+// and a small one with the machine's secrets. The kernel unpacks archives that
+// follow each other in one file
+// (Documentation/driver-api/early-userspace/buffer-format.rst), so a machine's
+// initramfs is the shared part followed by its own.
+//
+// The same input gives the same bytes. The archives are not compressed, because
+// compression did not change the time of a boot.
 package initrd
 
 import (
@@ -21,28 +22,28 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// A Module is a kernel module, decompressed.
+// A Module is a decompressed kernel module.
 type Module struct {
-	Name string // of its file in guest.ModulesDir
+	Name string // name of its file in guest.ModulesDir
 	Data []byte
 }
 
-// Types of a file's mode, S_IFMT of stat(2).
+// File types of a mode, S_IFMT of inode(7).
 const (
 	typeDir  = 0o040000
 	typeFile = 0o100000
 	typeChar = 0o020000
 )
 
-// Base writes the part that machines of a kernel share: program as /init,
-// modules, and the folders and the device that program needs before it has
+// Base writes the part that the machines of a kernel share: program as /init,
+// the modules, and the folders and the device that program needs before it has
 // mounted anything.
 func Base(w io.Writer, program []byte, modules []Module) error {
 	a := newArchive(w)
 	for _, dir := range []string{"dev", "proc", "sys", "sysroot", dirOf(guest.ConfigPath), dirOf(guest.ModulesDir + "/")} {
 		a.add(cpio.Info{Name: dir, Mode: typeDir | 0o755, NLink: 2}, nil)
 	}
-	// Without it the kernel starts /init with no standard output.
+	// Without /dev/console the kernel starts /init with no standard output.
 	a.add(cpio.Info{Name: "dev/console", Mode: typeChar | 0o600, NLink: 1, Rmajor: 5, Rminor: 1}, nil)
 	a.add(cpio.Info{Name: "init", Mode: typeFile | 0o755, NLink: 1}, program)
 	seen := map[string]bool{}
@@ -57,7 +58,7 @@ func Base(w io.Writer, program []byte, modules []Module) error {
 }
 
 // Machine writes one machine's own part, which holds its private keys. It
-// goes behind what Base wrote.
+// follows the output of Base.
 func Machine(w io.Writer, c guest.Config) error {
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -69,13 +70,13 @@ func Machine(w io.Writer, c guest.Config) error {
 	return a.close()
 }
 
-// relative is how archives name a guest path.
+// relative returns a guest path in the form that archives use.
 func relative(p string) string { return strings.TrimPrefix(p, "/") }
 
 func dirOf(p string) string { return relative(path.Dir(p)) }
 
-// blockSize is what an archive's length is a multiple of, as cpio(1) has it;
-// the kernel wants a multiple of 4 before the next archive.
+// blockSize is the unit of an archive's length in bytes, as in cpio(1). The
+// kernel requires a multiple of 4 before the next archive.
 const blockSize = 512
 
 // An archive numbers its files and keeps the first error.
@@ -102,7 +103,7 @@ func newArchive(w io.Writer) *archive {
 	return &archive{w: c, rec: cpio.Newc.Writer(c)}
 }
 
-// add writes one file, of root and of 1970.
+// add writes one file, owned by root and with a modification time of 0.
 func (a *archive) add(info cpio.Info, data []byte) {
 	if a.err != nil {
 		return

@@ -20,13 +20,14 @@ func modules() []Module {
 	return []Module{{"virtio_ring.ko", []byte("ring")}, {"virtio.ko", bytes.Repeat([]byte("v"), 4099)}}
 }
 
-func whole(t *testing.T) []byte {
+func initramfs(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := Base(&b, []byte("program"), modules()); err != nil {
 		t.Fatal(err)
 	}
-	// The kernel looks for the next archive where 4 divides the offset.
+	// The kernel looks for the next archive at an offset that is a multiple of
+	// 4.
 	if b.Len()%4 != 0 {
 		t.Errorf("the base has %d bytes", b.Len())
 	}
@@ -36,8 +37,8 @@ func whole(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// readAll reads archives that follow each other, as the kernel does: zeros
-// between them are skipped.
+// readAll reads archives that follow each other, as the kernel does: it skips
+// zeros between them.
 func readAll(t *testing.T, b []byte) []cpio.Record {
 	t.Helper()
 	var records []cpio.Record
@@ -67,7 +68,7 @@ func readAll(t *testing.T, b []byte) []cpio.Record {
 	}
 }
 
-func TestWhatTheKernelFinds(t *testing.T) {
+func TestArchivesHoldTheFilesOfTheBoot(t *testing.T) {
 	want := []struct {
 		name, content string
 		mode          uint64
@@ -85,7 +86,7 @@ func TestWhatTheKernelFinds(t *testing.T) {
 		{"banger", "", 0o040700},
 		{"banger/config.json", "", 0o100600},
 	}
-	got := readAll(t, whole(t))
+	got := readAll(t, initramfs(t))
 	if len(got) != len(want) {
 		t.Fatalf("%d files, want %d: %v", len(got), len(want), got)
 	}
@@ -112,14 +113,14 @@ func TestWhatTheKernelFinds(t *testing.T) {
 	}
 }
 
-func TestSameInputSameBytes(t *testing.T) {
-	if !bytes.Equal(whole(t), whole(t)) {
+func TestOutputIsReproducible(t *testing.T) {
+	if !bytes.Equal(initramfs(t), initramfs(t)) {
 		t.Error("two initramfs of one input differ")
 	}
 }
 
-// cpio(1) stops at the first trailer: it reads the base.
-func TestCpioReadsIt(t *testing.T) {
+// cpio(1) stops at the first trailer, so it reads the output of Base.
+func TestCpioReadsBase(t *testing.T) {
 	if _, err := exec.LookPath("cpio"); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
@@ -127,7 +128,7 @@ func TestCpioReadsIt(t *testing.T) {
 		t.Skip(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "cpio", "--quiet", "-t")
-	cmd.Stdin = bytes.NewReader(whole(t))
+	cmd.Stdin = bytes.NewReader(initramfs(t))
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -140,20 +141,20 @@ func TestCpioReadsIt(t *testing.T) {
 func TestBaseRefusesModuleNames(t *testing.T) {
 	for _, name := range []string{"", ".", "..", "../init", "a/b", "a\x00b"} {
 		if err := Base(io.Discard, nil, []Module{{Name: name}}); err == nil {
-			t.Errorf("module %q was taken", name)
+			t.Errorf("module %q was accepted", name)
 		}
 	}
 	if err := Base(io.Discard, nil, []Module{{Name: "a.ko"}, {Name: "a.ko"}}); err == nil {
-		t.Error("a module was taken twice")
+		t.Error("a duplicate module was accepted")
 	}
 }
 
-// failing fails once n bytes were written.
-type failing struct{ n int }
+// failingWriter returns an error after n bytes.
+type failingWriter struct{ n int }
 
 var errFull = errors.New("full")
 
-func (f *failing) Write(p []byte) (int, error) {
+func (f *failingWriter) Write(p []byte) (int, error) {
 	if f.n -= len(p); f.n < 0 {
 		return 0, errFull
 	}
@@ -161,9 +162,9 @@ func (f *failing) Write(p []byte) (int, error) {
 }
 
 func TestWriteErrorsAreReturned(t *testing.T) {
-	size := len(whole(t))
+	size := len(initramfs(t))
 	for n := 0; n < size; n += 61 {
-		w := &failing{n: n}
+		w := &failingWriter{n: n}
 		err := Base(w, []byte("program"), modules())
 		if err == nil {
 			err = Machine(w, guest.Config{Version: guest.Version, Hostname: "box", HostKey: "secret"})
