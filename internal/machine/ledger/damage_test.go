@@ -183,7 +183,7 @@ func TestCopyThatIsNotAFileIsDamaged(t *testing.T) {
 		"symbolic link": func(path string) error { return os.Symlink("/etc/passwd", path) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, dir, rec := newLedger(t, entry(Netns, "n"))
+			_, dir, rec := newLedger(t, entry(Table, "t"))
 			path := filepath.Join(dir, FileName)
 			if err := errors.Join(os.Remove(path), plant(path)); err != nil {
 				t.Fatal(err)

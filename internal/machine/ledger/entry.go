@@ -20,7 +20,6 @@ const (
 	Process Kind = "process"
 	Tap     Kind = "tap"
 	Table   Kind = "nft" // an nftables table
-	Netns   Kind = "netns"
 	DM      Kind = "dm"
 	Loop    Kind = "loop"
 	Socket  Kind = "socket"
@@ -30,7 +29,7 @@ const (
 
 // kinds returns all kinds in the order of removal.
 func kinds() []Kind {
-	return []Kind{Process, Tap, Table, Netns, DM, Loop, Socket, Disk, Folder}
+	return []Kind{Process, Tap, Table, DM, Loop, Socket, Disk, Folder}
 }
 
 // An Owner is the mark of a machine's resources: the machine's ID, and a number
@@ -109,7 +108,7 @@ type Entry struct {
 	Index  int    `json:"index,omitempty"`  // of an interface
 	Device string `json:"device,omitempty"` // node in /dev of a loop or dm device
 	UUID   string `json:"uuid,omitempty"`   // of a dm device
-	Path   string `json:"path,omitempty"`   // of a socket, disk, folder or namespace; backing file of a loop device
+	Path   string `json:"path,omitempty"`   // of a socket, disk or folder; backing file of a loop device
 	File   FileID `json:"file,omitzero"`    // of the file at Path
 }
 

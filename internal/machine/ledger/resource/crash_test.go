@@ -92,9 +92,6 @@ func makeAll(ctx context.Context, m Maker, w world) error {
 			return err
 		}
 	}
-	if _, err := m.Netns(ctx); err != nil {
-		return err
-	}
 	if _, err := m.Table(ctx); err != nil {
 		return err
 	}
@@ -207,7 +204,7 @@ func countWrites(t *testing.T, w world) int {
 		t.Fatalf("life: %v: %s", err, &stderr)
 	}
 	writes, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil || writes < 18 {
+	if err != nil || writes < 17 {
 		t.Fatalf("%q writes, %v: want one or more for each step", out, err)
 	}
 	if left := leftovers(t, w); len(left) > 0 {
@@ -297,7 +294,7 @@ func TestFind(t *testing.T) {
 	if err := makeAll(t.Context(), m, w); err != nil {
 		t.Fatal(err)
 	}
-	want := []ledger.Kind{ledger.Process, ledger.Tap, ledger.Table, ledger.Netns, ledger.DM, ledger.Loop, ledger.Folder}
+	want := []ledger.Kind{ledger.Process, ledger.Tap, ledger.Table, ledger.DM, ledger.Loop, ledger.Folder}
 	if !hasMapper() {
 		want = slices.DeleteFunc(want, func(k ledger.Kind) bool { return k == ledger.DM })
 	}

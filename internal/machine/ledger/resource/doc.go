@@ -7,7 +7,6 @@
 //	process   BANGER_MACHINE=<owner>/<name> in its environment
 //	tap       bgr<id>, with the alias "banger <owner>"
 //	nftables  table inet banger_<owner>, its '-' written as '_'
-//	netns     banger-<owner>
 //	dm        banger-<id>-<name>, with the UUID BANGER-<owner>-<name>
 //	loop      the file name banger-<owner>-<name> in its status, lo_file_name of loop(4)
 //	files     a folder of the machine's ID in their path

@@ -40,7 +40,7 @@ func Find(ctx context.Context, scope Scope) ([]ledger.Entry, error) {
 	}
 	add(findProcesses(func(o ledger.Owner, _ string) bool { return want(o) }))
 	for _, find := range []func(func(ledger.Owner) bool) ([]ledger.Entry, error){
-		findTaps, findTables, findNetns, findDM, findLoops,
+		findTaps, findTables, findDM, findLoops,
 	} {
 		if ctx.Err() != nil {
 			return out, errors.Join(append(errs, ctx.Err())...)

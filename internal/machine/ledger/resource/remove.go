@@ -27,8 +27,6 @@ func Remove(ctx context.Context, e ledger.Entry) error {
 		return removeTap(&e)
 	case ledger.Table:
 		return removeTable(&e)
-	case ledger.Netns:
-		return removeNetns(&e)
 	case ledger.DM:
 		return removeDM(ctx, &e)
 	case ledger.Loop:

@@ -320,41 +320,15 @@ func TestFileRefusesWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestOtherNamespacesAreSpared(t *testing.T) {
-	needRoot(t)
-	w := newWorld(t)
-	m := w.maker(t)
-	path, err := m.Netns(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	look := func() string { return run(t, "ip", "netns", "list-id") + run(t, "ls", path) }
-	e := m.Ledger.Entries()[0]
-	e.File.Ino++
-	spared(t, e, look)
-	e.Name, e.Path = "x", "/run/netns/x"
-	if err := Remove(t.Context(), e); err == nil {
-		t.Error("a name that is not its owner's: no error")
-	}
-	if err := m.Ledger.Teardown(t.Context(), Remove); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%s: %v", path, err)
-	}
-}
-
 func TestRemoveRefuses(t *testing.T) {
 	w := openWorld(t.TempDir(), machineID())
 	for name, e := range map[string]ledger.Entry{
-		"no owner":             {Kind: ledger.Table, Name: "filter"},
-		"a table of others'":   {Kind: ledger.Table, Name: "filter", Owner: w.owner},
-		"a kind it knows not":  {Kind: "cpu", Name: "0", Owner: w.owner},
-		"a dm device by name":  {Kind: ledger.DM, Name: "vg-root", Owner: w.owner},
-		"a dm device by UUID":  {Kind: ledger.DM, Name: "vg-root", Owner: w.owner, UUID: "LVM-x"},
-		"a disk as loop":       {Kind: ledger.Loop, Name: "disk", Owner: w.owner, Device: "/dev/sda"},
-		"a namespace by name":  {Kind: ledger.Netns, Name: "prod", Owner: w.owner, Path: "/run/netns/prod"},
-		"a namespace by paths": {Kind: ledger.Netns, Name: netnsPrefix + string(w.owner), Owner: w.owner, Path: "/run/netns/prod"},
+		"no owner":            {Kind: ledger.Table, Name: "filter"},
+		"a table of others'":  {Kind: ledger.Table, Name: "filter", Owner: w.owner},
+		"a kind it knows not": {Kind: "cpu", Name: "0", Owner: w.owner},
+		"a dm device by name": {Kind: ledger.DM, Name: "vg-root", Owner: w.owner},
+		"a dm device by UUID": {Kind: ledger.DM, Name: "vg-root", Owner: w.owner, UUID: "LVM-x"},
+		"a disk as loop":      {Kind: ledger.Loop, Name: "disk", Owner: w.owner, Device: "/dev/sda"},
 	} {
 		if err := Remove(t.Context(), e); err == nil {
 			t.Errorf("%s: no error", name)

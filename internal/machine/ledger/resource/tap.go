@@ -23,8 +23,6 @@ type TapOptions struct {
 	// Persist keeps the tap when the file is closed, for a monitor that opens
 	// it by name. Without, it goes with the last process that has it open.
 	Persist bool
-	// User may open a tap that persists without being root.
-	User int
 }
 
 // Tap makes the machine's tap, down and without addresses, and returns it with
@@ -46,7 +44,7 @@ func (m Maker) Tap(ctx context.Context, o TapOptions) (tap *os.File, name string
 	// Until here the tap goes with this process, so that there is none that
 	// persists without a mark.
 	if err == nil && o.Persist {
-		if err = persist(tap, o.User); err != nil {
+		if err = persist(tap); err != nil {
 			err = errors.Join(fmt.Errorf("make tap %s: %w", name, err), m.release(ctx, ledger.Tap, name))
 		}
 	}
@@ -91,19 +89,14 @@ func openTap(name string) (*os.File, error) {
 	return tap, nil
 }
 
-func persist(tap *os.File, user int) error {
+func persist(tap *os.File) error {
 	conn, err := tap.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var ioctlErr error
 	err = conn.Control(func(fd uintptr) {
-		if user != 0 {
-			ioctlErr = unix.IoctlSetInt(int(fd), unix.TUNSETOWNER, user)
-		}
-		if ioctlErr == nil {
-			ioctlErr = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1)
-		}
+		ioctlErr = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1)
 	})
 	return errors.Join(err, ioctlErr)
 }

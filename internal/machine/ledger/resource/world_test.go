@@ -144,11 +144,6 @@ func leftovers(t *testing.T, w world) (left []string) {
 			keep("tap", line)
 		}
 	}
-	for line := range strings.Lines(run(t, "ip", "netns", "list")) {
-		if strings.Contains(line, w.id) {
-			keep("netns", line)
-		}
-	}
 	for line := range strings.Lines(run(t, "nft", "list", "tables")) {
 		if strings.Contains(line, w.id) {
 			keep("nft", line)
