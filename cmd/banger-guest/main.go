@@ -39,5 +39,5 @@ func run() error {
 	case len(os.Args) > 2 && os.Args[1] == "archive":
 		return agent.Archive(os.Args[2])
 	}
-	return errors.New("this program is for the inside of a machine")
+	return errors.New("this program runs only inside a machine")
 }

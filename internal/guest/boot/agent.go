@@ -16,8 +16,8 @@ import (
 // rootedWait is how long the agent may take to change its root.
 const rootedWait = 20 * time.Second
 
-// startAgent starts the agent before there is a root file system, so that the
-// host's connection is made while that is mounted.
+// startAgent starts the agent before the root file system is mounted, so that
+// the host connects to it at the same time.
 func (m *machine) startAgent() error {
 	own, theirs, err := control.Pair()
 	if err != nil {
@@ -29,7 +29,7 @@ func (m *machine) startAgent() error {
 		return errors.Join(fmt.Errorf("start agent: %w", err), own.Close())
 	}
 	defer null.Close()
-	// In a session of its own it is out of the console's reach.
+	// The agent's own session keeps signals of the console away from it.
 	p, err := os.StartProcess("/proc/self/exe", []string{AgentName}, &os.ProcAttr{
 		Files: []*os.File{null, m.console, m.console, theirs},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
@@ -41,11 +41,11 @@ func (m *machine) startAgent() error {
 	return control.Send(own, control.Message{Config: m.config})
 }
 
-// tellAgent says that the root file system is there and waits until the agent
-// is in it: its path goes away.
-func (m *machine) tellAgent() error {
+// moveAgent makes the agent change its root to the root file system and waits
+// until it has. After that the mount point is moved.
+func (m *machine) moveAgent() error {
 	if err := control.Send(m.control, control.Message{Root: true, Notes: m.notes}); err != nil {
-		return m.agentEnded(err)
+		return m.agentError(err)
 	}
 	if err := m.control.SetReadDeadline(time.Now().Add(rootedWait)); err != nil {
 		return fmt.Errorf("wait for agent: %w", err)
@@ -55,16 +55,17 @@ func (m *machine) tellAgent() error {
 		return fmt.Errorf("wait for agent: not in the root file system after %v", rootedWait)
 	}
 	if err != nil {
-		return m.agentEnded(err)
+		return m.agentError(err)
 	}
 	if !msg.Rooted {
-		return errors.New("wait for agent: an answer to another question")
+		return errors.New("wait for agent: unexpected message")
 	}
 	return m.control.SetReadDeadline(time.Time{})
 }
 
-// agentEnded says how the agent ended where err is that it did.
-func (m *machine) agentEnded(err error) error {
+// agentError returns how the agent ended if err means that it has ended, and
+// err itself otherwise.
+func (m *machine) agentError(err error) error {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		return err
 	}
@@ -72,10 +73,10 @@ func (m *machine) agentEnded(err error) error {
 	if _, err := unix.Wait4(m.agent, &status, 0, nil); err != nil {
 		return fmt.Errorf("agent ended: %w", err)
 	}
-	return errAgent(status)
+	return agentExit(status)
 }
 
-func errAgent(status unix.WaitStatus) error {
+func agentExit(status unix.WaitStatus) error {
 	if status.Signaled() {
 		return fmt.Errorf("agent ended by %v", status.Signal())
 	}

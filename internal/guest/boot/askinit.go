@@ -13,14 +13,14 @@ import (
 )
 
 // systemdPowerOff is SIGRTMIN+4 of systemd(1), as C libraries count: they
-// keep the kernel's first two, 32 and 33.
+// reserve the kernel's first two real-time signals, 32 and 33.
 const systemdPowerOff = unix.Signal(34 + 4)
 
 // AskInit asks the image's init, which is process 1, to power off, in the way
-// that the init understands. When the machine still runs after grace it is
-// ended without the init: disks are written and made read-only. It returns
-// when ctx ends or with an error; else the machine has ended. The agent calls
-// it, inside the image's root.
+// that this init supports. If the machine still runs after grace, AskInit
+// flushes the disks and ends the machine without the init. It returns an error
+// if that fails or ctx ends; otherwise the machine has ended. The agent calls
+// it inside the image's root.
 func AskInit(ctx context.Context, grace time.Duration) error {
 	err := askInit(ctx)
 	if err == nil {
@@ -30,7 +30,7 @@ func AskInit(ctx context.Context, grace time.Duration) error {
 		case <-time.After(grace):
 		}
 	}
-	return errors.Join(err, force())
+	return errors.Join(err, forcePowerOff())
 }
 
 func askInit(ctx context.Context) error {
@@ -39,29 +39,29 @@ func askInit(ctx context.Context) error {
 		return fmt.Errorf("ask init to power off: %w", err)
 	}
 	if _, err := os.Stat("/run/systemd/system"); err == nil { // sd_booted(3)
-		return ask(systemdPowerOff)
+		return signalInit(systemdPowerOff)
 	}
 	switch filepath.Base(exe) {
 	case "busybox":
-		return ask(unix.SIGUSR2)
+		return signalInit(unix.SIGUSR2)
 	case "openrc-init":
 		return runFirst(ctx, [][]string{{"/sbin/openrc-shutdown", "-p", "now"}, {"/usr/sbin/openrc-shutdown", "-p", "now"}})
 	}
 	err = runFirst(ctx, [][]string{{"/sbin/poweroff"}, {"/usr/sbin/poweroff"}, {"/bin/poweroff"}, {"/usr/bin/poweroff"}})
 	if errors.Is(err, fs.ErrNotExist) {
-		return ask(unix.SIGTERM) // what a container's first process gets
+		return signalInit(unix.SIGTERM) // docker's default for the first process of a container
 	}
 	return err
 }
 
-func ask(s unix.Signal) error {
+func signalInit(s unix.Signal) error {
 	if err := unix.Kill(1, s); err != nil {
 		return fmt.Errorf("ask init to power off: %w", err)
 	}
 	return nil
 }
 
-// runFirst runs the first program that is there.
+// runFirst runs the first of the programs that exists.
 func runFirst(ctx context.Context, programs [][]string) error {
 	for _, argv := range programs {
 		p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}})
@@ -71,7 +71,8 @@ func runFirst(ctx context.Context, programs [][]string) error {
 		if err != nil {
 			return fmt.Errorf("ask init to power off: %w", err)
 		}
-		stop := context.AfterFunc(ctx, func() { p.Kill() }) //nolint:errcheck // it has ended, or ends
+		// Kill fails only if the program has ended.
+		stop := context.AfterFunc(ctx, func() { _ = p.Kill() })
 		state, err := p.Wait()
 		stop()
 		if err != nil {
@@ -85,8 +86,8 @@ func runFirst(ctx context.Context, programs [][]string) error {
 	return fmt.Errorf("ask init to power off: %w", fs.ErrNotExist)
 }
 
-// force ends the machine without its init.
-func force() error {
+// forcePowerOff ends the machine without its init.
+func forcePowerOff() error {
 	if err := detachDisks(); err != nil {
 		return errors.Join(err, powerOff(int(os.Stderr.Fd())))
 	}

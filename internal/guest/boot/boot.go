@@ -1,19 +1,19 @@
-// Package boot is process 1 of a machine: from the kernel's first step in the
-// initramfs to the root file system in place, and then, unless the image's
-// own init takes over, to the machine's end. It owns mounts, modules, the
-// network's set-up, reaping and powering off. It runs no command and talks to
-// no host: the agent does, which it starts as a child. It writes nothing into
-// the image's files but what docs/guest.md lists.
+// Package boot is process 1 of a machine. It runs from the kernel's first step
+// in the initramfs until the root file system is in place, and then, unless the
+// image's own init takes over, until the machine ends. It owns mounts, modules,
+// the network configuration, reaping and powering off. It runs no commands and
+// has no connection to the host; its child, the agent, does both. In the
+// image's files it writes only the paths that docs/guest.md lists.
 //
-// Whatever goes wrong becomes one line on the console and a machine that
-// powers off: neither a machine that hangs nor a panic of the kernel without
-// a reason. It imports little, because every machine has it in memory.
+// If a step fails, boot prints one line on the console and powers the machine
+// off. The machine does not hang, and the kernel does not panic without a
+// reason on the console. The package has few imports, because every machine
+// holds the program in memory.
 package boot
 
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -25,36 +25,36 @@ import (
 	"github.com/banger-vm/banger/internal/guest/control"
 )
 
-// AgentName is the agent's argv[0]. systemd spares processes whose name
-// begins with '@' when it kills what is left at its end
+// AgentName is the agent's argv[0]. systemd does not kill processes whose name
+// begins with '@' when it shuts down
 // (https://systemd.io/ROOT_STORAGE_DAEMONS/).
 const AgentName = "@banger-agent"
 
-// Main is process 1. It returns only when the machine cannot be powered off;
-// the caller then ends, upon which the kernel panics and resets.
+// Main runs process 1. It returns only if the machine cannot be powered off.
+// The caller then exits, and the kernel panics and resets.
 func Main() {
 	m := &machine{console: os.Stderr, events: make(chan event)}
 	if err := protect(m.run); err != nil {
 		m.fail(err)
 	}
 	if err := m.powerOff(); err != nil {
-		m.say(guest.ErrorPrefix + err.Error())
+		m.printLine(guest.ErrorPrefix + err.Error())
 	}
 }
 
-// A machine is what process 1 knows of the one it runs in.
+// A machine is the state of process 1.
 type machine struct {
 	console *os.File
 	config  *guest.Config
 	notes   []string // for guest.Status
-	root    string   // what the root file system is, in words
-	agent   int      // process, 0 until it is started
-	control *os.File // to the agent
+	root    string   // description of the root file system for the console
+	agent   int      // process ID, 0 until the agent is started
+	control *os.File // connection to the agent
 	events  chan event
 }
 
-// run takes the machine from the initramfs to its end. With the image's own
-// init it does not return.
+// run boots the machine and returns when the machine may power off. With the
+// image's own init it does not return.
 func (m *machine) run() error {
 	if err := mountAll(kernelMounts(), false, nil); err != nil {
 		return err
@@ -64,13 +64,13 @@ func (m *machine) run() error {
 		return fmt.Errorf("read kernel command line: %w", err)
 	}
 	if hasWord(string(line), guest.ProbeWord) {
-		m.say(guest.ProbeAnswer)
+		m.printLine(guest.ProbeAnswer)
 		return nil
 	}
 	if m.config, err = readConfig(guest.ConfigPath); err != nil {
 		return err
 	}
-	m.settle()
+	m.seedKernel()
 	if err := loadModules(guest.ModulesDir, m.config.Modules); err != nil {
 		return err
 	}
@@ -83,22 +83,22 @@ func (m *machine) run() error {
 	if err := m.prepareRoot(); err != nil {
 		return err
 	}
-	if err := m.tellAgent(); err != nil {
+	if err := m.moveAgent(); err != nil {
 		return err
 	}
 	if err := switchRoot(); err != nil {
 		return err
 	}
-	m.say(guest.NotePrefix + m.summary())
+	m.printLine(guest.NotePrefix + m.summary())
 	if m.config.Init == guest.InitImage {
 		return execInit(m.config.InitArgs)
 	}
-	return m.supervise()
+	return m.serveAsInit()
 }
 
-// settle gives the kernel what only the host knows: randomness and the time.
-// A machine does not fail for want of either.
-func (m *machine) settle() {
+// seedKernel gives the kernel entropy and the time, which only the host has. If
+// that fails, it notes the error and the machine boots anyway.
+func (m *machine) seedKernel() {
 	if err := addEntropy(m.config.Entropy); err != nil {
 		m.note("%v", err)
 	}
@@ -114,7 +114,7 @@ func (m *machine) settle() {
 	}
 }
 
-// summary is what was done, in one line.
+// summary describes the boot in one line.
 func (m *machine) summary() string {
 	var uts unix.Utsname
 	release := "?"
@@ -132,33 +132,34 @@ func (m *machine) summary() string {
 	return s
 }
 
-// note keeps what the user may want to know of the boot and what it could not
-// do.
+// note records a notable or failed step of the boot.
 func (m *machine) note(format string, args ...any) {
 	m.notes = append(m.notes, oneLine(fmt.Sprintf(format, args...)))
 }
 
-// say writes one line to the console. A console that is not there cannot be
-// told about.
-func (m *machine) say(line string) {
-	io.WriteString(m.console, oneLine(line)+"\n") //nolint:errcheck // see above
+// printLine writes one line to the console. It ignores errors, because there is
+// no other place to report them.
+func (m *machine) printLine(line string) {
+	fmt.Fprintln(m.console, oneLine(line))
 }
 
 func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
 
-// fail says on the console, and to the agent, why the machine ends.
+// fail reports the error that ends the machine on the console and to the agent.
 func (m *machine) fail(err error) {
 	var p *panicError
 	if errors.As(err, &p) {
-		m.console.Write(p.stack) //nolint:errcheck // as in say
+		fmt.Fprintf(m.console, "%s", p.stack)
 	}
-	m.say(guest.ErrorPrefix + err.Error())
+	m.printLine(guest.ErrorPrefix + err.Error())
 	if m.control != nil {
-		control.Send(m.control, control.Message{Fatal: err.Error()}) //nolint:errcheck // the console has it
+		// If the agent has ended too, the console has the error.
+		_ = control.Send(m.control, control.Message{Fatal: err.Error()})
 	}
 }
 
-// A panicError is a panic of process 1, which would end the kernel too.
+// A panicError is a panic of process 1. If process 1 ended by it, the kernel
+// would panic too.
 type panicError struct {
 	value any
 	stack []byte
@@ -166,7 +167,7 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// protect turns a panic of f into an error.
+// protect calls f and returns a panic of f as an error.
 func protect(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -29,7 +29,7 @@ func TestHasWord(t *testing.T) {
 	}
 }
 
-// fakeDisk makes what /sys/block has of a disk.
+// fakeDisk creates the files that /sys/block has for a disk.
 func fakeDisk(t *testing.T, sys, name, serial, sectors string) {
 	t.Helper()
 	dir := filepath.Join(sys, name)
@@ -46,8 +46,8 @@ func fakeDisk(t *testing.T, sys, name, serial, sectors string) {
 	}
 }
 
-func fakeDiscards(dir, most string) error {
-	return os.WriteFile(filepath.Join(dir, "queue/discard_max_bytes"), []byte(most), 0o644)
+func fakeDiscards(dir, maxBytes string) error {
+	return os.WriteFile(filepath.Join(dir, "queue/discard_max_bytes"), []byte(maxBytes), 0o644)
 }
 
 func TestFindDisk(t *testing.T) {
@@ -64,19 +64,19 @@ func TestFindDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d, err := findDisk(sys, guest.RootSerial, 0); err != nil || !d.discards {
-		t.Errorf("a disk that takes discards: %+v, %v", d, err)
+		t.Errorf("a disk that supports discard: %+v, %v", d, err)
 	}
 	_, err = findDisk(sys, "none", 0)
 	if err == nil || !strings.Contains(err.Error(), "vda, vdb, vdc") {
-		t.Errorf("a disk that is not there: %v, want those that are", err)
+		t.Errorf("a missing disk: %v, want the names of the others", err)
 	}
 	fakeDisk(t, sys, "vde", "odd", "-1")
 	if _, err = findDisk(sys, "odd", 0); err == nil {
-		t.Error("a negative size was taken")
+		t.Error("a negative size was accepted")
 	}
 }
 
-// A disk may appear after the driver was loaded.
+// A disk may appear after its driver was loaded.
 func TestFindDiskWaits(t *testing.T) {
 	sys := t.TempDir()
 	added := make(chan struct{})
@@ -96,7 +96,7 @@ func TestFindDiskWaits(t *testing.T) {
 	}
 }
 
-func super4k(blocks uint64, incompat, log uint32, magic uint16) []byte {
+func superblock(blocks uint64, incompat, log uint32, magic uint16) []byte {
 	b := make([]byte, superSize)
 	binary.LittleEndian.PutUint32(b[0x4:], uint32(blocks))
 	binary.LittleEndian.PutUint32(b[0x150:], uint32(blocks>>32))
@@ -113,12 +113,12 @@ func TestParseSuper(t *testing.T) {
 		want super
 		ok   bool
 	}{
-		{"4 KiB blocks", super4k(262144, 0, 2, superMagic), super{262144, 4096}, true},
-		{"64bit", super4k(1<<33, feature64, 2, superMagic), super{1 << 33, 4096}, true},
-		{"high half without 64bit", super4k(1<<33|7, 0, 0, superMagic), super{7, 1024}, true},
-		{"no magic", super4k(1, 0, 2, 0), super{}, false},
-		{"huge blocks", super4k(1, 0, 60, superMagic), super{}, false},
-		{"huge size", super4k(1<<63, feature64, 2, superMagic), super{}, false},
+		{"4 KiB blocks", superblock(262144, 0, 2, superMagic), super{262144, 4096}, true},
+		{"64bit", superblock(1<<33, feature64, 2, superMagic), super{1 << 33, 4096}, true},
+		{"high half without 64bit", superblock(1<<33|7, 0, 0, superMagic), super{7, 1024}, true},
+		{"no magic", superblock(1, 0, 2, 0), super{}, false},
+		{"huge blocks", superblock(1, 0, 60, superMagic), super{}, false},
+		{"huge size", superblock(1<<63, feature64, 2, superMagic), super{}, false},
 		{"short", make([]byte, 100), super{}, false},
 	} {
 		got, err := parseSuper(row.b)
@@ -147,9 +147,9 @@ func TestResolvConf(t *testing.T) {
 	}
 }
 
-// The clock of a machine may be ahead by what it took to start the kernel,
-// and is not set back then.
-func TestIsOff(t *testing.T) {
+// The clock of a machine may be ahead by the time that it took to start the
+// kernel. It is not set back then.
+func TestClockIsWrong(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)
 	up := 3 * time.Second
 	for _, row := range []struct {
@@ -164,7 +164,7 @@ func TestIsOff(t *testing.T) {
 		{"an hour ahead", start.Add(time.Hour), true},
 		{"behind", start.Add(up - 1100*time.Millisecond), true},
 	} {
-		if got := isOff(row.now, start, up); got != row.want {
+		if got := clockIsWrong(row.now, start, up); got != row.want {
 			t.Errorf("%s: %v, want %v", row.name, got, row.want)
 		}
 	}
@@ -211,8 +211,8 @@ func TestProtect(t *testing.T) {
 	}
 }
 
-// fail is one line whatever the error is.
-func TestFailSaysOneLine(t *testing.T) {
+// fail prints one line even if the error has several.
+func TestFailPrintsOneLine(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "console"))
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestFailSaysOneLine(t *testing.T) {
 func TestLoadModulesNamesTheModule(t *testing.T) {
 	err := loadModules(t.TempDir(), []string{"none.ko"})
 	if err == nil || !strings.Contains(err.Error(), "load module none.ko") {
-		t.Errorf("a module that is missing: %v", err)
+		t.Errorf("a missing module: %v", err)
 	}
 }
 

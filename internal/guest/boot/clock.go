@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How far the clock may be from the host's. It is never behind the host's at
-// start plus the kernel's uptime, but for the resolution of a PC's clock, one
-// second; and ahead of that by what the monitor and the firmware needed to
-// start the kernel.
+// The limits between which the guest's clock counts as right, relative to the
+// host's clock at start plus the kernel's uptime. A right clock is behind by no
+// more than the resolution of a PC's clock, one second. It is ahead by the time
+// that the monitor and the firmware needed to start the kernel.
 const (
 	maxBehind = time.Second
 	maxAhead  = 2 * time.Minute
 )
 
-// uptime is the time since the kernel started, 0 where it is not known.
+// uptime returns the time since the kernel started, or 0 if that is not known.
 func uptime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
@@ -27,18 +27,19 @@ func uptime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// isOff reports whether a clock that shows now is wrong where the host's
-// showed start and the kernel has run for up since.
-func isOff(now, start time.Time, up time.Duration) bool {
+// clockIsWrong reports whether a clock that shows now is outside of the limits.
+// start is the host's clock when the machine was started, up is the kernel's
+// uptime.
+func clockIsWrong(now, start time.Time, up time.Duration) bool {
 	drift := now.Sub(start.Add(up))
 	return drift < -maxBehind || drift > maxAhead
 }
 
-// setClock sets a clock that is wrong. start is the host's when the machine
-// was started.
+// setClock sets the clock if it is wrong. start is the host's clock when the
+// machine was started.
 func setClock(start time.Time) (set bool, err error) {
 	up := uptime()
-	if !isOff(time.Now(), start, up) {
+	if !clockIsWrong(time.Now(), start, up) {
 		return false, nil
 	}
 	want := start.Add(up)
@@ -52,12 +53,14 @@ func setClock(start time.Time) (set bool, err error) {
 // rndAddEntropy is RNDADDENTROPY of linux/random.h, _IOW('R', 3, int[2]).
 const rndAddEntropy = 0x40085203
 
-// addEntropy stirs seed into the kernel's random numbers and counts all of it.
+// addEntropy mixes seed into the kernel's random number generator and credits
+// all of its bits.
 func addEntropy(seed []byte) error {
 	if len(seed) == 0 {
 		return nil
 	}
-	// struct rand_pool_info: the number of bits, the number of bytes, the bytes.
+	// struct rand_pool_info: the number of bits, the number of bytes, the
+	// bytes.
 	info := make([]uint32, 2+(len(seed)+3)/4)
 	info[0], info[1] = uint32(len(seed)*8), uint32(len(seed))
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&info[2])), len(seed)), seed)

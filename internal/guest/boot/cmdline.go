@@ -5,5 +5,6 @@ import (
 	"strings"
 )
 
-// hasWord reports whether the kernel's command line has word by itself.
+// hasWord reports whether word is one of the words of the kernel's command
+// line.
 func hasWord(line, word string) bool { return slices.Contains(strings.Fields(line), word) }

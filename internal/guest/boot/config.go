@@ -15,17 +15,18 @@ import (
 	"github.com/banger-vm/banger/internal/guest/control"
 )
 
-// Bounds of a configuration.
+// Limits of a configuration.
 const (
-	// maxConfig leaves room for what goes with a configuration in a message.
+	// maxConfig is below the limit of a message, which holds a configuration
+	// and its field name.
 	maxConfig   = control.MaxMessage - 1<<10
 	maxHostname = 64   // bytes, HOST_NAME_MAX of linux/limits.h
 	maxDevice   = 15   // bytes, IFNAMSIZ of linux/if.h with its NUL
 	maxEntropy  = 4096 // bytes
 )
 
-// readConfig reads the configuration at name and removes it: it holds keys,
-// and the image's init must not find it in the initramfs.
+// readConfig reads the configuration at name and removes the file, because it
+// holds keys that the image's init must not find in the initramfs.
 func readConfig(name string) (*guest.Config, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -50,13 +51,14 @@ func decodeConfig(b []byte) (*guest.Config, error) {
 	if len(b) > maxConfig {
 		return nil, fmt.Errorf("more than %d bytes", maxConfig)
 	}
-	// The version comes first: fields that are not known are what another version has.
+	// The version is checked first, because an unknown field is a sign of
+	// another version.
 	var version struct{ Version int }
 	if err := json.Unmarshal(b, &version); err != nil {
 		return nil, err
 	}
 	if version.Version != guest.Version {
-		return nil, fmt.Errorf("version %d, and this guest program knows %d", version.Version, guest.Version)
+		return nil, fmt.Errorf("version %d, this guest program supports only %d", version.Version, guest.Version)
 	}
 	c := new(guest.Config)
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -91,7 +93,8 @@ func checkConfig(c *guest.Config) error {
 	return checkNetwork(&c.Network)
 }
 
-// isHostname takes what the kernel and /etc/hosts can hold.
+// isHostname reports whether the kernel and /etc/hosts can hold s as a
+// hostname.
 func isHostname(s string) bool {
 	if s == "" || len(s) > maxHostname || s[0] == '-' || s[0] == '.' {
 		return false
@@ -103,7 +106,8 @@ func notInHostname(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-'
 }
 
-// whitespace would begin another word or line of a configuration file.
+// whitespace lists the characters that would start another word or line in a
+// configuration file.
 const whitespace = " \t\r\n\x00"
 
 func checkNetwork(n *guest.Network) error {

@@ -23,7 +23,7 @@ func owner(t *testing.T, info fs.FileInfo) [2]uint32 {
 	return [2]uint32{st.Uid, st.Gid}
 }
 
-func sound() *guest.Config {
+func validConfig() *guest.Config {
 	return &guest.Config{
 		Version: guest.Version, Hostname: "box", Init: guest.InitBanger, Modules: []string{"virtio.ko"},
 		Network: guest.Network{
@@ -42,14 +42,14 @@ func encode(t *testing.T, c *guest.Config) []byte {
 	return b
 }
 
-// The configuration holds keys: no file is left.
-func TestReadConfigRemovesIt(t *testing.T) {
+// The configuration holds keys, so the file must not remain.
+func TestReadConfigRemovesTheFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(name, encode(t, sound()), 0o600); err != nil {
+	if err := os.WriteFile(name, encode(t, validConfig()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c, err := readConfig(name)
-	if err != nil || !reflect.DeepEqual(c, sound()) {
+	if err != nil || !reflect.DeepEqual(c, validConfig()) {
 		t.Errorf("readConfig: %+v, %v", c, err)
 	}
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
@@ -84,25 +84,25 @@ func TestDecodeConfigRefuses(t *testing.T) {
 		"much entropy":             func(c *guest.Config) { c.Entropy = make([]byte, maxEntropy+1) },
 		"too long":                 func(c *guest.Config) { c.HostKey = strings.Repeat("x", maxConfig) },
 	} {
-		c := sound()
+		c := validConfig()
 		change(c)
 		if _, err := decodeConfig(encode(t, c)); err == nil {
-			t.Errorf("%s: was taken", name)
+			t.Errorf("%s: was accepted", name)
 		}
 	}
 	for _, s := range []string{"", "null", "[]", `{"version":1,"hostname":"a","init":"banger","more":1}`, "{"} {
 		if _, err := decodeConfig([]byte(s)); err == nil {
-			t.Errorf("%q: was taken", s)
+			t.Errorf("%q: was accepted", s)
 		}
 	}
-	if _, err := decodeConfig(encode(t, sound())); err != nil {
-		t.Errorf("the one that they were made from: %v", err)
+	if _, err := decodeConfig(encode(t, validConfig())); err != nil {
+		t.Errorf("the valid configuration: %v", err)
 	}
 }
 
-// What is taken is safe to make paths and lines of.
+// An accepted configuration is safe to use in paths and lines.
 func FuzzDecodeConfig(f *testing.F) {
-	b, err := json.Marshal(sound())
+	b, err := json.Marshal(validConfig())
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -18,15 +18,15 @@ import (
 	"github.com/banger-vm/banger/internal/guest/control"
 )
 
-// diskWait is how long a disk may take to appear: drivers look for theirs
-// beside process 1 and a host that emulates may be busy.
+// diskWait is how long findDisk waits for a disk. Drivers look for their
+// devices in parallel with process 1, and an emulating host may be busy.
 const diskWait = 20 * time.Second
 
-// A disk is a block device as /sys/block shows it.
+// A disk is a block device in /sys/block.
 type disk struct {
-	name     string // vda
+	name     string // such as vda
 	size     int64  // bytes
-	discards bool   // it takes word of what is in use no more
+	discards bool   // the device supports discard
 }
 
 // findDisk waits for the disk with a serial number. sys is /sys/block.
@@ -34,19 +34,20 @@ func findDisk(sys, serial string, wait time.Duration) (*disk, error) {
 	const first, slowest = time.Millisecond, 50 * time.Millisecond
 	deadline := time.Now().Add(wait)
 	for pause := first; ; pause = min(pause*2, slowest) {
-		d, have, err := lookDisk(sys, serial)
+		d, others, err := scanDisks(sys, serial)
 		if d != nil || err != nil {
 			return d, err
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("find disk %s: not among the %d there are: %s", serial, len(have), strings.Join(have, ", "))
+			return nil, fmt.Errorf("find disk %s: no such serial number among the %d disks that have one: %s", serial, len(others), strings.Join(others, ", "))
 		}
 		<-time.After(pause)
 	}
 }
 
-// lookDisk returns the disk, or nil and what there is instead.
-func lookDisk(sys, serial string) (d *disk, have []string, err error) {
+// scanDisks returns the disk with a serial number. If there is none, d is nil
+// and others lists the disks with other serial numbers.
+func scanDisks(sys, serial string) (d *disk, others []string, err error) {
 	entries, err := os.ReadDir(sys)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find disk %s: %w", serial, err)
@@ -60,20 +61,20 @@ func lookDisk(sys, serial string) (d *disk, have []string, err error) {
 			return nil, nil, fmt.Errorf("find disk %s: %w", serial, err)
 		}
 		if strings.TrimSpace(string(b)) != serial {
-			have = append(have, e.Name())
+			others = append(others, e.Name())
 			continue
 		}
 		size, err := diskSize(filepath.Join(sys, e.Name()))
 		if err != nil {
 			return nil, nil, fmt.Errorf("find disk %s: %w", serial, err)
 		}
-		most, err := os.ReadFile(filepath.Join(sys, e.Name(), "queue/discard_max_bytes"))
+		maxDiscard, err := os.ReadFile(filepath.Join(sys, e.Name(), "queue/discard_max_bytes"))
 		if err != nil {
 			return nil, nil, fmt.Errorf("find disk %s: %w", serial, err)
 		}
-		return &disk{e.Name(), size, strings.TrimSpace(string(most)) != "0"}, nil, nil
+		return &disk{e.Name(), size, strings.TrimSpace(string(maxDiscard)) != "0"}, nil, nil
 	}
-	return nil, have, nil
+	return nil, others, nil
 }
 
 func diskSize(dir string) (int64, error) {
@@ -81,7 +82,7 @@ func diskSize(dir string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	const sector = 512 // bytes, whatever the device's are
+	const sector = 512 // unit of size in bytes for every device
 	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
 	if err != nil || n < 0 || n > (1<<63-1)/sector {
 		return 0, fmt.Errorf("size %q of %s", b, dir)
@@ -91,7 +92,7 @@ func diskSize(dir string) (int64, error) {
 
 func (d *disk) path() string { return "/dev/" + d.name }
 
-// mountRoot mounts the root file system and grows it to its disk.
+// mountRoot mounts the root file system and grows it to the size of its disk.
 func (m *machine) mountRoot() error {
 	d, err := findDisk("/sys/block", guest.RootSerial, diskWait)
 	if err != nil {
@@ -107,12 +108,12 @@ func (m *machine) mountRoot() error {
 	case m.config.ReadOnly:
 		flags = unix.MS_RDONLY
 	case d.discards:
-		options = "discard" // the space of what is deleted is the host's again
+		options = "discard" // frees the space of deleted files on the host
 	}
 	if err := unix.Mount(d.path(), control.Sysroot, "ext4", flags, options); err != nil {
 		return fmt.Errorf("mount root file system from %s: %w", d.path(), err)
 	}
-	m.root = fmt.Sprintf("%s of %s", d.path(), inWords(super.size()))
+	m.root = fmt.Sprintf("%s of %s", d.path(), formatSize(super.size()))
 	if m.config.ReadOnly {
 		m.root += " read-only"
 		return nil
@@ -122,12 +123,12 @@ func (m *machine) mountRoot() error {
 			m.note("root file system not grown to its disk: %v", err)
 			return nil
 		}
-		m.root = fmt.Sprintf("%s grown from %s to %s", d.path(), inWords(super.size()), inWords(blocks*super.blockSize))
+		m.root = fmt.Sprintf("%s grown from %s to %s", d.path(), formatSize(super.size()), formatSize(blocks*super.blockSize))
 	}
 	return nil
 }
 
-func inWords(n int64) string {
+func formatSize(n int64) string {
 	const mib = 1 << 20
 	if n%mib == 0 || n > 100*mib {
 		return strconv.FormatInt(n/mib, 10) + " MiB"
@@ -135,7 +136,7 @@ func inWords(n int64) string {
 	return strconv.FormatInt(n/1024, 10) + " KiB"
 }
 
-// A super is what ext4's superblock says of the size.
+// A super holds the size of a file system, from ext4's superblock.
 type super struct {
 	blocks    int64
 	blockSize int64 // bytes
@@ -156,19 +157,19 @@ func readSuper(device string) (super, error) {
 	return parseSuper(b)
 }
 
-// Of the kernel's Documentation/filesystems/ext4/super.rst.
+// Offsets and flags of the kernel's Documentation/filesystems/ext4/super.rst.
 const (
 	superOffset = 1024
 	superSize   = 1024
 	superMagic  = 0xEF53
-	maxLogBlock = 6    // EXT4_MAX_BLOCK_LOG_SIZE is 16, and blocks begin at 1 << 10
-	feature64   = 0x80 // INCOMPAT_64BIT: the high half of s_blocks_count counts
+	maxLogBlock = 6    // EXT4_MAX_BLOCK_LOG_SIZE is 16; the value in the superblock is relative to 1 << 10
+	feature64   = 0x80 // INCOMPAT_64BIT: s_blocks_count_hi is valid
 )
 
 func parseSuper(b []byte) (super, error) {
 	le := binary.LittleEndian
 	if len(b) < superSize || le.Uint16(b[0x38:]) != superMagic {
-		return super{}, errors.New("it is no ext4")
+		return super{}, errors.New("it is not an ext4 file system")
 	}
 	blocks := uint64(le.Uint32(b[0x4:]))
 	if le.Uint32(b[0x60:])&feature64 != 0 {
@@ -184,8 +185,8 @@ func parseSuper(b []byte) (super, error) {
 // resizeFS is EXT4_IOC_RESIZE_FS of fs/ext4/ext4.h, _IOW('f', 16, __u64).
 const resizeFS = 0x40086610
 
-// resize grows the mounted file system to a number of blocks. The kernel
-// leaves out a last group that would be too small.
+// resize grows the mounted file system to a number of blocks. The kernel leaves
+// out a last block group that would be too small.
 func resize(mount string, blocks int64) error {
 	f, err := os.Open(mount)
 	if err != nil {

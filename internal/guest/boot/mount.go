@@ -10,28 +10,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mount is a file system that the kernel makes.
+// A mount is a mount of one of the kernel's own file systems.
 type mount struct {
 	kind, target string
 	flags        uintptr
 	data         string
-	// optional: not every kernel has it, and the machine does without.
+	// optional marks a file system that the kernel may lack. The machine works
+	// without it.
 	optional bool
 }
 
-const noFiles = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+const noSuidDevExec = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
-// kernelMounts are what this package needs to look at the machine.
+// kernelMounts returns the mounts that this package itself needs.
 func kernelMounts() []mount {
 	return []mount{
-		{kind: "proc", target: "/proc", flags: noFiles},
-		{kind: "sysfs", target: "/sys", flags: noFiles},
+		{kind: "proc", target: "/proc", flags: noSuidDevExec},
+		{kind: "sysfs", target: "/sys", flags: noSuidDevExec},
 		{kind: "devtmpfs", target: "/dev", flags: unix.MS_NOSUID, data: "mode=755"},
 	}
 }
 
-// rootMounts are what programs expect besides. Group 5 is tty, as in every
-// distribution and in docker's containers.
+// rootMounts returns the further mounts that programs expect. Group 5 is tty,
+// as in every distribution and in docker's containers.
 func rootMounts() []mount {
 	return []mount{
 		{kind: "devpts", target: "/dev/pts", flags: unix.MS_NOSUID | unix.MS_NOEXEC, data: "gid=5,mode=620,ptmxmode=666"},
@@ -39,17 +40,19 @@ func rootMounts() []mount {
 	}
 }
 
-// initMounts are what an init mounts for itself, and would find in its way.
+// initMounts returns the mounts that an init makes for itself. They are made
+// only if the guest program stays process 1.
 func initMounts() []mount {
 	return []mount{
-		{kind: "mqueue", target: "/dev/mqueue", flags: noFiles, optional: true},
-		{kind: "cgroup2", target: "/sys/fs/cgroup", flags: noFiles, optional: true},
+		{kind: "mqueue", target: "/dev/mqueue", flags: noSuidDevExec, optional: true},
+		{kind: "cgroup2", target: "/sys/fs/cgroup", flags: noSuidDevExec, optional: true},
 	}
 }
 
-// mountAll mounts in order. Where a mount point is missing it is made, unless
-// the root is readOnly: then note is told, and nil or a missing /proc or /dev
-// is an error.
+// mountAll mounts the list in order and creates missing mount points. It calls
+// note and goes on if an optional mount fails, or if the root is readOnly and
+// lacks the mount point. It returns an error for any other failure, for a
+// missing /proc or /dev, and for every failure if note is nil.
 func mountAll(list []mount, readOnly bool, note func(format string, args ...any)) error {
 	for _, m := range list {
 		err := makePoint(m.target, readOnly)
@@ -71,21 +74,22 @@ func essential(target string) bool { return target == "/proc" || target == "/dev
 
 var errNoPoint = errors.New("it is missing in the image, and the root file system is read-only")
 
-// makePoint makes the folder target where it is missing.
+// makePoint creates the folder target if it is missing.
 func makePoint(target string, readOnly bool) error {
 	_, err := os.Stat(target)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// What is below a kernel's file system is not the image's.
+	// Folders below /dev and /sys belong to a file system of the kernel, not to
+	// the image.
 	if readOnly && !strings.HasPrefix(target, "/dev/") && !strings.HasPrefix(target, "/sys/") {
 		return errNoPoint
 	}
 	return os.MkdirAll(target, 0o755)
 }
 
-// devLinks are those that POSIX shells and libraries expect in /dev; the
-// kernel makes devices alone.
+// devLinks lists the symlinks that POSIX shells and libraries expect in /dev.
+// devtmpfs has only the devices.
 func devLinks() [][2]string {
 	return [][2]string{
 		{"/proc/self/fd", "/dev/fd"},

@@ -14,9 +14,9 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// setNames gives the machine its name, and the image's programs the files in
-// which they look for names. The image's own files stay as they are under
-// bind mounts, as docker does it.
+// setNames sets the hostname and gives the image's programs the files in which
+// they look up names. It covers the image's own files by bind mounts, as docker
+// does, and leaves them unchanged.
 func (m *machine) setNames() error {
 	c := m.config
 	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
@@ -29,7 +29,7 @@ func (m *machine) setNames() error {
 	if len(c.Network.DNS) > 0 {
 		files = append(files, [2]string{"/etc/resolv.conf", resolvConf(&c.Network)})
 	}
-	dir, err := m.ownDir("etc")
+	dir, err := m.privateDir("etc")
 	if err != nil {
 		return fmt.Errorf("set names: %w", err)
 	}
@@ -38,17 +38,18 @@ func (m *machine) setNames() error {
 		if err := os.WriteFile(source, []byte(f[1]), 0o644); err != nil {
 			return fmt.Errorf("set names: %w", err)
 		}
-		if err := m.cover(source, f[0]); err != nil {
+		if err := m.bindOver(source, f[0]); err != nil {
 			m.note("%s left as it is: %v", f[0], err)
 		}
 	}
 	return nil
 }
 
-// cover bind-mounts source over the file target. One that is missing is made
-// empty where its folder is there; a symlink into /run, which has nothing
-// yet, gets a file of its own.
-func (m *machine) cover(source, target string) error {
+// bindOver bind-mounts source over the file target. If target is missing, it
+// creates an empty file first, unless the folder is missing too. If target is a
+// symlink into /run, which is still empty, it creates the file that the symlink
+// names.
+func (m *machine) bindOver(source, target string) error {
 	err := unix.Mount(source, target, "", unix.MS_BIND, "")
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -78,8 +79,9 @@ func (m *machine) cover(source, target string) error {
 	return unix.Mount(source, target, "", unix.MS_BIND, "")
 }
 
-// hosts is /etc/hosts. The machine's own name needs an address even without
-// a network: sudo and others look it up. 127.0.1.1 is Debian's choice.
+// hosts returns the content of /etc/hosts. The machine's hostname has an
+// address even without a network, because sudo and other programs look it up.
+// 127.0.1.1 is Debian's choice.
 func hosts(hostname, address string) string {
 	own := "127.0.1.1"
 	if p, err := netip.ParsePrefix(address); err == nil {
@@ -95,7 +97,7 @@ func hosts(hostname, address string) string {
 		own + "\t" + names + "\n"
 }
 
-// resolvConf is /etc/resolv.conf.
+// resolvConf returns the content of /etc/resolv.conf.
 func resolvConf(n *guest.Network) string {
 	var b strings.Builder
 	for _, s := range n.DNS {

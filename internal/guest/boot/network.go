@@ -10,16 +10,16 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// setUpNetwork brings the loopback interface up, and the one of n if it has
-// one. The calls are those of netdevice(7): all that is needed here, without
-// a netlink library.
+// setUpNetwork brings the loopback interface up, and the interface of n if it
+// has one. It uses the ioctls of netdevice(7), which are enough here, and needs
+// no netlink library.
 func setUpNetwork(n *guest.Network) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("set up network: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := raise(fd, "lo"); err != nil {
+	if err := bringUp(fd, "lo"); err != nil {
 		return err
 	}
 	if n.Device == "" {
@@ -30,7 +30,7 @@ func setUpNetwork(n *guest.Network) error {
 			return err
 		}
 	}
-	if err := raise(fd, n.Device); err != nil {
+	if err := bringUp(fd, n.Device); err != nil {
 		return err
 	}
 	if n.Gateway == "" {
@@ -39,8 +39,8 @@ func setUpNetwork(n *guest.Network) error {
 	return addGateway(fd, n.Device, n.Gateway)
 }
 
-// raise brings an interface up. The kernel gives lo its addresses then.
-func raise(fd int, device string) error {
+// bringUp brings an interface up. The kernel then assigns lo its addresses.
+func bringUp(fd int, device string) error {
 	req, err := unix.NewIfreq(device)
 	if err != nil {
 		return fmt.Errorf("bring %s up: %w", device, err)
@@ -67,7 +67,7 @@ func setAddress(fd int, device, address string) error {
 		addr []byte
 	}{
 		{unix.SIOCSIFADDR, prefix.Addr().AsSlice()},
-		// The kernel takes the mask of the address's class of old, until told.
+		// Without this call the mask is that of the address's historical class.
 		{unix.SIOCSIFNETMASK, []byte{byte(mask >> 24), byte(mask >> 16), byte(mask >> 8), byte(mask)}},
 	} {
 		req, err := unix.NewIfreq(device)
@@ -92,7 +92,7 @@ type sockaddr struct {
 	_      [8]byte
 }
 
-// rtentry is struct rtentry of linux/route.h, on machines of 64 bits.
+// rtentry is struct rtentry of linux/route.h on 64-bit machines.
 type rtentry struct {
 	_                     uint64
 	dst, gateway, genmask sockaddr

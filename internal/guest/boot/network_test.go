@@ -13,8 +13,8 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// ownNetwork gives the test a network of its own. The thread that has it is
-// never given back, and ends with the test.
+// ownNetwork moves the test to a new network namespace. The thread stays locked
+// to the test's goroutine and ends with it.
 func ownNetwork(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -75,10 +75,10 @@ func TestSetUpNetworkWithoutDevice(t *testing.T) {
 	}
 	err := setUpNetwork(&guest.Network{Device: "eth9", Address: "10.0.0.1/8"})
 	if !errors.Is(err, unix.ENODEV) || !strings.Contains(err.Error(), "eth9") {
-		t.Errorf("a device that is not there: %v", err)
+		t.Errorf("a missing device: %v", err)
 	}
 	err = setUpNetwork(&guest.Network{Device: "lo", Gateway: "192.0.2.1"})
 	if !errors.Is(err, unix.ENETUNREACH) {
-		t.Errorf("a gateway that no network leads to: %v", err)
+		t.Errorf("an unreachable gateway: %v", err)
 	}
 }

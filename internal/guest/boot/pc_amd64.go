@@ -1,4 +1,4 @@
 package boot
 
-// isPC: a machine that powers off by ACPI and by nothing else.
+// isPC reports whether the machine powers off only by ACPI.
 const isPC = true

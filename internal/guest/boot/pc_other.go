@@ -2,5 +2,6 @@
 
 package boot
 
-// isPC: machines of other architectures power off by their firmware (PSCI).
+// isPC is false for other architectures: their firmware powers the machine off
+// (PSCI).
 const isPC = false

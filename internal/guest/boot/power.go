@@ -9,24 +9,28 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/guest"
 )
 
-// powerOff brings what was written to the disks and ends the machine. It
-// returns only with an error.
+// powerOff flushes the disks and ends the machine. It returns only with an
+// error.
 func (m *machine) powerOff() error {
 	if err := detachDisks(); err != nil {
-		// The journal makes it good at the next boot.
-		m.say("banger: " + err.Error())
+		// The journal repairs the file system at the next boot.
+		m.printLine(guest.NotePrefix + err.Error())
 	}
 	return powerOff(int(m.console.Fd()))
 }
 
-// powerOff ends the machine at once. What was said on the console fd goes out
-// before.
+// powerOff ends the machine at once, after the console, a file descriptor, has
+// sent its pending output.
 func powerOff(console int) error {
-	unix.IoctlSetInt(console, unix.TCSBRK, 1) //nolint:errcheck // tcdrain(3): a console that is no terminal has nothing to wait for
-	// Without ACPI a PC's kernel would only halt; a restart ends the machine
-	// too, because its monitor is told not to (-no-reboot).
+	// This is tcdrain(3). It fails if the console is not a terminal, which has no
+	// output to wait for.
+	_ = unix.IoctlSetInt(console, unix.TCSBRK, 1)
+	// Without ACPI a PC's kernel would only halt. A restart ends the machine
+	// too, because QEMU runs with -no-reboot.
 	command := unix.LINUX_REBOOT_CMD_POWER_OFF
 	if _, err := os.Stat("/sys/firmware/acpi"); err != nil && isPC {
 		command = unix.LINUX_REBOOT_CMD_RESTART
@@ -34,11 +38,11 @@ func powerOff(console int) error {
 	return fmt.Errorf("power off: %w", unix.Reboot(command))
 }
 
-// detachDisks unmounts the file systems on disks, the root last, which can
-// only become read-only.
+// detachDisks unmounts the file systems of disks in reverse order. The root
+// file system is the last and can only be remounted read-only.
 func detachDisks() error {
 	unix.Sync()
-	points := []string{"/"} // all there is before /proc is mounted in the root file system
+	points := []string{"/"} // the only mount if /proc is not mounted yet
 	if b, err := os.ReadFile("/proc/self/mounts"); err == nil {
 		points = diskMounts(string(b))
 	}
@@ -56,8 +60,8 @@ func detachDisks() error {
 	return errors.Join(errs...)
 }
 
-// diskMounts are the mount points of block devices, from /proc/self/mounts,
-// in the order of mounting.
+// diskMounts returns the mount points of block devices in mounts, the content
+// of /proc/self/mounts, in the order of mounting.
 func diskMounts(mounts string) []string {
 	var points []string
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
@@ -70,7 +74,8 @@ func diskMounts(mounts string) []string {
 	return points
 }
 
-// remountReadOnly waits a moment for processes that were killed to let go.
+// remountReadOnly makes a file system read-only. It retries for a second,
+// because processes that were killed may still have files open.
 func remountReadOnly(target string) error {
 	const pause, tries = 20 * time.Millisecond, 50
 	for i := 0; ; i++ {

@@ -13,9 +13,9 @@ import (
 	"github.com/banger-vm/banger/internal/guest/control"
 )
 
-// prepareRoot mounts in the root file system what programs expect there. It
-// does so from within, so that the image's symlinks lead where they do for
-// the image's programs.
+// prepareRoot makes the mounts that programs expect in the root file system. It
+// changes the root to it first, so that the image's symlinks resolve as they do
+// for the image's programs.
 func (m *machine) prepareRoot() error {
 	outside, err := os.Open("/")
 	if err != nil {
@@ -25,7 +25,7 @@ func (m *machine) prepareRoot() error {
 	if err := changeRoot(control.Sysroot); err != nil {
 		return fmt.Errorf("enter root file system: %w", err)
 	}
-	if err := m.fillRoot(); err != nil {
+	if err := m.populateRoot(); err != nil {
 		return err
 	}
 	if err := outside.Chdir(); err != nil {
@@ -44,7 +44,7 @@ func changeRoot(dir string) error {
 	return unix.Chdir("/")
 }
 
-func (m *machine) fillRoot() error {
+func (m *machine) populateRoot() error {
 	own := m.config.Init == guest.InitBanger
 	list := append(kernelMounts(), rootMounts()...)
 	if own {
@@ -71,11 +71,11 @@ func (m *machine) fillRoot() error {
 	return m.setNames()
 }
 
-// modulesDir is where programs look for the kernel's modules.
+// modulesDir is the folder in which programs look for the kernel's modules.
 const modulesDir = "/lib/modules"
 
-// mountModules shows the kernel's modules to the image's programs. An image
-// that has nothing that could load them goes without.
+// mountModules makes the kernel's modules visible to the image's programs. It
+// skips an image without /lib, which has no program to load them.
 func (m *machine) mountModules() error {
 	if !m.config.ModulesDisk {
 		return nil
@@ -92,7 +92,7 @@ func (m *machine) mountModules() error {
 	if err != nil {
 		return err
 	}
-	disk, err := m.ownDir("modules")
+	disk, err := m.privateDir("modules")
 	if err != nil {
 		return fmt.Errorf("mount modules: %w", err)
 	}
@@ -102,16 +102,16 @@ func (m *machine) mountModules() error {
 	if err := unix.Mount(path.Join(disk, modulesDir), modulesDir, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount modules from %s: %w", d.path(), err)
 	}
-	// The bind mount keeps the file system.
+	// The bind mount keeps the file system in use.
 	if err := unix.Unmount(disk, 0); err != nil {
 		return fmt.Errorf("mount modules: %w", err)
 	}
 	return nil
 }
 
-// ownDir makes a folder of banger's own on a tmpfs. It is /run/banger, or
-// below /dev where a read-only image has no /run.
-func (m *machine) ownDir(name string) (string, error) {
+// privateDir creates a folder for banger's own files on a tmpfs. The folder is
+// below /run/banger, or below /dev/.banger if a read-only image has no /run.
+func (m *machine) privateDir(name string) (string, error) {
 	dir := path.Join(runDir, "banger", name)
 	if err := os.MkdirAll(dir, 0o755); err == nil {
 		return dir, nil
@@ -122,9 +122,10 @@ func (m *machine) ownDir(name string) (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// switchRoot leaves the initramfs for good, and frees what it has left: the
-// kernel keeps its files in memory. The root of the kernel's threads, which
-// start programs such as modprobe, moves too.
+// switchRoot moves the root from the initramfs to the root file system. It
+// removes the files of the initramfs first, because the kernel keeps them in
+// memory. MS_MOVE also moves the root of the kernel's threads, which start
+// programs such as modprobe.
 func switchRoot() error {
 	for _, target := range []string{"/proc", "/sys", "/dev"} {
 		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
@@ -146,7 +147,7 @@ func switchRoot() error {
 	return nil
 }
 
-// execInit becomes the image's init, on the console.
+// execInit replaces process 1 by the image's init, on the console.
 func execInit(args []string) error {
 	console, err := unix.Open("/dev/console", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -157,7 +158,7 @@ func execInit(args []string) error {
 			return fmt.Errorf("start init: %w", err)
 		}
 	}
-	// HOME and TERM are what the kernel gives to an init.
+	// The kernel sets HOME and TERM for an init.
 	env := []string{"HOME=/", "TERM=linux", "PATH=" + guest.DefaultPath}
 	return fmt.Errorf("start init %s: %w", args[0], unix.Exec(args[0], args, env))
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// inImage runs f with the folder image as its root, mounted for itself, and
-// with mounts, a hostname and a network of its own. The thread that has these
-// is not used again.
+// inImage runs f with the folder image as its root. The root is a mount of its
+// own, and f has its own mounts, hostname and network. The thread that has
+// these is not used again.
 func inImage(t *testing.T, image string, flags uintptr, f func() error) error {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -54,7 +54,7 @@ func write(t *testing.T, name, content string) {
 	}
 }
 
-// files lists what is in a folder, with the content of files.
+// files lists the files in a folder with their content.
 func files(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -79,15 +79,15 @@ func files(t *testing.T, dir string) string {
 	return b.String()
 }
 
-func named(readOnly bool) *machine {
+func testMachine(readOnly bool) *machine {
 	return &machine{config: &guest.Config{
 		Version: guest.Version, Hostname: "box.example", Init: guest.InitBanger, ReadOnly: readOnly,
 		Network: guest.Network{DNS: []string{"10.0.2.3"}},
 	}}
 }
 
-// holds fails unless a file has a piece of text.
-func holds(name, want string) error {
+// contains returns an error unless the file has want in its content.
+func contains(name, want string) error {
 	b, err := os.ReadFile(name)
 	if err == nil && !strings.Contains(string(b), want) {
 		err = fmt.Errorf("%s holds %q, want %q", name, b, want)
@@ -95,25 +95,25 @@ func holds(name, want string) error {
 	return err
 }
 
-// The image's programs see the machine's names; the image's files are as they
-// were, but for what docs/guest.md lists.
-func TestFillRootLeavesTheImageAlone(t *testing.T) {
+// The image's programs see the machine's names. The image's files stay
+// unchanged, except for the paths that docs/guest.md lists.
+func TestPopulateRootKeepsTheImagesFiles(t *testing.T) {
 	image := t.TempDir()
 	write(t, filepath.Join(image, "etc/hosts"), "image")
 	write(t, filepath.Join(image, "run/db/socket"), "kept")
 	if err := os.Symlink("../run/resolv/resolv.conf", filepath.Join(image, "etc/resolv.conf")); err != nil {
 		t.Fatal(err)
 	}
-	m := named(false)
+	m := testMachine(false)
 	err := inImage(t, image, 0, func() error {
-		if err := m.fillRoot(); err != nil {
+		if err := m.populateRoot(); err != nil {
 			return err
 		}
 		return errors.Join(
-			holds("/etc/hosts", "127.0.1.1\tbox.example box\n"), holds("/etc/hostname", "box.example\n"),
-			holds("/etc/resolv.conf", "nameserver 10.0.2.3\n"), holds("/proc/sys/kernel/hostname", "box.example"),
-			holds("/run/db/socket", "kept"), holds("/proc/self/mounts", " /dev/pts devpts "),
-			holds("/proc/self/mounts", " /dev/shm tmpfs "), os.WriteFile("/run/new", nil, 0o600),
+			contains("/etc/hosts", "127.0.1.1\tbox.example box\n"), contains("/etc/hostname", "box.example\n"),
+			contains("/etc/resolv.conf", "nameserver 10.0.2.3\n"), contains("/proc/sys/kernel/hostname", "box.example"),
+			contains("/run/db/socket", "kept"), contains("/proc/self/mounts", " /dev/pts devpts "),
+			contains("/proc/self/mounts", " /dev/shm tmpfs "), os.WriteFile("/run/new", nil, 0o600),
 		)
 	})
 	if err != nil {
@@ -128,12 +128,12 @@ func TestFillRootLeavesTheImageAlone(t *testing.T) {
 	}
 }
 
-func TestFillRootOfAnEmptyImage(t *testing.T) {
+func TestPopulateRootOfAnEmptyImage(t *testing.T) {
 	image := t.TempDir()
-	m := named(false)
-	m.config.ModulesDisk = true // there is no /lib to mount it in
+	m := testMachine(false)
+	m.config.ModulesDisk = true // the image has no /lib to mount it in
 	err := inImage(t, image, 0, func() error {
-		return errors.Join(m.fillRoot(), holds("/proc/sys/kernel/hostname", "box.example"))
+		return errors.Join(m.populateRoot(), contains("/proc/sys/kernel/hostname", "box.example"))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -146,9 +146,9 @@ func TestFillRootOfAnEmptyImage(t *testing.T) {
 	}
 }
 
-func TestFillRootReadOnly(t *testing.T) {
+func TestPopulateRootReadOnly(t *testing.T) {
 	image := t.TempDir()
-	err := inImage(t, image, unix.MS_RDONLY, func() error { return named(true).fillRoot() })
+	err := inImage(t, image, unix.MS_RDONLY, func() error { return testMachine(true).populateRoot() })
 	if !errors.Is(err, errNoPoint) || !strings.Contains(err.Error(), "/proc") {
 		t.Errorf("an image without /proc: %v", err)
 	}
@@ -157,24 +157,24 @@ func TestFillRootReadOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m := named(true)
+	m := testMachine(true)
 	write(t, filepath.Join(image, "etc/hosts"), "image")
 	if err := inImage(t, image, unix.MS_RDONLY, func() error {
-		return errors.Join(m.fillRoot(), holds("/etc/hosts", "box.example"))
+		return errors.Join(m.populateRoot(), contains("/etc/hosts", "box.example"))
 	}); err != nil {
 		t.Errorf("an image with /proc and /dev: %v", err)
 	}
 	if notes := strings.Join(m.notes, "\n"); !strings.Contains(notes, "/sys") || !strings.Contains(notes, "/run") {
-		t.Errorf("notes %q do not say what is missing", notes)
+		t.Errorf("notes %q do not name the missing mount points", notes)
 	}
 	if got, want := files(t, image), "/dev /etc /etc/hosts=image /proc "; got != want {
 		t.Errorf("the image has %s, want %s", got, want)
 	}
 }
 
-// A symlink of the image leads where it does for the image's programs, not
-// out of the image.
-func TestFillRootStaysInTheImage(t *testing.T) {
+// A symlink in the image resolves as it does for the image's programs and does
+// not lead out of the image.
+func TestPopulateRootStaysInTheImage(t *testing.T) {
 	outside, image := t.TempDir(), t.TempDir()
 	write(t, filepath.Join(outside, "hosts"), "outside")
 	write(t, filepath.Join(image, outside, "hosts"), "inside")
@@ -183,7 +183,7 @@ func TestFillRootStaysInTheImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := inImage(t, image, 0, func() error {
-		return errors.Join(named(false).fillRoot(), holds(filepath.Join(outside, "hosts"), "box.example"))
+		return errors.Join(testMachine(false).populateRoot(), contains(filepath.Join(outside, "hosts"), "box.example"))
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loadModules loads the modules in the order given and removes their files,
-// which the memory has no other use for. One that is there already, or built
-// in, is no error.
+// loadModules loads the modules in the given order and removes their files to
+// free the memory of the initramfs. A module that is already loaded or built in
+// is not an error.
 func loadModules(dir string, names []string) error {
 	for _, name := range names {
 		if err := loadModule(filepath.Join(dir, name)); err != nil {
@@ -29,7 +29,7 @@ func loadModule(file string) error {
 	defer f.Close()
 	err = unix.FinitModule(int(f.Fd()), "", 0)
 	if errors.Is(err, unix.ENOENT) {
-		return errors.New("it needs what no module before it has, or it is another kernel's")
+		return errors.New("a symbol is missing: an earlier module was not loaded, or the module is for another kernel")
 	}
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return err

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runDir is a tmpfs: what is in it ends with the machine.
+// runDir is the mount point of a tmpfs; its files end with the machine.
 const runDir = "/run"
 
-// mountRun mounts a tmpfs on /run. With keep it has what the image has there:
-// images of databases and servers bring the folder of their socket along,
-// with its owner, and docker shows it to them.
+// mountRun mounts a tmpfs on /run. If keep is set, it copies the image's own
+// files there. Images of databases and servers have the folder of their socket
+// in /run, with its owner, and docker shows it to them.
 func (m *machine) mountRun(keep bool) error {
 	run := mount{kind: "tmpfs", target: runDir, flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=755"}
 	if err := makePoint(runDir, m.config.ReadOnly); err != nil {
@@ -44,14 +44,14 @@ func (m *machine) mountRun(keep bool) error {
 	return nil
 }
 
-// Bounds of what is copied into memory.
+// Limits of the files that are copied into memory.
 const (
 	maxCopies   = 2000
-	maxCopySize = 64 << 10 // bytes of one file
+	maxCopySize = 64 << 10 // bytes per file
 )
 
-// copyTree copies folders, symlinks and small files with mode and owner, and
-// counts what it left out.
+// copyTree copies folders, symlinks and small files with their modes and
+// owners. It returns the number of files that it left out.
 func copyTree(from *os.Root, to string) (left int, err error) {
 	seen := 0
 	err = fs.WalkDir(from.FS(), ".", func(name string, e fs.DirEntry, err error) error {
@@ -82,7 +82,7 @@ func copyTree(from *os.Root, to string) (left int, err error) {
 			return nil
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			left++ // its folder was beyond maxCopies
+			left++ // its folder is one of those beyond maxCopies
 			return nil
 		}
 		if err != nil {
@@ -115,7 +115,8 @@ func copyFile(from *os.Root, name, target string) error {
 	return errors.Join(err, out.Close())
 }
 
-// copyOwner comes before the mode, which a change of owner takes bits from.
+// copyOwner copies owner and mode to target. A change of the owner clears mode
+// bits, so the mode comes second.
 func copyOwner(info fs.FileInfo, target string) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
