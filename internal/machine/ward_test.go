@@ -106,7 +106,7 @@ func (w *ward) run(t *testing.T, l *ledger.Ledger) {
 		t.Fatal(err)
 	}
 	runtimeDir := w.s.runtimeDir(w.rec.ID)
-	if err := mk.File(t.Context(), ledger.Folder, runtimeDir, func() error { return os.Mkdir(runtimeDir, 0o700) }); err != nil {
+	if err := mk.Files(t.Context(), ledger.Folder, []string{runtimeDir}, func() error { return os.Mkdir(runtimeDir, 0o700) }); err != nil {
 		t.Fatal(err)
 	}
 	stranger := l.Entries()[1]

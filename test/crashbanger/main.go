@@ -79,7 +79,7 @@ func makeDevices(ctx context.Context, mk resource.Maker, file string) error {
 	}
 	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
 		const size = 1 << 20
-		err := mk.File(ctx, ledger.Disk, file, func() error { return os.WriteFile(file, make([]byte, size), 0o600) })
+		err := mk.Files(ctx, ledger.Disk, []string{file}, func() error { return os.WriteFile(file, make([]byte, size), 0o600) })
 		if err != nil {
 			return err
 		}

@@ -217,14 +217,6 @@ func (l *Ledger) Entries() []Entry {
 	return slices.Clone(l.body.Entries)
 }
 
-// Section returns the content of the record's copy, for a caller that writes
-// the record for another reason.
-func (l *Ledger) Section() (json.RawMessage, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.body.encode()
-}
-
 // Note enters resources that the caller is about to make. When it returns nil,
 // both copies are on disk. After an error the caller must not make the
 // resources. Unless the error is ErrRefused, it must strike the entries, because

@@ -88,31 +88,3 @@ func removeFile(e *ledger.Entry) error {
 	}
 	return nil
 }
-
-// findFolders returns the folders in root that are named by machines' IDs.
-func findFolders(root, tag string) ([]ledger.Entry, error) {
-	entries, err := os.ReadDir(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list machine folders: %w", err)
-	}
-	var out []ledger.Entry
-	for _, e := range entries {
-		owner, ok := ledger.ParseOwner(e.Name() + "-" + tag)
-		if !ok || !e.IsDir() {
-			continue
-		}
-		path := filepath.Join(root, e.Name())
-		id, _, err := fileID(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, ledger.Entry{Kind: ledger.Folder, Name: path, Path: path, Owner: owner, File: id})
-	}
-	return out, nil
-}

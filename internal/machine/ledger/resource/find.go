@@ -10,9 +10,8 @@ import (
 
 // A Scope says whose resources are looked for.
 type Scope struct {
-	Data    string   // the data folder, whose number the marks have
-	Folders []string // where machines have folders of their IDs' names
-	ID      string   // of one machine; "" for all
+	Data string // the data folder, whose number the marks have
+	ID   string // of one machine; "" for all
 }
 
 // Find returns what the host has of the scope's machines by names and marks
@@ -46,9 +45,6 @@ func Find(ctx context.Context, scope Scope) ([]ledger.Entry, error) {
 			return out, errors.Join(append(errs, ctx.Err())...)
 		}
 		add(find(want))
-	}
-	for _, root := range scope.Folders {
-		add(findFolders(root, tag))
 	}
 	ledger.Sort(out)
 	return out, errors.Join(errs...)

@@ -96,14 +96,9 @@ func (m Maker) Process(ctx context.Context, name string, start func(mark string)
 	})
 }
 
-// File makes a socket, a disk or a folder by create, which must not replace
-// what is there. A folder of the machine's ID must be in path, or be it.
-func (m Maker) File(ctx context.Context, kind ledger.Kind, path string, create func() error) error {
-	return m.Files(ctx, kind, []string{path}, create)
-}
-
-// Files is File for several of one kind that create makes together, all of
-// them: the ledger is written as often as for one.
+// Files makes sockets, disks or folders by create, which must make all of them
+// and replace no file. Each path must have the machine's ID as an element. The
+// ledger is written twice, as for one file.
 func (m Maker) Files(ctx context.Context, kind ledger.Kind, paths []string, create func() error) error {
 	if len(paths) == 0 {
 		return fmt.Errorf("make %s: no path", kind)

@@ -311,11 +311,11 @@ func TestFileRefusesWhatIsThere(t *testing.T) {
 	w := openWorld(t.TempDir(), machineID())
 	m := w.maker(t)
 	path := backing(t, w.dir(), "disk")
-	err := m.File(t.Context(), ledger.Disk, path, func() error { return nil })
+	err := m.Files(t.Context(), ledger.Disk, []string{path}, func() error { return nil })
 	if !errors.Is(err, os.ErrExist) || len(m.Ledger.Entries()) > 0 {
 		t.Errorf("err = %v, entries %v", err, m.Ledger.Entries())
 	}
-	if err := m.File(t.Context(), ledger.Disk, "/etc/x", func() error { return nil }); err == nil {
+	if err := m.Files(t.Context(), ledger.Disk, []string{"/etc/x"}, func() error { return nil }); err == nil {
 		t.Error("a file outside of the machine's folders was taken")
 	}
 }

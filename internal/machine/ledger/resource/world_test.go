@@ -99,10 +99,6 @@ func openWorld(root, id string) world {
 func (w world) dir() string    { return filepath.Join(w.root, "machines", w.id) }
 func (w world) record() string { return filepath.Join(w.dir(), "record.json") }
 
-func (w world) scope() Scope {
-	return Scope{Data: w.root, Folders: []string{filepath.Join(w.root, "machines")}}
-}
-
 func (w world) writeRecord(section json.RawMessage) error {
 	data, err := json.Marshal(map[string]json.RawMessage{"runtime": section})
 	if err != nil {
@@ -191,7 +187,7 @@ func sleepers(t *testing.T, w world) (pids []string) {
 func sweep(t *testing.T, w world) {
 	t.Helper()
 	ctx := context.Background() // the test's own is over
-	found, err := Find(ctx, w.scope())
+	found, err := Find(ctx, Scope{Data: w.root})
 	if err := errors.Join(err, RemoveAll(ctx, found)); err != nil {
 		t.Errorf("sweep: %v", err)
 	}
@@ -218,7 +214,7 @@ func hasMapper() bool {
 
 func find(t *testing.T, w world) []ledger.Entry {
 	t.Helper()
-	found, err := Find(t.Context(), w.scope())
+	found, err := Find(t.Context(), Scope{Data: w.root})
 	if err != nil {
 		t.Fatal(err)
 	}
