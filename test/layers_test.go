@@ -82,8 +82,11 @@ var halves = []half{
 	}},
 	{"base", "", []row{
 		{"base/digest", "", ""},
-		{"base/atomicfile", "", "x/sys"},
+		{"base/atomicfile", "", ""},
 		{"base/jsonfile", "base/atomicfile", ""},
+		{"base/poll", "", ""},
+		{"base/flock", "base/poll", "x/sys"},
+		{"base/publish", "base/atomicfile base/flock", "x/sys"},
 		{"base/xdg", "", ""},
 		{"base/sparse", "base/digest", "x/sys"},
 		{"base/frames", "", ""},

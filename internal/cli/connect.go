@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/base/flock"
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/daemon"
-	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/banger-vm/banger/internal/machine"
 )
 
@@ -47,7 +48,7 @@ func (a *app) daemon(ctx context.Context) (*api.Client, error) {
 		return f.client, nil
 	}
 	// Of several commands at once one starts it.
-	unlock, err := store.LockFile(ctx, filepath.Join(f.dir, "daemon.start"))
+	unlock, err := flock.LockFile(ctx, filepath.Join(f.dir, "daemon.start"))
 	if err != nil {
 		return nil, fmt.Errorf("start daemon: %w", err)
 	}
@@ -118,33 +119,26 @@ func (f *finder) replace(ctx context.Context) error {
 
 // until probes until the answer is the one wanted.
 func (f *finder) until(ctx context.Context, wanted func(api.Info, bool) bool) (info api.Info, found bool, err error) {
-	err = poll(ctx, func(ctx context.Context) (bool, error) {
+	err = waitDaemon(ctx, func(ctx context.Context) (bool, error) {
 		info, found, err = f.probe(ctx)
 		return err == nil && wanted(info, found), err
 	})
 	return info, found, err
 }
 
-// poll waits until what a daemon does is done, with a bound.
-func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
+// waitDaemon calls done until it reports true, for at most startTime. It returns an
+// error of done one interval later, since the end of ctx may explain it better.
+func waitDaemon(ctx context.Context, done func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("not done within %v", startTime))
 	defer cancel()
-	tick := time.NewTicker(startEvery)
-	defer tick.Stop()
-	for {
-		ok, err := done(ctx)
-		if ok {
-			return nil
+	var failure error
+	return poll.Until(ctx, startEvery, func() (ok bool, err error) {
+		if failure != nil {
+			return false, failure
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			return err
-		}
-	}
+		ok, failure = done(ctx)
+		return ok, nil
+	})
 }
 
 // start starts a daemon that outlives this command, and waits until it

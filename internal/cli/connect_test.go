@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/base/flock"
 	"github.com/banger-vm/banger/internal/daemon"
-	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/banger-vm/banger/internal/machine"
 )
 
@@ -131,7 +131,7 @@ func TestEndDaemon(t *testing.T) {
 			t.Errorf("no daemon runs, and %d were ended: %v", ends.Load(), err)
 		}
 	}
-	unlock, err := store.LockFile(t.Context(), lock)
+	unlock, err := flock.LockFile(t.Context(), lock)
 	if err != nil {
 		t.Fatal(err)
 	}

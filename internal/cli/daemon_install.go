@@ -108,7 +108,7 @@ func (a *app) endDaemon(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	if err = f.client.Shutdown(limited); err == nil || errors.Is(err, api.ErrUnreachable) { // the latter: it was about to end
-		err = poll(ctx, func(context.Context) (bool, error) {
+		err = waitDaemon(ctx, func(context.Context) (bool, error) {
 			served, err := daemon.Served(f.dir)
 			return !served, err
 		})

@@ -2,14 +2,11 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
-	"github.com/banger-vm/banger/internal/base/atomicfile"
+	"github.com/banger-vm/banger/internal/base/publish"
 	"github.com/banger-vm/banger/internal/base/sparse"
-	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/spf13/cobra"
 )
 
@@ -46,29 +43,9 @@ func (a *app) imageExportCommand() *cobra.Command {
 }
 
 // exportDisk publishes a copy of disk as the file path.
-func exportDisk(ctx context.Context, disk *os.File, path string, force bool) (err error) {
+func exportDisk(ctx context.Context, disk *os.File, path string, force bool) error {
 	if err := mayExport(path, force); err != nil {
 		return err
 	}
-	parent := filepath.Dir(path)
-	if err := store.SweepScratch(parent); err != nil {
-		return err
-	}
-	scratch, err := store.NewScratch(parent)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, scratch.Remove()) }()
-	copied, err := os.Create(filepath.Join(scratch.Path, "disk"))
-	if err != nil {
-		return err
-	}
-	defer copied.Close()
-	if err := sparse.Copy(ctx, copied, disk); err != nil {
-		return err
-	}
-	if err := copied.Sync(); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return atomicfile.Rename(copied.Name(), path)
+	return publish.File(path, func(f *os.File) error { return sparse.Copy(ctx, f, disk) })
 }

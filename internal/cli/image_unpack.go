@@ -1,15 +1,14 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/banger-vm/banger/internal/base/publish"
 	"github.com/banger-vm/banger/internal/image/ext4"
-	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/banger-vm/banger/internal/image/unpack"
 )
 
@@ -45,31 +44,24 @@ func (a *app) imageUnpackCommand() *cobra.Command {
 }
 
 // unpackInto fills a scratch folder and gives it its name when it is whole.
-func (a *app) unpackInto(cmd *cobra.Command, fs *ext4.FS, dir string) (err error) {
+func (a *app) unpackInto(cmd *cobra.Command, fs *ext4.FS, dir string) error {
 	if left, err := os.ReadDir(dir); err == nil && len(left) > 0 {
 		return fmt.Errorf("%s: folder is not empty", dir)
 	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if err := store.SweepScratch(parent); err != nil {
+	return publish.InScratch(filepath.Dir(filepath.Clean(dir)), func(scratch string) error {
+		tree := filepath.Join(scratch, "tree")
+		if err := os.Mkdir(tree, 0o755); err != nil {
+			return err
+		}
+		warnings, err := unpack.Into(cmd.Context(), fs, tree)
+		if err != nil {
+			return err
+		}
+		a.noteWarnings(warnings)
+		if err := os.Rename(tree, dir); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(a.out, dir)
 		return err
-	}
-	scratch, err := store.NewScratch(parent)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, scratch.Remove()) }()
-	tree := filepath.Join(scratch.Path, "tree")
-	if err := os.Mkdir(tree, 0o755); err != nil {
-		return err
-	}
-	warnings, err := unpack.Into(cmd.Context(), fs, tree)
-	if err != nil {
-		return err
-	}
-	a.noteWarnings(warnings)
-	if err := os.Rename(tree, dir); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(a.out, dir)
-	return err
+	})
 }

@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/base/flock"
 	"github.com/banger-vm/banger/internal/base/unixsocket"
-	"github.com/banger-vm/banger/internal/image/store"
 )
 
 // Files in the daemon's folder.
@@ -48,7 +48,7 @@ func Listen(ctx context.Context, dir string) (listener *net.UnixListener, lock i
 	}
 	limited, cancel := context.WithTimeout(ctx, handover)
 	defer cancel()
-	unlock, err := store.LockFile(limited, filepath.Join(dir, lockName))
+	unlock, err := flock.LockFile(limited, filepath.Join(dir, lockName))
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, nil, fmt.Errorf("%w (it holds %s)", ErrServed, filepath.Join(dir, lockName))
 	}
@@ -78,7 +78,8 @@ func Served(dir string) (bool, error) {
 		return false, fmt.Errorf("look for a daemon: %w", err)
 	}
 	defer f.Close() // which lets a daemon that begins in this moment try again
-	return !store.TryLock(f), nil
+	locked, err := flock.TryLock(f)
+	return !locked, err
 }
 
 // A holder is the right to be the daemon of a folder.

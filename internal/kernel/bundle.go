@@ -12,9 +12,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/base/digest"
-	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/base/publish"
 )
 
 // recordFile is the file of a bundle that has its record. A bundle is a tree
@@ -183,7 +182,7 @@ func (k *Kernel) copyModules(ctx context.Context, w *tar.Writer, disk string) er
 
 // Export writes k to the file path in the given form, in place of what was
 // there.
-func Export(ctx context.Context, k *Kernel, path, format string) (err error) {
+func Export(ctx context.Context, k *Kernel, path, format string) error {
 	write := k.WriteBundle
 	switch format {
 	case FormatTar:
@@ -192,25 +191,5 @@ func Export(ctx context.Context, k *Kernel, path, format string) (err error) {
 	default:
 		return fmt.Errorf("export format %q: want %s or %s", format, FormatTar, FormatOCI)
 	}
-	parent := filepath.Dir(path)
-	if err := store.SweepScratch(parent); err != nil {
-		return err
-	}
-	scratch, err := store.NewScratch(parent)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, scratch.Remove()) }()
-	f, err := os.Create(filepath.Join(scratch.Path, "export"))
-	if err != nil {
-		return err
-	}
-	err = write(ctx, f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return atomicfile.Rename(f.Name(), path)
+	return publish.File(path, func(f *os.File) error { return write(ctx, f) })
 }

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/banger-vm/banger/internal/base/publish"
 	"github.com/banger-vm/banger/internal/base/sparse"
 	"github.com/banger-vm/banger/internal/image/build"
-	"github.com/banger-vm/banger/internal/image/store"
 )
 
 // Options are what a pull can be told. The zero value but for Build.Pull.CacheDir
@@ -84,7 +84,7 @@ func (s *Store) pullSource(ctx context.Context, text, name, sha256 string, o Opt
 			return nil, false, err
 		}
 	}
-	scratch, err := store.NewScratch(s.dir)
+	scratch, err := publish.NewScratch(s.dir)
 	if err != nil {
 		return nil, false, err
 	}

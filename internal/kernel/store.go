@@ -13,8 +13,8 @@ import (
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/publish"
 	"github.com/banger-vm/banger/internal/image/store"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -160,7 +160,7 @@ func find(kernels []*Kernel, ref string) (*Kernel, error) {
 // manifest is damaged has no names: its full ID deletes it.
 func (s *Store) Remove(ctx context.Context, ref string, force bool) (k *Kernel, deleted bool, err error) {
 	err = s.locked(ctx, func() error {
-		if err := store.SweepScratch(s.dir); err != nil {
+		if err := publish.Sweep(s.dir); err != nil {
 			return err
 		}
 		kernels, damaged, err := s.List()
@@ -200,17 +200,9 @@ func fullID(ref string) digest.Digest {
 	return digest.Digest("sha256:" + hexadecimal)
 }
 
-// discard makes a folder vanish in one step and then deletes it.
+// discard removes a folder of the store.
 func (s *Store) discard(dir string) error {
-	scratch, err := store.NewScratch(s.dir)
-	if err != nil {
-		return err
-	}
-	err = os.Rename(dir, filepath.Join(scratch.Path, "old"))
-	if err == nil {
-		err = atomicfile.SyncDir(s.dir)
-	}
-	if err = errors.Join(err, scratch.Remove()); err != nil {
+	if err := publish.RemoveFolder(dir); err != nil {
 		return fmt.Errorf("remove kernel: %w", err)
 	}
 	return nil
@@ -244,7 +236,7 @@ func (s *Store) put(ctx context.Context, k *Kernel, force bool) (published *Kern
 		if err := k.write(); err != nil {
 			return err
 		}
-		if err := publish(k.dir, dir); err != nil {
+		if err := publish.Folder(k.dir, dir); err != nil {
 			return fmt.Errorf("publish kernel: %w", err)
 		}
 		k.dir = dir
@@ -252,36 +244,6 @@ func (s *Store) put(ctx context.Context, k *Kernel, force bool) (published *Kern
 		return s.takeNames(kernels, published)
 	})
 	return published, fresh, err
-}
-
-// publish moves the folder from to dir. A folder that is there changes places
-// with it in one step, so that a process killed in between leaves either; the
-// old one goes with the scratch folder that from lies in.
-func publish(from, dir string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE)
-	switch {
-	case errors.Is(err, unix.ENOENT): // nothing at dir, or at from, which Rename says
-		return atomicfile.Rename(from, dir)
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		err = swap(from, dir)
-	}
-	if err != nil {
-		return fmt.Errorf("replace %s: %w", dir, err)
-	}
-	return atomicfile.SyncDir(filepath.Dir(dir))
-}
-
-// swap is for file systems that cannot exchange two names: a failure puts the
-// old folder back.
-func swap(from, dir string) error {
-	old := from + ".old"
-	if err := os.Rename(dir, old); err != nil {
-		return err
-	}
-	if err := os.Rename(from, dir); err != nil {
-		return errors.Join(err, os.Rename(old, dir))
-	}
-	return nil
 }
 
 // takeNames removes the names of k from the other kernels.
@@ -348,5 +310,5 @@ func (s *Store) locked(ctx context.Context, do func() error) error {
 
 // Sweep removes what killed commands left.
 func (s *Store) Sweep(ctx context.Context) error {
-	return s.locked(ctx, func() error { return store.SweepScratch(s.dir) })
+	return s.locked(ctx, func() error { return publish.Sweep(s.dir) })
 }

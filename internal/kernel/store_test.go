@@ -207,34 +207,3 @@ func TestNameStaysWhereItCannotBeMoved(t *testing.T) {
 		t.Errorf("x is now of %v, %v", k, err)
 	}
 }
-
-// The old folder must be whole wherever a kill may come: it changes places
-// with the new one, and is not deleted before.
-func TestPublishKeepsTheOldFolder(t *testing.T) {
-	for name, move := range map[string]func(from, dir string) error{"exchange": publish, "swap": swap} {
-		t.Run(name, func(t *testing.T) {
-			root := t.TempDir()
-			from, dir := filepath.Join(root, "new"), filepath.Join(root, "kernel")
-			for _, d := range []string{from, dir} {
-				if err := os.MkdirAll(filepath.Join(d, "was-"+filepath.Base(d)), 0o700); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := move(filepath.Join(root, "none"), dir); err == nil {
-				t.Error("a folder that is not there was published")
-			}
-			if _, err := os.Stat(filepath.Join(dir, "was-kernel")); err != nil {
-				t.Errorf("after a failure: %v", err)
-			}
-			if err := move(from, dir); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := os.Stat(filepath.Join(dir, "was-new")); err != nil {
-				t.Error(err)
-			}
-			if old, err := filepath.Glob(filepath.Join(root, "new*", "was-kernel")); err != nil || len(old) != 1 {
-				t.Errorf("the old one is at %v, %v", old, err)
-			}
-		})
-	}
-}

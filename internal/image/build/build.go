@@ -18,6 +18,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/publish"
 	"github.com/banger-vm/banger/internal/image/pull"
 	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/banger-vm/banger/internal/image/tree"
@@ -28,20 +29,15 @@ var ErrExists = errors.New("file exists")
 
 // Convert builds source into the file path. An existing file is replaced
 // only with o.Force, and only when the new disk is whole.
-func Convert(ctx context.Context, source, path string, o Options) (*Result, error) {
+func Convert(ctx context.Context, source, path string, o Options) (res *Result, err error) {
 	if err := checkTarget(path, o.Force); err != nil {
 		return nil, err
 	}
-	parent := filepath.Dir(path)
-	if err := store.SweepScratch(parent); err != nil {
-		return nil, err
-	}
-	scratch, err := store.NewScratch(parent)
-	if err != nil {
-		return nil, err
-	}
-	res, err := convert(ctx, source, path, scratch.Path, o)
-	return res, errors.Join(err, scratch.Remove())
+	err = publish.InScratch(filepath.Dir(path), func(scratch string) error {
+		res, err = convert(ctx, source, path, scratch, o)
+		return err
+	})
+	return res, err
 }
 
 func convert(ctx context.Context, source, path, scratch string, o Options) (res *Result, err error) {

@@ -132,10 +132,7 @@ func (c *layerCache) keep(u *unpacked) error {
 		file *os.File
 		path string
 	}{{u.file, spool}, {u.table, table}} {
-		if err := f.file.Sync(); err != nil {
-			return fmt.Errorf("cache layer: %w", err)
-		}
-		if err := atomicfile.Rename(f.file.Name(), f.path); err != nil {
+		if err := atomicfile.Commit(f.file, f.path); err != nil {
 			return fmt.Errorf("cache layer: %w", err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/flock"
 )
 
 // Cache is the folder of blobs that registries gave. It holds
@@ -47,6 +48,17 @@ func (c *Cache) lockPath() string   { return filepath.Join(c.dir, "lock") }
 
 func (c *Cache) blobPath(d digest.Digest) string    { return filepath.Join(c.blobDir(), d.Hex()) }
 func (c *Cache) partialPath(d digest.Digest) string { return filepath.Join(c.partialDir(), d.Hex()) }
+
+// locked runs do while no other process, and no other goroutine, changes which
+// files the cache has. Downloads continue meanwhile; each locks its own file.
+func (c *Cache) locked(ctx context.Context, do func() error) error {
+	unlock, err := flock.LockFile(ctx, c.lockPath())
+	if err != nil {
+		return fmt.Errorf("lock cache: %w", err)
+	}
+	defer unlock()
+	return do()
+}
 
 // prepare makes the folders and sweeps what died processes left.
 func (c *Cache) prepare(ctx context.Context) error {
@@ -114,7 +126,7 @@ func (c *Cache) sweepOne(name string, keep func(hex string, info fs.FileInfo) bo
 			return 0, err
 		}
 		defer f.Close()
-		if got, err := tryLock(f); err != nil || !got || !isAt(f, path) {
+		if got, err := flock.TryLock(f); err != nil || !got || !flock.IsAt(f, path) {
 			return 0, err
 		}
 	}
@@ -133,21 +145,7 @@ func (c *Cache) write(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(blobMode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = atomicfile.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return atomicfile.WriteTemp(f, path, data, blobMode)
 }
 
 // spool makes a file without a name for what has to be read twice. It is gone
@@ -233,7 +231,7 @@ func (c *Cache) isSound(ctx context.Context, f *os.File, b blob) (bool, error) {
 // drop removes the file at path if it still is f.
 func (c *Cache) drop(ctx context.Context, f *os.File, path string) error {
 	return c.locked(ctx, func() error {
-		if !isAt(f, path) {
+		if !flock.IsAt(f, path) {
 			return nil
 		}
 		return os.Remove(path)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/flock"
 )
 
 // TestP3ManyReadersOneDownload has readers of the same layers at once, as two
@@ -207,7 +208,7 @@ func TestP3ResolveSweepsWhatDiedProcessesLeft(t *testing.T) {
 			}
 			defer f.Close()
 			if row.locked {
-				if got, err := tryLock(f); !got || err != nil {
+				if got, err := flock.TryLock(f); !got || err != nil {
 					t.Fatal(got, err)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
+	"github.com/banger-vm/banger/internal/base/flock"
 )
 
 // claim is a partial file that this download alone may write.
@@ -40,6 +41,10 @@ func (cl *claim) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// claimPoll is the time between two attempts to take a partial file that another
+// process has locked.
+const claimPoll = 20 * time.Millisecond
+
 // claim takes the partial file of b. While another download has it, claim
 // waits, for as long as that one makes progress; then it makes a private file
 // beside it, so that one stuck process does not stop all others. It returns
@@ -65,7 +70,7 @@ func (c *Cache) claim(ctx context.Context, b blob, patience time.Duration) (*cla
 		if time.Since(last) > patience {
 			return c.privateClaim(ctx, b)
 		}
-		if err := sleep(ctx, lockPoll); err != nil {
+		if err := sleep(ctx, claimPoll); err != nil {
 			return nil, err
 		}
 	}
@@ -77,8 +82,8 @@ func (c *Cache) tryClaim(b blob, path string) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	got, err := tryLock(f)
-	if err != nil || !got || !isAt(f, path) {
+	got, err := flock.TryLock(f)
+	if err != nil || !got || !flock.IsAt(f, path) {
 		return nil, errors.Join(err, f.Close())
 	}
 	cl := &claim{cache: c, blob: b, file: f, path: path}
@@ -102,7 +107,7 @@ func (c *Cache) privateClaim(ctx context.Context, b blob) (*claim, error) {
 		}
 		cl.path = cl.file.Name()
 		// Where locks do not work, no sweep can take one either.
-		_, _ = tryLock(cl.file)
+		_, _ = flock.TryLock(cl.file)
 		return nil
 	})
 	if err != nil {
@@ -125,10 +130,7 @@ func (cl *claim) reset() error {
 func (cl *claim) publish() error {
 	err := cl.file.Chmod(blobMode)
 	if err == nil {
-		err = cl.file.Sync()
-	}
-	if err == nil {
-		err = atomicfile.Rename(cl.path, cl.cache.blobPath(cl.blob.digest))
+		err = atomicfile.Commit(cl.file, cl.cache.blobPath(cl.blob.digest))
 	}
 	if err == nil {
 		err = atomicfile.SyncDir(cl.cache.partialDir())

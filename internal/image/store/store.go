@@ -24,7 +24,9 @@ import (
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/flock"
 	"github.com/banger-vm/banger/internal/base/jsonfile"
+	"github.com/banger-vm/banger/internal/base/publish"
 )
 
 // maxRecord bounds the size in bytes of a record that is read.
@@ -60,10 +62,15 @@ func (s *Store) recordPath(id digest.Digest) string {
 	return filepath.Join(s.root, "images", id.Hex()+".json")
 }
 
+// Scratch creates a scratch folder on the store's file system.
+func (s *Store) Scratch() (*publish.Scratch, error) {
+	return publish.NewScratch(filepath.Join(s.root, "tmp"))
+}
+
 // Lock waits until no other process changes the store, and returns the
 // function that lets the next one in.
 func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
-	unlock, err = LockFile(ctx, filepath.Join(s.root, "lock"))
+	unlock, err = flock.LockFile(ctx, filepath.Join(s.root, "lock"))
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder: %w", err)
 	}
@@ -232,7 +239,7 @@ func (s *Store) removeDisk(img *Image) error {
 // command uses is touched. While a record is damaged no disk is removed,
 // since it may be the damaged record's. The caller holds the Lock.
 func (s *Store) Sweep() error {
-	errs := []error{SweepScratch(filepath.Join(s.root, "tmp"))}
+	errs := []error{publish.Sweep(filepath.Join(s.root, "tmp"))}
 	temporaries, err := filepath.Glob(filepath.Join(s.root, "images", ".*.tmp-*"))
 	errs = append(errs, err)
 	images, damaged, err := s.Images()
