@@ -1,6 +1,6 @@
-// Package unixsocket reaches Unix sockets whose paths are longer than a socket's
-// address has room for: 108 bytes, sun_path of unix(7). It neither listens nor
-// dials: what is done with a path is its caller's.
+// Package unixsocket has what every Unix socket of the project needs and package net
+// lacks: paths that are longer than an address can hold, a limit on the connections
+// of a listener, and joining two connections.
 package unixsocket
 
 import (
@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// In calls do with a path of the socket name in the folder dir, which is short
-// enough whatever dir is, and holds for as long as do runs. The error of a
-// folder that is not there is fs.ErrNotExist.
+// In calls do with a path of the socket name in the folder dir. A socket's address
+// holds at most 108 bytes, sun_path of unix(7); the path that do gets fits for every
+// dir, and is valid until do returns. If dir does not exist, the error is
+// fs.ErrNotExist.
 func In[T any](dir, name string, do func(path string) (T, error)) (T, error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -17,7 +17,7 @@ func TestLongPath(t *testing.T) {
 	}
 	const name = "a.sock"
 	if _, err := net.Listen("unix", filepath.Join(dir, name)); err == nil {
-		t.Fatal("the path is not too long: the test shows nothing")
+		t.Fatal("the path fits into an address: the test cannot fail")
 	}
 	l, err := In(dir, name, func(path string) (net.Listener, error) { return net.Listen("unix", path) })
 	if err != nil {
@@ -35,10 +35,10 @@ func TestLongPath(t *testing.T) {
 
 func TestNoFolder(t *testing.T) {
 	_, err := In(filepath.Join(t.TempDir(), "none"), "a.sock", func(string) (struct{}, error) {
-		t.Error("it was called")
+		t.Error("do was called for a folder that does not exist")
 		return struct{}{}, nil
 	})
 	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("error %v, want that of a folder that is not there", err)
+		t.Errorf("error %v, want %v", err, fs.ErrNotExist)
 	}
 }
