@@ -416,7 +416,7 @@ func begin(t *testing.T, f machines, change ...func(*Config)) *daemonUnderTest {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		d.ended <- d.server.serveOn(ctx, newDoorman(listener, c.Connections, c.Log))
+		d.ended <- d.server.serveOn(ctx, listenPeers(listener, c.Connections, c.Log))
 	}()
 	t.Cleanup(func() {
 		stop()

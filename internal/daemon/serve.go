@@ -37,7 +37,7 @@ func Serve(ctx context.Context, c Config) error {
 	defer lock.Close()
 	c.Log.Info("daemon serves", "version", c.Version, "pid", os.Getpid(), "socket", SocketPath(c.Machines.Runtime()), "idle", c.Idle)
 	s := newServer(c)
-	return s.serveOn(ctx, newDoorman(listener, c.Connections, c.Log))
+	return s.serveOn(ctx, listenPeers(listener, c.Connections, c.Log))
 }
 
 // serveOn serves until the daemon is to end, and closes the listener.

@@ -9,10 +9,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/base/unixsocket"
 	"github.com/banger-vm/banger/internal/machine"
 )
 
@@ -132,23 +132,9 @@ func (s *server) join(w http.ResponseWriter, r *http.Request, rec *machine.Recor
 	}
 	defer client.Close()
 	defer s.closing(client, machine)()
-	var both sync.WaitGroup
-	both.Go(func() {
-		io.Copy(machine, buffered) //nolint:errcheck // likewise
-		closeWrite(machine)
-	})
-	io.Copy(client, machine) //nolint:errcheck // likewise
-	client.Close()
-	both.Wait()
+	unixsocket.Join(struct {
+		io.Reader
+		io.WriteCloser
+	}{buffered, client}, machine)
 	return nil
-}
-
-// closeWrite ends one direction of a connection, or the connection where it
-// has but one end.
-func closeWrite(c net.Conn) {
-	if half, ok := c.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite() //nolint:errcheck // it has ended already
-		return
-	}
-	c.Close()
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/guest"
 )
 
@@ -26,30 +27,22 @@ const (
 // openPort waits for the virtio-serial port with the agent's name and opens
 // it. It is opened once: a port that is closed forgets what is queued.
 func openPort(ctx context.Context, ports, devices string) (*port, error) {
-	wait := firstLook
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for {
+	var f *os.File
+	err := poll.Backoff(ctx, firstLook, lastLook, func() (bool, error) {
 		name, err := findPort(ports)
 		if err == nil {
-			var f *os.File
 			f, err = os.OpenFile(filepath.Join(devices, name), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-			if err == nil {
-				return newPort(f)
-			}
 		}
 		// A device's name may come after its entry in sysfs.
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("open agent's port: %w", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
 		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("open agent's port: %w", ctx.Err())
-		case <-timer.C:
-			wait = min(wait*3/2, lastLook)
-			timer.Reset(wait)
-		}
+		return true, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open agent's port: %w", err)
 	}
+	return newPort(f)
 }
 
 // findPort returns the device name of the agent's port. The error is
