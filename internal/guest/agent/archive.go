@@ -17,10 +17,10 @@ import (
 	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
-// maxArchivePath is more than any path that the kernel takes.
+// maxArchivePath is the limit of a path in bytes. It is above the kernel's own.
 const maxArchivePath = 8 << 10
 
-// archiveLaunch prepares the program that copies files, as root.
+// archiveLaunch prepares a process that copies files, as root.
 func archiveLaunch(c guest.Archive, program string) (*launch, error) {
 	switch c.Op {
 	case guest.ArchiveStat, guest.ArchiveGet, guest.ArchivePut:
@@ -40,14 +40,15 @@ func archiveLaunch(c guest.Archive, program string) (*launch, error) {
 	}, nil
 }
 
-// Archive does a guest.Archive, JSON, with standard input and output. The
-// process is in the machine's root already.
+// Archive carries out request, a guest.Archive as JSON, on standard input and
+// output. The process must be in the machine's root already.
 func Archive(request string) error {
 	var c guest.Archive
 	if err := json.Unmarshal([]byte(request), &c); err != nil {
 		return fmt.Errorf("copy files: read request: %w", err)
 	}
-	// A client that goes away hangs the process up: it must not leave half a file.
+	// If the client closes the channel, the process gets SIGHUP. It must not
+	// leave a partial file then.
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGHUP, unix.SIGTERM)
 	defer stop()
 	return copyFiles(ctx, c, os.Stdin, os.Stdout, func(text string) { fmt.Fprintln(os.Stderr, text) })

@@ -18,8 +18,8 @@ import (
 	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
-// asRoot skips a test of what the agent does as root alone.
-func asRoot(t *testing.T) {
+// requireRoot skips a test of something that the agent does only as root.
+func requireRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
@@ -33,7 +33,7 @@ func asRoot(t *testing.T) {
 func runArchive(t *testing.T, c *client.Client, a guest.Archive, in io.Reader) (out, errs string, exit client.Exit) {
 	t.Helper()
 	var o, e bytes.Buffer
-	p, err := c.Archive(limited(t), a, client.Stdio{In: in, Out: &o, Err: &e})
+	p, err := c.Archive(testContext(t), a, client.Stdio{In: in, Out: &o, Err: &e})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,11 +43,11 @@ func runArchive(t *testing.T, c *client.Client, a guest.Archive, in io.Reader) (
 	return o.String(), e.String(), exit
 }
 
-func TestArchiveBothWays(t *testing.T) {
-	asRoot(t)
-	c := rooted(t).client(t)
+func TestArchiveGetAndPut(t *testing.T) {
+	requireRoot(t)
+	c := readyMachine(t).client(t)
 	from := filepath.Join(t.TempDir(), "dir")
-	content := strings.Repeat("0123456789", 500_000) // more than the channel's window
+	content := strings.Repeat("0123456789", 500_000) // exceeds the channel's window
 	if err := errors.Join(os.Mkdir(from, 0o750), os.WriteFile(from+"/big", []byte(content), 0o600), os.Chown(from+"/big", 12, 34),
 		os.Chmod(from+"/big", os.ModeSetuid|0o711), os.Symlink("big", from+"/link")); err != nil {
 		t.Fatal(err)
@@ -90,8 +90,8 @@ func ownerOf(t *testing.T, path string) (uid int, mode os.FileMode) {
 }
 
 func TestArchiveStat(t *testing.T) {
-	asRoot(t)
-	c := rooted(t).client(t)
+	requireRoot(t)
+	c := readyMachine(t).client(t)
 	dir := t.TempDir()
 	if err := os.Symlink("..", dir+"/link"); err != nil {
 		t.Fatal(err)
@@ -118,8 +118,8 @@ func TestArchiveStat(t *testing.T) {
 }
 
 func TestArchiveFails(t *testing.T) {
-	asRoot(t)
-	m := rooted(t)
+	requireRoot(t)
+	m := readyMachine(t)
 	c := m.client(t)
 	dir := t.TempDir()
 	if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
@@ -149,13 +149,13 @@ func TestArchiveFails(t *testing.T) {
 			}
 		})
 	}
-	m.works(t)
+	m.mustServe(t)
 }
 
-// A client that goes away in the middle leaves the file as it was.
-func TestArchiveBreaksOff(t *testing.T) {
-	asRoot(t)
-	m := rooted(t)
+// If the client disconnects during a copy, the file stays as it was.
+func TestArchiveInterrupted(t *testing.T) {
+	requireRoot(t)
+	m := readyMachine(t)
 	c := m.client(t)
 	dir := t.TempDir()
 	if err := os.WriteFile(dir+"/f", []byte("before"), 0o600); err != nil {
@@ -170,19 +170,19 @@ func TestArchiveBreaksOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, w := io.Pipe()
-	p, err := c.Archive(limited(t), guest.Archive{Path: dir, Op: guest.ArchivePut}, client.Stdio{In: r})
+	p, err := c.Archive(testContext(t), guest.Archive{Path: dir, Op: guest.ArchivePut}, client.Stdio{In: r})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Write(stream.Bytes()[:stream.Len()/2]); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return len(names(t, dir)) == 2 }) // the file to be is there
+	waitFor(t, func() bool { return len(names(t, dir)) == 2 }) // the temporary file exists
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
 	if _, err := p.Wait(); !errors.Is(err, client.ErrLost) {
-		t.Errorf("got %v, want that it was lost", err)
+		t.Errorf("got %v, want ErrLost", err)
 	}
 	waitFor(t, func() bool { return len(names(t, dir)) == 1 })
 	if b, err := os.ReadFile(dir + "/f"); err != nil || string(b) != "before" {
@@ -204,10 +204,10 @@ func names(t *testing.T, dir string) []string {
 	return out
 }
 
-// Requests that are no JSON of an Archive are refused, and do no harm.
-func TestArchiveGarbage(t *testing.T) {
-	m := rooted(t)
-	for _, payload := range [][]byte{nil, {1, 2}, ssh.Marshal(text{"{"}), ssh.Marshal(text{`{"path":7}`})} {
+// Requests that are not the JSON of an Archive are refused.
+func TestArchiveMalformedRequest(t *testing.T) {
+	m := readyMachine(t)
+	for _, payload := range [][]byte{nil, {1, 2}, ssh.Marshal(stringPayload{"{"}), ssh.Marshal(stringPayload{`{"path":7}`})} {
 		s, err := m.login(t).NewSession()
 		if err != nil {
 			t.Fatal(err)
@@ -215,7 +215,7 @@ func TestArchiveGarbage(t *testing.T) {
 		if ok, err := s.SendRequest(guest.RequestArchive, true, payload); ok || err != nil {
 			t.Errorf("%q: %v, %v", payload, ok, err)
 		}
-		closeAnyway(s)
+		closeQuietly(s)
 	}
-	m.works(t)
+	m.mustServe(t)
 }

@@ -10,15 +10,15 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// What checkCommand lets through can be handed to the kernel.
+// The kernel accepts the strings of a command that checkCommand accepts.
 func FuzzCommand(f *testing.F) {
-	f.Add(ssh.Marshal(text{`{"args":["sh","-c","true"],"env":["A=1"],"user":"a:b","dir":"x","main":true}`}))
-	f.Add(ssh.Marshal(text{`{"args":["\u0000"],"env":["=1"]}`}))
+	f.Add(ssh.Marshal(stringPayload{`{"args":["sh","-c","true"],"env":["A=1"],"user":"a:b","dir":"x","main":true}`}))
+	f.Add(ssh.Marshal(stringPayload{`{"args":["\u0000"],"env":["=1"]}`}))
 	f.Add([]byte{0, 0, 0, 2, '{', '}'})
 	f.Add([]byte{255, 255, 255, 255})
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		var c guest.Command
-		if decode(payload, &c) != nil || checkCommand(&c) != nil {
+		if decodeJSON(payload, &c) != nil || checkCommand(&c) != nil {
 			return
 		}
 		for _, s := range append(slices.Concat(c.Args, c.Env), c.Dir) {
@@ -41,7 +41,7 @@ func FuzzCommand(f *testing.F) {
 	})
 }
 
-// Terminal modes are the client's bytes.
+// The terminal modes come from the client and may be any bytes.
 func FuzzModes(f *testing.F) {
 	f.Add("\x03\x00\x00\x00\x08\x00")
 	f.Add("\x35\x00\x00\x00")

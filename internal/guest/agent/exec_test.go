@@ -15,13 +15,13 @@ import (
 	"github.com/banger-vm/banger/internal/guest/client"
 )
 
-// run runs a command to its end.
+// run runs a command and waits for it.
 func run(t *testing.T, c *client.Client, command guest.Command, in io.Reader) (stdout, stderr string, exit client.Exit) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	command = mine(command)
+	command = asCurrentUser(command)
 	command.Stdin = in != nil
-	p, err := c.Start(limited(t), command, client.Stdio{In: in, Out: &out, Err: &errs})
+	p, err := c.Start(testContext(t), command, client.Stdio{In: in, Out: &out, Err: &errs})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,19 +31,21 @@ func run(t *testing.T, c *client.Client, command guest.Command, in io.Reader) (s
 	return out.String(), errs.String(), exit
 }
 
-// mine makes the current user a command's, where it names none: only root may
-// become root.
-func mine(c guest.Command) guest.Command {
+// asCurrentUser sets a command's user to the current user if it has none. Only
+// root may run commands as root.
+func asCurrentUser(c guest.Command) guest.Command {
 	if c.User == "" && os.Geteuid() != 0 {
 		c.User = currentUser()
 	}
 	return c
 }
 
-func sh(script string) guest.Command { return mine(guest.Command{Args: []string{"sh", "-c", script}}) }
+func sh(script string) guest.Command {
+	return asCurrentUser(guest.Command{Args: []string{"sh", "-c", script}})
+}
 
 func TestExitCodes(t *testing.T) {
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	dir := t.TempDir()
 	write := func(name, content string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -98,16 +100,16 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestInputAndOutput(t *testing.T) {
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	out, errs, exit := run(t, c, sh("cat; echo done; echo problem >&2"), strings.NewReader("hi\n"))
 	if out != "hi\ndone\n" || errs != "problem\n" || exit.Code != 0 {
 		t.Errorf("got %q, %q, %+v", out, errs, exit)
 	}
-	// Without input a process reads the end at once.
+	// Without input, the process reads EOF at once.
 	if out, _, _ := run(t, c, sh("cat; echo done"), nil); out != "done\n" {
 		t.Errorf("without input got %q", out)
 	}
-	// A process that reads nothing ends although there is input without end.
+	// A process that does not read its input ends even if the input is endless.
 	if out, _, _ := run(t, c, sh("echo done"), endless{}); out != "done\n" {
 		t.Errorf("with endless input got %q", out)
 	}
@@ -117,18 +119,19 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// Bytes of every value, more than any buffer holds, arrive whole both ways.
+// All byte values, in more data than any buffer holds, pass unchanged in both
+// directions.
 func TestBinaryClean(t *testing.T) {
 	size := int64(100 << 20)
 	if testing.Short() {
 		size = 8 << 20
 	}
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	sent, back := sha256.New(), sha256.New()
-	command := mine(guest.Command{Args: []string{"cat"}, Stdin: true})
+	command := asCurrentUser(guest.Command{Args: []string{"cat"}, Stdin: true})
 	in := io.TeeReader(io.LimitReader(rand.Reader, size), sent)
 	count := &counter{w: back}
-	p, err := c.Start(limited(t), command, client.Stdio{In: in, Out: count})
+	p, err := c.Start(testContext(t), command, client.Stdio{In: in, Out: count})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +139,7 @@ func TestBinaryClean(t *testing.T) {
 		t.Fatal(exit, err)
 	}
 	if count.n != size || !bytes.Equal(sent.Sum(nil), back.Sum(nil)) {
-		t.Fatalf("%d bytes came back of %d, or others", count.n, size)
+		t.Fatalf("%d of %d bytes came back, or with other content", count.n, size)
 	}
 }
 
@@ -150,30 +153,30 @@ func (c *counter) Write(p []byte) (int, error) {
 	return c.w.Write(p)
 }
 
-// The last bytes of a process arrive although the reader is slow and the
-// process has ended long before.
-func TestOutputIsWhole(t *testing.T) {
-	c := rooted(t).client(t)
+// The output of a process is complete even if the reader is slow and the
+// process ended long before.
+func TestOutputIsComplete(t *testing.T) {
+	c := readyMachine(t).client(t)
 	r, w := io.Pipe()
 	const size = 3 << 20
-	p, err := c.Start(limited(t), sh("head -c 3145728 /dev/zero"), client.Stdio{Out: w})
+	p, err := c.Start(testContext(t), sh("head -c 3145728 /dev/zero"), client.Stdio{Out: w})
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(lingerWait + lingerWait/2) // longer than children are waited for
+	<-time.After(lingerWait + lingerWait/2) // longer than the wait for children
 	go func() {
 		ignore(p.Wait())
-		closeAnyway(w)
+		closeQuietly(w)
 	}()
 	if n, err := io.Copy(io.Discard, r); n != size || err != nil {
 		t.Errorf("got %d bytes, %v, want %d", n, err, size)
 	}
 }
 
-// A child that keeps the output open holds up its parent's end for a moment
-// only, and lives on; what it writes in that moment arrives.
-func TestChildLeftBehind(t *testing.T) {
-	c := rooted(t).client(t)
+// A child that keeps the output open delays the end of its parent only for
+// lingerWait. Its output within that time arrives, and it keeps running.
+func TestChildOutlivesProcess(t *testing.T) {
+	c := readyMachine(t).client(t)
 	mark := filepath.Join(t.TempDir(), "mark")
 	begin := time.Now()
 	out, _, exit := run(t, c, sh("(sleep .2; echo late; sleep 3; echo never; echo lives >"+mark+") & echo first"), nil)
@@ -188,18 +191,18 @@ func TestChildLeftBehind(t *testing.T) {
 
 func waitFor(t *testing.T, condition func() bool) {
 	t.Helper()
-	ctx := limited(t)
+	ctx := testContext(t)
 	for !condition() {
 		select {
 		case <-ctx.Done():
-			t.Fatal("waited for long enough")
+			t.Fatal("timed out")
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
 func TestEnvironment(t *testing.T) {
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	command := guest.Command{Args: []string{"env"}, Env: []string{"A=1", "B=x y=z", "A=2", "EMPTY="}}
 	out, _, _ := run(t, c, command, nil)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -219,7 +222,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestWorkingDirectory(t *testing.T) {
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	dir := filepath.Join(t.TempDir(), "made", "here")
 	pwd := guest.Command{Args: []string{"pwd"}, Dir: dir}
 	if out, _, _ := run(t, c, pwd, nil); out != dir+"\n" {
@@ -231,7 +234,8 @@ func TestWorkingDirectory(t *testing.T) {
 	if out, _, _ := run(t, c, guest.Command{Args: []string{"pwd"}}, nil); out != "/\n" {
 		t.Errorf("working directory %q, want /", out)
 	}
-	// A path with a slash, and one of PATH, that are relative mean the working directory.
+	// A relative program path and a relative element of PATH are relative to
+	// the working directory.
 	script := filepath.Join(dir, "script")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho it is me\n"), 0o755); err != nil {
 		t.Fatal(err)
@@ -250,7 +254,7 @@ func TestUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may change users")
 	}
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	for _, row := range []struct{ user, want string }{
 		{"", "0:0"}, {"root", "0:0"}, {"0", "0:0"}, {"12345", "12345:0"}, {"12345:678", "12345:678"},
 		{"daemon", "1:1"}, {"1", "1:1"}, {"daemon:sys", "1:3"}, {"daemon:3", "1:3"},
@@ -261,12 +265,12 @@ func TestUser(t *testing.T) {
 		}
 	}
 	if out, _, _ := run(t, c, guest.Command{Args: []string{"sh", "-c", "id -G; echo $HOME"}, User: "1234"}, nil); out != "0\n/\n" {
-		t.Errorf("a number without an entry has %q", out)
+		t.Errorf("a user without an entry has %q", out)
 	}
 }
 
-// Commands wait for the root file system, and get what happened meanwhile.
-func TestBeforeRoot(t *testing.T) {
+// Commands wait for the root file system.
+func TestCommandWaitsForRoot(t *testing.T) {
 	m := newMachine(t, nil)
 	c := m.client(t)
 	type result struct {
@@ -278,8 +282,8 @@ func TestBeforeRoot(t *testing.T) {
 		out, _, exit := run(t, c, sh("echo hello"), nil)
 		done <- result{out, exit}
 	}()
-	if s, err := c.Status(limited(t)); err != nil || s.Ready != 0 || s.Uptime <= 0 {
-		t.Errorf("status before the root is there: %+v, %v", s, err)
+	if s, err := c.Status(testContext(t)); err != nil || s.Ready != 0 || s.Uptime <= 0 {
+		t.Errorf("status before the root is in place: %+v, %v", s, err)
 	}
 	select {
 	case r := <-done:
@@ -290,7 +294,7 @@ func TestBeforeRoot(t *testing.T) {
 	if r := <-done; r.out != "hello\n" || r.exit.Code != 0 {
 		t.Errorf("got %+v", r)
 	}
-	s, err := c.Status(limited(t))
+	s, err := c.Status(testContext(t))
 	if err != nil || s.Ready <= 0 || s.Memory <= 0 || s.Version != guest.Version || len(s.Notes) != 1 || s.Init != guest.InitBanger {
 		t.Errorf("status: %+v, %v", s, err)
 	}

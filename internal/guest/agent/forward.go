@@ -11,8 +11,9 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// dialWait bounds how long a connection for a client may take to be made.
-const dialWait = 30 * time.Second
+// dialTimeout is the time limit for a connection that the agent opens for a
+// client.
+const dialTimeout = 30 * time.Second
 
 // forwardTCP serves direct-tcpip (RFC 4254, section 7.2).
 func forwardTCP(ctx context.Context, ch ssh.NewChannel) {
@@ -48,21 +49,21 @@ func (a *agent) forwardUnix(ctx context.Context, ch ssh.NewChannel) {
 	forward(ctx, ch, "unix", to.Path)
 }
 
-// halves is a connection one direction of which can end alone.
-type halves interface {
+// duplex is a connection whose directions can be closed separately.
+type duplex interface {
 	io.ReadWriteCloser
 	CloseWrite() error
 }
 
 func forward(ctx context.Context, ch ssh.NewChannel, network, address string) {
-	dialer := net.Dialer{Timeout: dialWait}
+	dialer := net.Dialer{Timeout: dialTimeout}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		ch.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
 	defer conn.Close()
-	there, ok := conn.(halves)
+	there, ok := conn.(duplex)
 	if !ok {
 		ch.Reject(ssh.ConnectionFailed, "not a stream")
 		return
@@ -75,21 +76,22 @@ func forward(ctx context.Context, ch ssh.NewChannel, network, address string) {
 	requested.Go(func() { ssh.DiscardRequests(requests) })
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	copied.Go(func() { passOn(there, here) })
-	passOn(here, there)
+	copied.Go(func() { copyHalf(there, here) })
+	copyHalf(here, there)
 	copied.Wait()
 	here.Close()
 	requested.Wait()
 }
 
-// passOn copies one direction and ends it. When the receiver is gone, the
-// sender learns it by the end of both.
-func passOn(to, from halves) {
+// copyHalf copies one direction and then closes it. If the receiver fails,
+// copyHalf closes both ends, so that the sender gets an error.
+func copyHalf(to, from duplex) {
 	_, err := io.Copy(to, from)
 	if err != nil {
-		to.Close()   // it is broken
-		from.Close() // nobody reads it any more
+		to.Close()
+		from.Close()
 		return
 	}
-	to.CloseWrite() //nolint:errcheck // the other direction shows it
+	// The write end is broken if this fails, and the other direction fails too.
+	_ = to.CloseWrite()
 }

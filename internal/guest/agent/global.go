@@ -16,14 +16,14 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// text is a payload that is one SSH string.
-type text struct{ Text string }
+// stringPayload is a payload of one SSH string.
+type stringPayload struct{ Text string }
 
-// serveGlobal answers the requests of one connection that are about the
-// machine. A refusal carries the error as text.
+// serveGlobal answers the global requests of one connection. A refusal carries
+// the text of the error.
 func (a *agent) serveGlobal(ctx context.Context, requests <-chan *ssh.Request) {
 	for req := range requests {
-		answer, err := a.global(ctx, req)
+		answer, err := a.handleGlobal(ctx, req)
 		if !req.WantReply {
 			continue
 		}
@@ -35,20 +35,20 @@ func (a *agent) serveGlobal(ctx context.Context, requests <-chan *ssh.Request) {
 	}
 }
 
-func (a *agent) global(ctx context.Context, req *ssh.Request) ([]byte, error) {
+func (a *agent) handleGlobal(ctx context.Context, req *ssh.Request) ([]byte, error) {
 	switch req.Type {
 	case guest.RequestStatus:
 		b, err := json.Marshal(a.status())
-		return ssh.Marshal(text{string(b)}), err
+		return ssh.Marshal(stringPayload{string(b)}), err
 	case guest.RequestClock:
 		var c guest.Clock
-		if err := decode(req.Payload, &c); err != nil {
+		if err := decodeJSON(req.Payload, &c); err != nil {
 			return nil, err
 		}
 		return nil, setClock(c.Time)
 	case guest.RequestPowerOff:
 		var p guest.PowerOff
-		if err := decode(req.Payload, &p); err != nil {
+		if err := decodeJSON(req.Payload, &p); err != nil {
 			return nil, err
 		}
 		return nil, a.powerOff(ctx, time.Duration(max(0, p.Grace))*time.Millisecond)
@@ -56,9 +56,9 @@ func (a *agent) global(ctx context.Context, req *ssh.Request) ([]byte, error) {
 	return nil, fmt.Errorf("no request is named %q", req.Type)
 }
 
-// decode reads a payload that is one SSH string with JSON in it.
-func decode(payload []byte, v any) error {
-	var t text
+// decodeJSON decodes a payload of one SSH string that holds JSON.
+func decodeJSON(payload []byte, v any) error {
+	var t stringPayload
 	if err := ssh.Unmarshal(payload, &t); err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
@@ -84,7 +84,8 @@ func (a *agent) status() guest.Status {
 	return s
 }
 
-// memoryUsed is what the kernel does not call available (proc(5), meminfo).
+// memoryUsed returns the bytes of memory that the kernel does not count as
+// available (proc_meminfo(5)).
 func memoryUsed() (int64, error) {
 	content, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	"github.com/banger-vm/banger/internal/guest/client"
 )
 
-// login logs in with golang.org/x/crypto/ssh alone, so that a test can send
-// what banger's client would not.
+// login logs in with golang.org/x/crypto/ssh directly, so that a test can send
+// requests that banger's client does not.
 func (m *machine) login(t *testing.T) *ssh.Client {
 	t.Helper()
 	signer, err := ssh.ParsePrivateKey([]byte(m.keys.ClientPrivate))
@@ -29,38 +29,38 @@ func (m *machine) login(t *testing.T) *ssh.Client {
 	}
 	conn, channels, requests, err := ssh.NewClientConn(m.stream(t), "", &ssh.ClientConfig{
 		User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)},
-		HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec // the test's own
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := ssh.NewClient(conn, channels, requests)
-	t.Cleanup(func() { closeAnyway(c) })
+	t.Cleanup(func() { closeQuietly(c) })
 	return c
 }
 
-// works checks that the agent still serves others.
-func (m *machine) works(t *testing.T) {
+// mustServe checks that the agent still serves other clients.
+func (m *machine) mustServe(t *testing.T) {
 	t.Helper()
 	if out, errs, _ := run(t, m.client(t), sh("echo fine"), nil); out != "fine\n" {
 		t.Errorf("after the attack: %q, %q", out, errs)
 	}
 }
 
-func TestWhoMayLogIn(t *testing.T) {
-	m := rooted(t)
+func TestAuthentication(t *testing.T) {
+	m := readyMachine(t)
 	other, err := client.NewKeys()
 	if err != nil {
 		t.Fatal(err)
 	}
 	stranger := m.keys
 	stranger.ClientPrivate = other.ClientPrivate
-	if _, err := client.New(limited(t), m.stream(t), stranger); err == nil {
+	if _, err := client.New(testContext(t), m.stream(t), stranger); err == nil {
 		t.Error("logged in with an unknown key")
 	}
 	impostor := m.keys
 	impostor.HostPublic = other.HostPublic
-	if _, err := client.New(limited(t), m.stream(t), impostor); err == nil {
+	if _, err := client.New(testContext(t), m.stream(t), impostor); err == nil {
 		t.Error("another machine's key was accepted")
 	}
 	for name, auth := range map[string][]ssh.AuthMethod{
@@ -68,16 +68,16 @@ func TestWhoMayLogIn(t *testing.T) {
 		"keyboard": {ssh.KeyboardInteractive(func(string, string, []string, []bool) ([]string, error) { return nil, nil })},
 	} {
 		if _, _, _, err := ssh.NewClientConn(m.stream(t), "", &ssh.ClientConfig{
-			User: "root", Auth: auth, HostKeyCallback: ssh.InsecureIgnoreHostKey(), //nolint:gosec // the test's own
+			User: "root", Auth: auth, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 		}); err == nil {
 			t.Errorf("logged in with %s", name)
 		}
 	}
-	m.works(t)
+	m.mustServe(t)
 }
 
-func TestGarbageInStead(t *testing.T) {
-	m := rooted(t)
+func TestGarbageInsteadOfSSH(t *testing.T) {
+	m := readyMachine(t)
 	junk := make([]byte, 64<<10)
 	rand.Read(junk)
 	for name, b := range map[string][]byte{
@@ -88,19 +88,19 @@ func TestGarbageInStead(t *testing.T) {
 	} {
 		stream := m.stream(t)
 		ignore(stream.Write(b))
-		closeAnyway(stream)
+		closeQuietly(stream)
 		ignore(stream.SetReadDeadline(time.Now().Add(20 * time.Second)))
 		if _, err := io.Copy(io.Discard, stream); err != nil {
-			t.Errorf("%s: the agent holds on to the stream: %v", name, err)
+			t.Errorf("%s: the agent keeps the stream open: %v", name, err)
 		}
 	}
-	m.works(t)
+	m.mustServe(t)
 }
 
 func TestBadRequests(t *testing.T) {
-	m := rooted(t)
+	m := readyMachine(t)
 	c := m.login(t)
-	json := func(s string) []byte { return ssh.Marshal(text{s}) }
+	json := func(s string) []byte { return ssh.Marshal(stringPayload{s}) }
 	huge := `{"args":["true"],"env":["A=` + strings.Repeat("x", 200<<10) + `"]}`
 	for _, row := range []struct {
 		name, request string
@@ -131,7 +131,7 @@ func TestBadRequests(t *testing.T) {
 			if ok, err := ch.SendRequest(row.request, true, row.payload); ok || err != nil {
 				t.Errorf("answer %v, %v, want a refusal", ok, err)
 			}
-			closeAnyway(ch)
+			closeQuietly(ch)
 		})
 	}
 	for _, name := range []string{guest.RequestPowerOff, guest.RequestClock, "nothing@banger"} {
@@ -152,11 +152,11 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("a forward to %q was opened", payload)
 		}
 	}
-	m.works(t)
+	m.mustServe(t)
 }
 
-func TestTooMuch(t *testing.T) {
-	m := rooted(t)
+func TestLimits(t *testing.T) {
+	m := readyMachine(t)
 	c := m.login(t)
 	var refused *ssh.OpenChannelError
 	for i := range maxChannels + 1 {
@@ -168,7 +168,7 @@ func TestTooMuch(t *testing.T) {
 			go ssh.DiscardRequests(requests)
 		}
 	}
-	closeAnyway(c)
+	closeQuietly(c)
 	c = m.login(t)
 	ch, requests, err := c.OpenChannel("session", nil)
 	if err != nil {
@@ -196,14 +196,14 @@ func TestTooMuch(t *testing.T) {
 			if i < maxConnections-2 {
 				t.Errorf("connection %d: %v", i, err)
 			}
-			return // refused, as it has to be
+			return // refused, as expected
 		}
 	}
 	t.Errorf("%d connections were served", maxConnections+1)
 }
 
 func TestClockIsRefused(t *testing.T) {
-	if err := rooted(t).client(t).SetClock(limited(t), time.Unix(0, -1)); err == nil {
+	if err := readyMachine(t).client(t).SetClock(testContext(t), time.Unix(0, -1)); err == nil {
 		t.Error("the clock was set to before 1970")
 	}
 }
@@ -226,7 +226,7 @@ func TestPortAppears(t *testing.T) {
 	}
 	opened := make(chan result)
 	go func() {
-		p, err := openPort(limited(t), ports, devices)
+		p, err := openPort(testContext(t), ports, devices)
 		opened <- result{p, err}
 	}()
 	write("vport0p0", "org.qemu.other")
@@ -239,7 +239,7 @@ func TestPortAppears(t *testing.T) {
 		t.Fatal(r.err)
 	}
 	defer r.p.Close()
-	// A FIFO gives back what is written to it.
+	// A FIFO returns the bytes that are written to it.
 	if _, err := r.p.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,16 +14,17 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// dirMode is the mode of working directories that are made.
+// dirMode is the mode of working directories that the agent creates.
 const dirMode = 0o755
 
-// Exit codes of commands that do not start, as shells have them.
+// The exit codes of shells for commands that cannot be started.
 const (
 	exitCannotRun = 126
 	exitNotFound  = 127
 )
 
-// A launch is a process to be, with nothing left to look up.
+// A launch describes a process that is ready to start: all its names are
+// resolved.
 type launch struct {
 	path    string
 	argv    []string
@@ -33,10 +35,10 @@ type launch struct {
 	tty     *tty
 }
 
-// etc returns the databases of the root that the process is in.
+// etc returns the user databases of the current root.
 func etc() databases { return databases{passwd: "/etc/passwd", group: "/etc/group"} }
 
-// commandLaunch prepares a guest.Command.
+// commandLaunch prepares the process of a guest.Command.
 func commandLaunch(c *guest.Command, t *tty) (*launch, error) {
 	if err := checkCommand(c); err != nil {
 		return nil, err
@@ -57,7 +59,7 @@ func commandLaunch(c *guest.Command, t *tty) (*launch, error) {
 	return l, err
 }
 
-// checkCommand refuses what no process could be given.
+// checkCommand returns an error if the kernel could not take c's strings.
 func checkCommand(c *guest.Command) error {
 	if len(c.Args) == 0 || c.Args[0] == "" {
 		return errors.New("no command given")
@@ -79,8 +81,8 @@ func checkCommand(c *guest.Command) error {
 	return nil
 }
 
-// loginLaunch prepares a user's login shell, which runs command if there is
-// one.
+// loginLaunch prepares a user's login shell. It runs command unless that is
+// empty.
 func loginLaunch(user, command string, env []string, t *tty) (*launch, error) {
 	acc, err := etc().find(user)
 	if err != nil {
@@ -93,9 +95,9 @@ func loginLaunch(user, command string, env []string, t *tty) (*launch, error) {
 		l.argv = []string{name, "-c", command}
 	}
 	if info, err := os.Stat(l.dir); err != nil || !info.IsDir() {
-		l.dir = "/" // as login(1) does, and homes of system users are often missing
+		l.dir = "/" // login(1) does the same, and many home folders of system users do not exist
 	}
-	account := orDefault(acc.name, user)
+	account := cmp.Or(acc.name, user)
 	l.env = environ(env, "HOME="+acc.home, "PATH="+guest.DefaultPath, "USER="+account, "LOGNAME="+account, "SHELL="+acc.shell)
 	if t != nil {
 		l.env = environ(l.env, "TERM="+t.term)
@@ -103,8 +105,8 @@ func loginLaunch(user, command string, env []string, t *tty) (*launch, error) {
 	return l, nil
 }
 
-// environ returns env with the defaults whose names it lacks. Of several
-// entries of one name the last counts.
+// environ returns env with those defaults whose names are not in env. If a name
+// occurs several times, the last entry counts.
 func environ(env []string, defaults ...string) []string {
 	place := make(map[string]int, len(env))
 	var out []string
@@ -135,13 +137,13 @@ func valueOf(env []string, name string) string {
 	return ""
 }
 
-// makeDir makes a working directory that is missing, as docker does.
+// makeDir creates a working directory that is missing, as docker does.
 func makeDir(dir string) error {
 	if info, err := os.Stat(dir); err == nil {
 		if !info.IsDir() {
 			return &fs.PathError{Op: "chdir", Path: dir, Err: unix.ENOTDIR}
 		}
-		return nil // whether its user may enter is seen when the process does
+		return nil // chdir in the new process checks the user's permission
 	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return fmt.Errorf("make working directory: %w", err)
@@ -149,20 +151,20 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// lookPath finds the program that name means to a process in dir.
+// lookPath returns the program that a process in dir would run for name.
 func lookPath(name, dir, path string) (string, error) {
 	if strings.Contains(name, "/") {
-		return name, nil // the kernel judges it
+		return name, nil // the kernel checks it at exec
 	}
 	found := fmt.Errorf("%s: %w in PATH", name, unix.ENOENT)
 	for _, in := range filepath.SplitList(path) {
 		full := filepath.Join(in, name)
 		if !filepath.IsAbs(full) {
-			full = filepath.Join(dir, full) // also "", which means the working directory
+			full = filepath.Join(dir, full) // an empty element means the working directory
 		}
 		info, err := os.Stat(full)
 		if err != nil {
-			continue // as every shell does: another may have it
+			continue // as in a shell, a later folder may have it
 		}
 		if info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return full, nil
@@ -172,7 +174,8 @@ func lookPath(name, dir, path string) (string, error) {
 	return "", found
 }
 
-// exitCode is what a shell would say of a command that did not start.
+// exitCode returns the exit code of a shell for a command that could not be
+// started.
 func exitCode(err error) int {
 	var path *fs.PathError
 	if errors.As(err, &path) && (path.Op == "chdir" || path.Op == "mkdir") {

@@ -17,8 +17,8 @@ import (
 	"github.com/banger-vm/banger/internal/guest/link"
 )
 
-// The test binary is also the program that the agent runs to copy files, and
-// the one that ssh(1) runs as its ProxyCommand.
+// The test binary also runs as the guest program that copies files, and as the
+// ProxyCommand of ssh(1).
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "sftp" {
 		exitWith(SFTP())
@@ -47,20 +47,20 @@ func proxy(socket string) error {
 	}
 	go func() {
 		ignore(io.Copy(c, os.Stdin))
-		closeAnyway(c)
+		closeQuietly(c)
 	}()
 	_, err = io.Copy(os.Stdout, c)
 	return err
 }
 
-// A machine is an agent as the current user in this process, and what stands
-// for process 1 and for the host.
+// A machine is an agent that runs as the current user in this process, with
+// stand-ins for process 1 and the host.
 type machine struct {
-	keys    client.Keys
-	session *link.Session
-	boot    *os.File // process 1's end of the control sockets
-	errs    chan error
-	asked   chan time.Duration // AskInit's
+	keys         client.Keys
+	session      *link.Session
+	boot         *os.File // process 1's end of the control sockets
+	errs         chan error
+	initRequests chan time.Duration // the grace of each call of AskInit
 }
 
 func newMachine(t *testing.T, change func(*Options)) *machine {
@@ -73,7 +73,7 @@ func newMachine(t *testing.T, change func(*Options)) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{keys: keys, boot: boot, errs: make(chan error, 1), asked: make(chan time.Duration, 1)}
+	m := &machine{keys: keys, boot: boot, errs: make(chan error, 1), initRequests: make(chan time.Duration, 1)}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func newMachine(t *testing.T, change func(*Options)) *machine {
 			HostKey: keys.HostPrivate, ClientKeys: []string{keys.ClientPublic},
 		},
 		Control: theirs, Sysroot: "/", Program: exe,
-		AskInit: func(_ context.Context, grace time.Duration) error { m.asked <- grace; return nil },
+		AskInit: func(_ context.Context, grace time.Duration) error { m.initRequests <- grace; return nil },
 	}
 	if change != nil {
 		change(&opts)
@@ -96,7 +96,7 @@ func newMachine(t *testing.T, change func(*Options)) *machine {
 	guestEnd, hostEnd := socketPair(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	all.Go(func() { a.follow(ctx) })
+	all.Go(func() { a.receiveControl(ctx) })
 	all.Go(func() { m.errs <- a.serve(ctx, guestEnd) })
 	t.Cleanup(func() {
 		cancel()
@@ -105,15 +105,15 @@ func newMachine(t *testing.T, change func(*Options)) *machine {
 		boot.Close()
 		theirs.Close()
 	})
-	if m.session, err = link.Host(limited(t), hostEnd); err != nil {
+	if m.session, err = link.Host(testContext(t), hostEnd); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAnyway(m.session) })
+	t.Cleanup(func() { closeQuietly(m.session) })
 	return m
 }
 
-// rooted is a machine whose root file system is there.
-func rooted(t *testing.T) *machine {
+// readyMachine returns a machine whose root file system is in place.
+func readyMachine(t *testing.T) *machine {
 	t.Helper()
 	m := newMachine(t, nil)
 	m.rootReady(t)
@@ -126,7 +126,7 @@ func (m *machine) rootReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	if msg := m.receive(t); !msg.Rooted {
-		t.Fatalf("process 1 was told %+v, want that the root has changed", msg)
+		t.Fatalf("process 1 received %+v, want Rooted", msg)
 	}
 }
 
@@ -153,18 +153,18 @@ func (m *machine) stream(t *testing.T) net.Conn {
 
 func (m *machine) client(t *testing.T) *client.Client {
 	t.Helper()
-	c, err := client.New(limited(t), m.stream(t), m.keys)
+	c, err := client.New(testContext(t), m.stream(t), m.keys)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAnyway(c) })
+	t.Cleanup(func() { closeQuietly(c) })
 	return c
 }
 
-// door listens on a unix socket whose connections lead to the agent.
-func (m *machine) door(t *testing.T) string {
+// sshSocket listens on a Unix socket and forwards its connections to the agent.
+func (m *machine) sshSocket(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "door")
+	path := filepath.Join(t.TempDir(), "ssh.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -177,22 +177,22 @@ func (m *machine) door(t *testing.T) string {
 				return
 			}
 			all.Go(func() {
-				defer closeAnyway(c)
+				defer closeQuietly(c)
 				stream, err := m.session.Open(context.Background())
 				if err != nil {
 					return
 				}
 				go func() {
 					ignore(io.Copy(stream, c))
-					closeAnyway(stream)
+					closeQuietly(stream)
 				}()
 				ignore(io.Copy(c, stream))
 			})
 		}
 	})
 	t.Cleanup(func() {
-		closeAnyway(l)
-		closeAnyway(m.session)
+		closeQuietly(l)
+		closeQuietly(m.session)
 		all.Wait()
 	})
 	return path
@@ -204,26 +204,26 @@ func socketPair(t *testing.T) (a, b net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAnyway(l)
+	defer closeQuietly(l)
 	if a, err = net.Dial("unix", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
 	if b, err = l.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAnyway(a); closeAnyway(b) })
+	t.Cleanup(func() { closeQuietly(a); closeQuietly(b) })
 	return a, b
 }
 
-func limited(t *testing.T) context.Context {
+func testContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// ignore is for results of which what the test checks says enough.
+// ignore discards results that the test checks in another way.
 func ignore(...any) {}
 
-// closeAnyway closes what was only read, or is broken by intent.
-func closeAnyway(c io.Closer) { c.Close() }
+// closeQuietly closes a connection or file whose Close error does not matter.
+func closeQuietly(c io.Closer) { c.Close() }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,37 +15,38 @@ import (
 	"github.com/banger-vm/banger/internal/guest/control"
 )
 
-// deliveredWait bounds how long the end of the machine waits for the host to
-// take the main command's exit status.
-const deliveredWait = 2 * time.Second
+// deliveryTimeout is how long the end of the machine is delayed until the host
+// has received the main command's exit status.
+const deliveryTimeout = 2 * time.Second
 
-// stage is how far the main command has come.
+// stage is the stage of the main command's life.
 type stage int
 
 const (
 	noMain   stage = iota
-	starting       // it has been asked for, and may wait for the root file system
+	starting       // requested; it may still wait for the root file system
 	running
 	mainEnded
 )
 
-// mainCommand is the command whose end is the machine's.
+// mainCommand is the main command. The machine ends when it has ended.
 type mainCommand struct {
-	mu      sync.Mutex
-	stage   stage
-	process *process
-	stop    syscall.Signal
-	stopIn  *time.Duration // grace of a request to stop that came before the process
+	mu          sync.Mutex
+	stage       stage
+	process     *process
+	stop        syscall.Signal
+	pendingStop *time.Duration // grace of a stop request that arrived before the process started
 }
 
-// claim makes c the main command. There is one in a machine's life.
+// claim makes c the main command. It returns an error if the machine has had
+// one.
 func (m *mainCommand) claim(c *guest.Command) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.stage != noMain {
 		return errors.New("the machine has a main command already")
 	}
-	stop, err := guest.ParseSignal(orDefault(c.StopSignal, "SIGTERM"))
+	stop, err := guest.ParseSignal(cmp.Or(c.StopSignal, "SIGTERM"))
 	if err != nil {
 		return fmt.Errorf("stop signal: %w", err)
 	}
@@ -52,13 +54,13 @@ func (m *mainCommand) claim(c *guest.Command) error {
 	return nil
 }
 
-// started says that the claimed command runs as p.
-func (m *mainCommand) started(p *process) {
+// setProcess records that the claimed command runs as p.
+func (m *mainCommand) setProcess(p *process) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stage, m.process = running, p
-	if m.stopIn != nil {
-		m.stopProcess(*m.stopIn)
+	if m.pendingStop != nil {
+		m.stopProcess(*m.pendingStop)
 	}
 }
 
@@ -68,60 +70,63 @@ func (m *mainCommand) end() {
 	m.stage = mainEnded
 }
 
-// stopProcess is called with the lock held. A later call with less grace is
-// obeyed too.
+// stopProcess sends the stop signal at once and SIGKILL after grace. A later
+// call with a shorter grace takes effect too. The caller holds the lock.
 func (m *mainCommand) stopProcess(grace time.Duration) {
 	p := m.process
-	// A process that has ended needs no signal, and no other error is possible for root.
-	p.kill(m.stop, p.os.Pid)                                         //nolint:errcheck // see above
-	time.AfterFunc(grace, func() { p.kill(unix.SIGKILL, p.os.Pid) }) //nolint:errcheck // see above
+	// For root, kill fails only if the process has ended.
+	_ = p.kill(m.stop, p.os.Pid)
+	time.AfterFunc(grace, func() { _ = p.kill(unix.SIGKILL, p.os.Pid) })
 }
 
-// powerOff ends the machine: at once where there is no main command, else by
-// way of its end. An init of the image's is asked.
+// powerOff ends the machine. If a main command runs, powerOff stops it, and its
+// end is the machine's. If the image's own init runs, powerOff asks it.
 func (a *agent) powerOff(ctx context.Context, grace time.Duration) error {
-	if a.config.Init == guest.InitImage && a.root.settled() {
+	if a.config.Init == guest.InitImage && a.root.finished() {
 		if a.opts.AskInit == nil {
 			return errors.New("power off: this agent cannot ask the image's init")
 		}
 		a.tasks.Go(func() {
-			a.opts.AskInit(context.WithoutCancel(ctx), grace) //nolint:errcheck // it has forced the end, or nothing can
+			// An error cannot be reported: either the machine has been forced
+			// off, or nothing can end it.
+			_ = a.opts.AskInit(context.WithoutCancel(ctx), grace)
 		})
 		return nil
 	}
-	if a.main.askToStop(grace) {
+	if a.main.requestStop(grace) {
 		return nil
 	}
 	milliseconds := grace.Milliseconds()
 	return control.Send(a.opts.Control, control.Message{PowerOff: &milliseconds})
 }
 
-// askToStop reports whether there is a main command to wait for.
-func (m *mainCommand) askToStop(grace time.Duration) bool {
+// requestStop stops the main command. It returns false if there is none to wait
+// for.
+func (m *mainCommand) requestStop(grace time.Duration) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch m.stage {
 	case running:
 		m.stopProcess(grace)
 	case starting:
-		m.stopIn = &grace
+		m.pendingStop = &grace
 	case noMain, mainEnded:
 		return false
 	}
 	return true
 }
 
-// mainDone tells process 1 that the main command has ended, once the host has
-// closed its channel or is not going to.
-func (a *agent) mainDone(ctx context.Context, gone <-chan struct{}) {
+// reportMainEnd sends process 1 a message that the main command has ended,
+// after the host has closed its channel or deliveryTimeout has passed.
+func (a *agent) reportMainEnd(ctx context.Context, closed <-chan struct{}) {
 	a.main.end()
-	timer := time.NewTimer(deliveredWait)
+	timer := time.NewTimer(deliveryTimeout)
 	defer timer.Stop()
 	select {
-	case <-gone:
+	case <-closed:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	// Nobody is there to be told with an init of the image's, and nobody to tell of it.
-	control.Send(a.opts.Control, control.Message{MainEnded: true}) //nolint:errcheck // see above
+	// If the image's own init is process 1, no process reads the message.
+	_ = control.Send(a.opts.Control, control.Message{MainEnded: true})
 }

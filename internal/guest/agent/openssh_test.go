@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// A stock is the machine's OpenSSH client: its programs with the options that
-// lead to the agent.
-type stock struct{ options []string }
+// An openSSH runs the programs of the installed OpenSSH client, with options
+// that connect them to the agent.
+type openSSH struct{ options []string }
 
-func newStock(t *testing.T, m *machine) *stock {
+func newOpenSSH(t *testing.T, m *machine) *openSSH {
 	t.Helper()
 	for _, program := range []string{"ssh", "scp", "sftp"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -40,15 +40,15 @@ func newStock(t *testing.T, m *machine) *stock {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &stock{[]string{
+	return &openSSH{[]string{
 		"-F", "none", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "HostKeyAlias=machine",
 		"-o", "UserKnownHostsFile=" + filepath.Join(dir, "known"), "-o", "IdentityFile=" + filepath.Join(dir, "key"),
-		"-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", fmt.Sprintf("ProxyCommand=%s proxy %s", exe, m.door(t)),
+		"-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", fmt.Sprintf("ProxyCommand=%s proxy %s", exe, m.sshSocket(t)),
 	}}
 }
 
-// run returns the program's standard output and its exit code.
-func (s *stock) run(t *testing.T, in io.Reader, program string, args ...string) (out string, code int) {
+// run returns the program's standard output and exit code.
+func (s *openSSH) run(t *testing.T, in io.Reader, program string, args ...string) (out string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -73,8 +73,8 @@ func currentUser() string {
 	return fmt.Sprint(os.Geteuid())
 }
 
-func TestStockSSH(t *testing.T) {
-	s := newStock(t, rooted(t))
+func TestOpenSSHSessions(t *testing.T) {
+	s := newOpenSSH(t, readyMachine(t))
 	host := currentUser() + "@machine"
 	for _, row := range []struct {
 		name string
@@ -102,8 +102,8 @@ func TestStockSSH(t *testing.T) {
 	}
 }
 
-func TestStockCopies(t *testing.T) {
-	s := newStock(t, rooted(t))
+func TestOpenSSHCopies(t *testing.T) {
+	s := newOpenSSH(t, readyMachine(t))
 	host := currentUser() + "@machine"
 	dir := t.TempDir()
 	content := make([]byte, 3<<20)
@@ -112,7 +112,7 @@ func TestStockCopies(t *testing.T) {
 	if err := os.WriteFile(from, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(from, 0o4751); err != nil { //nolint:gosec // the mode is the test
+	if err := os.Chmod(from, 0o4751); err != nil {
 		t.Fatal(err)
 	}
 	check := func(path string, mode os.FileMode) {
@@ -133,7 +133,7 @@ func TestStockCopies(t *testing.T) {
 	if _, code := s.run(t, nil, "scp", "-p", from, host+":"+there); code != 0 {
 		t.Fatalf("scp there: %d", code)
 	}
-	check(there, 0o751) // scp carries no setuid bit
+	check(there, 0o751) // scp does not copy the setuid bit
 	if _, code := s.run(t, nil, "scp", "-p", host+":"+there, back); code != 0 {
 		t.Fatalf("scp back: %d", code)
 	}
@@ -153,8 +153,8 @@ func TestStockCopies(t *testing.T) {
 	t.Logf("sftp's chmod 4711 gives %v", info.Mode())
 }
 
-func TestStockForwards(t *testing.T) {
-	s := newStock(t, rooted(t))
+func TestOpenSSHForwards(t *testing.T) {
+	s := newOpenSSH(t, readyMachine(t))
 	l := echoListener(t, "tcp", "127.0.0.1:0")
 	out, code := s.run(t, strings.NewReader("hello"), "ssh", "-W", l.Addr().String(), currentUser()+"@machine")
 	if out != "hello" || code != 0 {
@@ -162,14 +162,14 @@ func TestStockForwards(t *testing.T) {
 	}
 }
 
-// echoListener sends back what comes.
+// echoListener sends received data back.
 func echoListener(t *testing.T, network, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAnyway(l) })
+	t.Cleanup(func() { closeQuietly(l) })
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -177,7 +177,7 @@ func echoListener(t *testing.T, network, address string) net.Listener {
 				return
 			}
 			go func() {
-				defer closeAnyway(c)
+				defer closeQuietly(c)
 				ignore(io.Copy(c, c))
 			}()
 		}
@@ -186,12 +186,12 @@ func echoListener(t *testing.T, network, address string) net.Listener {
 }
 
 func TestDial(t *testing.T) {
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	for _, l := range []net.Listener{
 		echoListener(t, "tcp", "127.0.0.1:0"),
 		echoListener(t, "unix", filepath.Join(t.TempDir(), "s")),
 	} {
-		conn, err := c.Dial(limited(t), l.Addr().Network(), l.Addr().String())
+		conn, err := c.Dial(testContext(t), l.Addr().Network(), l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,22 +199,22 @@ func TestDial(t *testing.T) {
 		rand.Read(want)
 		go func() {
 			ignore(conn.Write(want))
-			if c, ok := conn.(halves); ok {
+			if c, ok := conn.(duplex); ok {
 				ignore(c.CloseWrite())
 			}
 		}()
 		if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: got %d bytes, %v", l.Addr().Network(), len(got), err)
 		}
-		closeAnyway(conn)
+		closeQuietly(conn)
 	}
 	for _, address := range []string{"127.0.0.1:1", "127.0.0.1:65535"} {
-		if _, err := c.Dial(limited(t), "tcp", address); err == nil {
+		if _, err := c.Dial(testContext(t), "tcp", address); err == nil {
 			t.Errorf("connected to %s", address)
 		}
 	}
-	if _, err := c.Dial(limited(t), "unix", "/no/such"); err == nil {
-		t.Error("connected to no socket")
+	if _, err := c.Dial(testContext(t), "unix", "/no/such"); err == nil {
+		t.Error("connected to a missing socket")
 	}
 }
 
@@ -222,12 +222,12 @@ func TestSFTP(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("banger's client logs in as root")
 	}
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	files, err := c.SFTP()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAnyway(files)
+	defer closeQuietly(files)
 	path := filepath.Join(t.TempDir(), "file")
 	f, err := files.Create(path)
 	if err != nil {

@@ -17,23 +17,24 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// The port is looked for after these times, the later one at the end: its
-// driver may be loaded after the agent has started.
+// The interval at which openPort looks for the port grows from minPoll to
+// maxPoll. The port's driver may be loaded after the agent has started.
 const (
-	firstLook = time.Millisecond
-	lastLook  = 50 * time.Millisecond
+	minPoll = time.Millisecond
+	maxPoll = 50 * time.Millisecond
 )
 
-// openPort waits for the virtio-serial port with the agent's name and opens
-// it. It is opened once: a port that is closed forgets what is queued.
+// openPort waits for the virtio-serial port with the agent's name and opens it.
+// It must be opened only once, because a port that is closed loses its queued
+// data.
 func openPort(ctx context.Context, ports, devices string) (*port, error) {
 	var f *os.File
-	err := poll.Backoff(ctx, firstLook, lastLook, func() (bool, error) {
+	err := poll.Backoff(ctx, minPoll, maxPoll, func() (bool, error) {
 		name, err := findPort(ports)
 		if err == nil {
 			f, err = os.OpenFile(filepath.Join(devices, name), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		}
-		// A device's name may come after its entry in sysfs.
+		// The device node may appear after the entry in sysfs.
 		if errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		}
@@ -45,8 +46,8 @@ func openPort(ctx context.Context, ports, devices string) (*port, error) {
 	return newPort(f)
 }
 
-// findPort returns the device name of the agent's port. The error is
-// fs.ErrNotExist as long as there is none.
+// findPort returns the device name of the agent's port. It returns
+// fs.ErrNotExist if there is no such port yet.
 func findPort(ports string) (string, error) {
 	entries, err := os.ReadDir(ports)
 	if err != nil {
@@ -64,10 +65,11 @@ func findPort(ports string) (string, error) {
 	return "", fmt.Errorf("port %s: %w", guest.AgentPort, fs.ErrNotExist)
 }
 
-// A port is a virtio-serial port. While the host is away, the driver answers
-// reads with 0 bytes and poll(2) with POLLHUP, at once and again and again.
-// But it wakes those who wait for an edge whenever that changes, and the
-// runtime's poller waits for edges: so Read waits there, without a timer.
+// A port is a virtio-serial port. While the host end is closed, the driver
+// answers every read with 0 bytes and every poll(2) with POLLHUP, without
+// blocking. But it signals an edge whenever that state changes, and the
+// runtime's poller is edge-triggered. So Read waits in the poller and needs no
+// timer.
 type port struct {
 	*os.File
 	raw syscall.RawConn
@@ -81,7 +83,7 @@ func newPort(f *os.File) (*port, error) {
 	return &port{f, raw}, nil
 }
 
-// Read waits for bytes, also while the host is away.
+// Read waits for data, including while the host end is closed.
 func (p *port) Read(b []byte) (int, error) {
 	var n int
 	var failed error

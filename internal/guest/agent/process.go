@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -13,26 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lingerWait is how long the output of children that a process left behind
-// is waited for.
-const lingerWait = time.Second
-
-// killWait is how long a process whose channel was closed has from SIGHUP to
-// SIGKILL.
+// killWait is the time between SIGHUP and SIGKILL for a process whose channel
+// was closed.
 const killWait = 5 * time.Second
 
-// A process is one that was started for a channel.
+// A process is a process that the agent started for a channel.
 type process struct {
 	os      *os.Process
-	master  *os.File   // of its terminal; nil without one
-	stdin   *os.File   // what it reads from; nil for nothing, the master with a terminal
-	outputs []*os.File // standard output, standard error; the master with a terminal
+	master  *os.File   // master of its terminal; nil without one
+	stdin   *os.File   // write end of its input; nil without input, the master with a terminal
+	outputs []*os.File // read ends of standard output and standard error; the master with a terminal
 
 	mu    sync.Mutex
-	ended bool // its number may be another's by now
+	ended bool // the process is reaped, and another may have its number
 }
 
-// start starts a process, in a session of its own.
+// start starts the process, in a session of its own.
 func (l *launch) start() (*process, error) {
 	p := &process{}
 	theirs, err := l.open(p)
@@ -50,8 +45,8 @@ func (l *launch) start() (*process, error) {
 	return p, nil
 }
 
-// credential is nil where there is nothing to change, which needs no
-// privilege.
+// credential returns nil if the process runs as the agent's own user, because
+// setting credentials needs privilege.
 func (acc *account) credential() *syscall.Credential {
 	if os.Geteuid() != 0 && int(acc.uid) == os.Geteuid() {
 		return nil
@@ -59,8 +54,8 @@ func (acc *account) credential() *syscall.Credential {
 	return &syscall.Credential{Uid: acc.uid, Gid: acc.gid, Groups: acc.groups}
 }
 
-// open makes the process's three files, and the agent's ends of them in p.
-// It returns what it has made also when there is an error.
+// open creates the process's three files and stores the agent's ends in p. If
+// it fails, it returns the files that it has created.
 func (l *launch) open(p *process) (theirs []*os.File, err error) {
 	if l.tty != nil {
 		master, peer, err := openPTY(l.tty, l.account.uid)
@@ -105,13 +100,14 @@ func (p *process) close() {
 	closeAll(p.outputs)
 }
 
-// wait waits for the process's end.
+// wait waits for the process to end and reaps it.
 func (p *process) wait() (syscall.WaitStatus, error) {
-	// Its number stays its own until it is reaped, so that a signal meanwhile cannot meet another process.
+	// The process is reaped only under the lock, so that kill cannot hit
+	// another process that reuses the number.
 	for {
 		err := unix.Waitid(unix.P_PID, p.os.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if !errors.Is(err, unix.EINTR) {
-			break // the next wait has the same error
+			break // os.Process.Wait returns the same error
 		}
 	}
 	p.mu.Lock()
@@ -128,15 +124,16 @@ func (p *process) wait() (syscall.WaitStatus, error) {
 	return status, nil
 }
 
-// signal sends a signal to the process; with a terminal also to its group
-// and to the group that has the terminal, as a key would.
+// signal sends a signal to the process. If the process has a terminal, its
+// group and the terminal's foreground group get the signal too, as with Ctrl-C.
 func (p *process) signal(sig syscall.Signal) error {
 	if p.master == nil {
 		return p.kill(sig, p.os.Pid)
 	}
 	targets := []int{-p.os.Pid}
+	// A terminal that is closed has no foreground group.
 	if raw, err := p.master.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) { //nolint:errcheck // a closed terminal has no group in front
+		_ = raw.Control(func(fd uintptr) {
 			if group, err := unix.IoctlGetInt(int(fd), unix.TIOCGPGRP); err == nil && group > 1 && group != p.os.Pid {
 				targets = append(targets, -group)
 			}
@@ -145,8 +142,9 @@ func (p *process) signal(sig syscall.Signal) error {
 	return p.kill(sig, targets...)
 }
 
-// killGroup sends a signal to the process's group.
-func (p *process) killGroup(sig syscall.Signal) error { return p.kill(sig, -p.os.Pid) }
+// killGroup sends a signal to the process's group. It ignores errors, because
+// the process may have ended.
+func (p *process) killGroup(sig syscall.Signal) { _ = p.kill(sig, -p.os.Pid) }
 
 func (p *process) kill(sig syscall.Signal, targets ...int) error {
 	p.mu.Lock()
@@ -174,22 +172,23 @@ func (p *process) resize(rows, cols uint32) error {
 	return errors.Join(raw.Control(func(fd uintptr) { err = setSize(int(fd), rows, cols) }), err)
 }
 
-// hangUp ends a process when gone is closed before its time, and at once when
-// ctx ends.
-func (p *process) hangUp(ctx context.Context, gone, ended <-chan struct{}) {
+// endOnClose ends a process if closed is closed before the process has ended.
+// It kills the process at once if ctx ends.
+func (p *process) endOnClose(ctx context.Context, closed, ended <-chan struct{}) {
 	select {
 	case <-ended:
 		return
 	case <-ctx.Done():
-		p.killGroup(unix.SIGKILL) //nolint:errcheck // it has ended
+		p.killGroup(unix.SIGKILL)
 		return
-	case <-gone:
+	case <-closed:
 	}
 	if p.master != nil {
-		p.master.Close() // the kernel sends SIGHUP to the session and to the group in front
+		p.master.Close() // the kernel sends SIGHUP to the session's leader and to the foreground group
 	}
-	p.killGroup(unix.SIGHUP)  //nolint:errcheck // likewise
-	p.killGroup(unix.SIGCONT) //nolint:errcheck // likewise; a stopped process would not see the other
+	p.killGroup(unix.SIGHUP)
+	// A stopped process handles SIGHUP only after SIGCONT.
+	p.killGroup(unix.SIGCONT)
 	timer := time.NewTimer(killWait)
 	defer timer.Stop()
 	select {
@@ -198,90 +197,5 @@ func (p *process) hangUp(ctx context.Context, gone, ended <-chan struct{}) {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
-	p.killGroup(unix.SIGKILL) //nolint:errcheck // likewise
-}
-
-// An output carries one output of a process to its channel.
-type output struct {
-	src   *os.File
-	dst   io.Writer
-	ended chan struct{} // closed when the process has ended
-	done  chan struct{} // closed when dst has had all that it will get
-}
-
-func newOutput(src *os.File, dst io.Writer) *output {
-	return &output{src: src, dst: dst, ended: make(chan struct{}), done: make(chan struct{})}
-}
-
-// settle says that the process has ended: done is closed once what it wrote
-// has been carried, and what its children write within lingerWait.
-func (o *output) settle() {
-	close(o.ended)
-	o.src.SetReadDeadline(time.Now().Add(lingerWait)) //nolint:errcheck // pipes and terminals have deadlines
-}
-
-// carry copies until nobody holds the other end any more. When dst fails, and
-// when settle's time is over, it throws away what comes, so that nobody stops
-// for want of a reader. It ends with ctx.
-func (o *output) carry(ctx context.Context) {
-	defer o.src.Close()
-	stop := context.AfterFunc(ctx, func() { o.src.Close() })
-	defer stop()
-	buf := make([]byte, 32<<10)
-	err := o.copy(o.src, buf)
-	for more := true; more && errors.Is(err, unix.EIO); {
-		more = o.reopens()
-		err = o.copy(o.src, buf)
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		o.src.SetReadDeadline(time.Time{})             //nolint:errcheck // as in settle
-		o.copy(io.LimitReader(o.src, o.queued()), buf) //nolint:errcheck // the rest, or none
-		o.dst = io.Discard
-		close(o.done)
-		o.copy(o.src, buf) //nolint:errcheck // thrown away
-		return
-	}
-	close(o.done)
-}
-
-// reopenWait is how often a terminal is looked at that no process has open.
-const reopenWait = 100 * time.Millisecond
-
-// reopens waits a moment for a process to open its terminal again, as it can
-// by /dev/tty until it ends. Were the master closed, it would be hung up.
-func (o *output) reopens() bool {
-	timer := time.NewTimer(reopenWait)
-	defer timer.Stop()
-	select {
-	case <-o.ended:
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-// queued is how many bytes can be read without waiting.
-func (o *output) queued() int64 {
-	raw, err := o.src.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	n := 0
-	raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }) //nolint:errcheck // nothing, then
-	return int64(n)
-}
-
-// copy returns src's error.
-func (o *output) copy(src io.Reader, buf []byte) error {
-	for {
-		n, err := src.Read(buf)
-		if n > 0 {
-			if _, failed := o.dst.Write(buf[:n]); failed != nil {
-				o.dst = io.Discard // the channel was closed
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
+	p.killGroup(unix.SIGKILL)
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A tty is what a client asked for with pty-req (RFC 4254, section 6.2).
+// A tty holds the parameters of a pty-req (RFC 4254, section 6.2).
 type tty struct {
 	term       string
 	rows, cols uint32
@@ -25,7 +25,7 @@ type (
 	windowChange struct{ Cols, Rows, Width, Height uint32 }
 )
 
-// openPTY makes a terminal that belongs to user uid. The peer is for the
+// openPTY opens a terminal that belongs to user uid. The peer is for the
 // process; the agent keeps the master.
 func openPTY(t *tty, uid uint32) (master, peer *os.File, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -41,7 +41,8 @@ func openPTY(t *tty, uid uint32) (master, peer *os.File, err error) {
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		return nil, nil, fmt.Errorf("unlock terminal: %w", err)
 	}
-	// Unlike a path below /dev/pts, this reaches the peer whatever is mounted there.
+	// TIOCGPTPEER opens the peer without a path, so the mounts below /dev/pts
+	// do not matter.
 	own, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	if errno != 0 {
 		return nil, nil, fmt.Errorf("open terminal's peer: %w", errno)
@@ -66,17 +67,17 @@ func setUpPTY(master, peer int, t *tty, uid uint32) error {
 	return setSize(master, t.rows, t.cols)
 }
 
-// setSize tells the terminal's processes by SIGWINCH.
+// setSize sets the terminal's size. The kernel sends SIGWINCH to its processes.
 func setSize(master int, rows, cols uint32) error {
-	size := unix.Winsize{Row: uint16(min(rows, 1<<16-1)), Col: uint16(min(cols, 1<<16-1))} //nolint:gosec // bounded
+	size := unix.Winsize{Row: uint16(min(rows, 1<<16-1)), Col: uint16(min(cols, 1<<16-1))}
 	if err := unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &size); err != nil {
 		return fmt.Errorf("set terminal size: %w", err)
 	}
 	return nil
 }
 
-// setModes applies the client's terminal modes where Linux has them. What it
-// does not know it leaves.
+// setModes applies the client's terminal modes. It ignores modes that Linux
+// does not have.
 func setModes(peer int, modes string) error {
 	termios, err := unix.IoctlGetTermios(peer, unix.TCGETS)
 	if err != nil {
@@ -111,7 +112,7 @@ func setMode(t *unix.Termios, code byte, value uint32) {
 	}
 	if i, ok := characters[code]; ok {
 		if value > 254 {
-			value = 0 // 255: the client has none
+			value = 0 // 255 means that the client has no such character
 		}
 		t.Cc[i] = byte(value)
 		return

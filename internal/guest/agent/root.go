@@ -13,34 +13,34 @@ import (
 	"github.com/banger-vm/banger/internal/guest/control"
 )
 
-// root is the state of the root file system, which commands wait for.
+// root is the state of the root file system.
 type root struct {
-	ready chan struct{} // closed when it is there, or never will be
+	ready chan struct{} // closed when the root file system is in place or has failed
 
 	mu    sync.Mutex
-	err   error   // why it never will be
-	since float64 // seconds from the kernel's start
+	err   error   // set if it has failed
+	since float64 // seconds from the kernel's start until it was in place
 	notes []string
 }
 
-// wait returns when the root file system is there. It gives up with ctx and
-// with gone.
-func (r *root) wait(ctx context.Context, gone <-chan struct{}) error {
+// wait waits until the root file system is in place, and returns an error if
+// that fails, closed is closed or ctx ends.
+func (r *root) wait(ctx context.Context, closed <-chan struct{}) error {
 	select {
 	case <-r.ready:
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.err
-	case <-gone:
+	case <-closed:
 		return errors.New("the channel was closed")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// settle says that the root is there, or why it will not be. Only the first
-// call counts.
-func (r *root) settle(notes []string, err error) {
+// finish records that the root file system is in place, or that it has failed
+// with err. Only the first call has an effect.
+func (r *root) finish(notes []string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
@@ -52,23 +52,24 @@ func (r *root) settle(notes []string, err error) {
 	close(r.ready)
 }
 
-// follow does what process 1 says, until it says no more.
-func (a *agent) follow(ctx context.Context) {
+// receiveControl carries out the messages of process 1 until the connection
+// ends.
+func (a *agent) receiveControl(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() {
-		a.opts.Control.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a socket has deadlines
+		_ = a.opts.Control.SetReadDeadline(time.Unix(1, 0)) // sockets support deadlines
 	})
 	defer stop()
 	for {
 		m, err := control.Receive(a.opts.Control)
 		switch {
 		case errors.Is(err, io.EOF):
-			a.root.settle(nil, errors.New("process 1 ended before the root file system was there"))
+			a.root.finish(nil, errors.New("process 1 ended before it mounted the root file system"))
 			return
 		case err != nil:
-			a.root.settle(nil, err)
+			a.root.finish(nil, err)
 			return
 		case m.Fatal != "":
-			a.root.settle(nil, errors.New(m.Fatal))
+			a.root.finish(nil, errors.New(m.Fatal))
 		case m.Root:
 			a.enterRoot(m.Notes)
 		}
@@ -77,14 +78,14 @@ func (a *agent) follow(ctx context.Context) {
 
 func (a *agent) enterRoot(notes []string) {
 	if err := changeRoot(a.opts.Sysroot); err != nil {
-		a.root.settle(nil, err)
+		a.root.finish(nil, err)
 		return
 	}
 	err := control.Send(a.opts.Control, control.Message{Rooted: true})
-	a.root.settle(notes, err)
+	a.root.finish(notes, err)
 }
 
-// changeRoot makes dir the root of the whole process: its threads share it.
+// changeRoot makes dir the root of the whole process; all its threads share it.
 func changeRoot(dir string) error {
 	if dir == "/" {
 		return nil
@@ -106,7 +107,7 @@ func sinceBoot() float64 {
 	return time.Duration(now.Nano()).Seconds()
 }
 
-func (r *root) settled() bool {
+func (r *root) finished() bool {
 	select {
 	case <-r.ready:
 		return true

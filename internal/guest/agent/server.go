@@ -15,18 +15,18 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// What one host may ask for at a time.
+// The limits of a host.
 const (
 	maxConnections = 64
-	maxChannels    = 64 // of one connection
-	maxAuthTries   = 20 // a client offers all its keys in turn
-	// handshakeWait bounds a connection that has not logged in. A machine
-	// under emulation is slow.
-	handshakeWait = 2 * time.Minute
+	maxChannels    = 64 // per connection
+	maxAuthTries   = 20 // a client tries each of its keys
+	// handshakeTimeout limits the time until a client has logged in. It is long
+	// because a machine under emulation is slow.
+	handshakeTimeout = 2 * time.Minute
 )
 
-// serverConfig makes the SSH server's rules: the keys of cfg and no other way
-// in.
+// serverConfig returns a configuration that accepts only the client keys of
+// cfg.
 func serverConfig(cfg *guest.Config) (*ssh.ServerConfig, error) {
 	host, err := ssh.ParsePrivateKey([]byte(cfg.HostKey))
 	if err != nil {
@@ -60,10 +60,11 @@ func serverConfig(cfg *guest.Config) (*ssh.ServerConfig, error) {
 	return server, nil
 }
 
-// ciphers offers AES-GCM unless the processor is QEMU's emulation, whose AES
-// instructions make 9 MB/s where ChaCha20-Poly1305 makes 40. On hardware it is
-// 900 against 150. To measure it would take long: without a time stamp counter
-// the clock has steps of 4 ms.
+// ciphers returns the ciphers in order of preference. AES-GCM comes first
+// unless the processor is emulated by QEMU, whose AES instructions reach 9 MB/s
+// and ChaCha20-Poly1305 40. On hardware it is 900 against 150. Measuring the
+// speed at the start would take long, because without a time stamp counter the
+// clock has steps of 4 ms.
 func ciphers(cpuinfo string) []string {
 	content, err := os.ReadFile(cpuinfo)
 	if err == nil && bytes.Contains(content, []byte(": QEMU TCG CPU")) {
@@ -72,32 +73,31 @@ func ciphers(cpuinfo string) []string {
 	return []string{ssh.CipherAES128GCM, ssh.CipherChaCha20Poly1305, ssh.CipherAES256GCM}
 }
 
-// serveConn serves one SSH connection until it ends, and the channels that it
-// had with it.
+// serveConn serves one SSH connection and its channels until it ends.
 func (a *agent) serveConn(ctx context.Context, stream net.Conn) {
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	defer stop()
-	stream.SetDeadline(time.Now().Add(handshakeWait))
+	stream.SetDeadline(time.Now().Add(handshakeTimeout))
 	conn, channels, requests, err := ssh.NewServerConn(stream, a.server)
 	if err != nil {
-		return // the client knows
+		return // the client has the reason
 	}
 	stream.SetDeadline(time.Time{})
-	var all sync.WaitGroup
-	defer all.Wait()
-	all.Go(func() { a.serveGlobal(ctx, requests) })
-	places := make(chan struct{}, maxChannels)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	tasks.Go(func() { a.serveGlobal(ctx, requests) })
+	slots := make(chan struct{}, maxChannels)
 	for ch := range channels {
-		serve := a.channelServer(ch, conn.User())
+		serve := a.handlerFor(ch, conn.User())
 		if serve == nil {
 			ch.Reject(ssh.UnknownChannelType, "no such channel type")
 			continue
 		}
 		select {
-		case places <- struct{}{}:
-			all.Go(func() {
-				defer func() { <-places }()
+		case slots <- struct{}{}:
+			tasks.Go(func() {
+				defer func() { <-slots }()
 				serve(ctx, ch)
 			})
 		default:
@@ -106,10 +106,10 @@ func (a *agent) serveConn(ctx context.Context, stream net.Conn) {
 	}
 }
 
-func (a *agent) channelServer(ch ssh.NewChannel, user string) func(context.Context, ssh.NewChannel) {
+func (a *agent) handlerFor(ch ssh.NewChannel, user string) func(context.Context, ssh.NewChannel) {
 	switch ch.ChannelType() {
 	case "session":
-		return func(ctx context.Context, ch ssh.NewChannel) { a.serveShell(ctx, ch, user) }
+		return func(ctx context.Context, ch ssh.NewChannel) { a.serveSession(ctx, ch, user) }
 	case "direct-tcpip":
 		return forwardTCP
 	case "direct-streamlocal@openssh.com":

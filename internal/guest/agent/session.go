@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,46 +15,46 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// What a client may set before its process starts.
+// The limits of the requests that precede a process.
 const (
 	maxEnv      = 256      // variables
-	maxEnvBytes = 64 << 10 // in names and values
+	maxEnvBytes = 64 << 10 // of the env requests' payloads
 	maxPending  = 16       // signals
 )
 
-// A shell is a session channel (RFC 4254, section 6): one process.
-type shell struct {
-	agent   *agent
-	user    string
-	channel ssh.Channel
-	gone    chan struct{} // closed when the client has closed the channel
-	env     []string
-	envSize int
-	asked   bool // a process has been asked for
+// A session is a session channel (RFC 4254, section 6). It runs one process.
+type session struct {
+	agent     *agent
+	user      string
+	channel   ssh.Channel
+	closed    chan struct{} // closed when the client has closed the channel
+	env       []string
+	envSize   int
+	requested bool // the client has requested a process
 
 	mu      sync.Mutex
 	tty     *tty
 	process *process
-	pending []syscall.Signal // came before the process
+	pending []syscall.Signal // signals that arrived before the process started
 }
 
-func (a *agent) serveShell(ctx context.Context, ch ssh.NewChannel, user string) {
+func (a *agent) serveSession(ctx context.Context, ch ssh.NewChannel, user string) {
 	channel, requests, err := ch.Accept()
 	if err != nil {
 		return
 	}
-	s := &shell{agent: a, user: user, channel: channel, gone: make(chan struct{})}
-	defer close(s.gone)
+	s := &session{agent: a, user: user, channel: channel, closed: make(chan struct{})}
+	defer close(s.closed)
 	for req := range requests {
-		if prepare := s.launcher(req); prepare != nil {
-			s.asked = true
-			// It may outlive the connection: a main command does.
+		if prepare := s.planFor(req); prepare != nil {
+			s.requested = true
+			// The process may outlive the connection if it is the main command.
 			a.tasks.Go(func() { s.run(ctx, req, prepare) })
 			continue
 		}
-		reply(req, s.set(req) == nil)
+		reply(req, s.configure(req) == nil)
 	}
-	if !s.asked {
+	if !s.requested {
 		channel.Close()
 	}
 }
@@ -64,24 +65,24 @@ func reply(req *ssh.Request, ok bool) {
 	}
 }
 
-// A plan is a process that was asked for: what prepares it, once the root file
-// system is there, and whether it is the main command.
+// A plan is a requested process. launch prepares it after the root file system
+// is in place.
 type plan struct {
 	launch func() (*launch, error)
-	main   *guest.Command // nil for another
+	main   *guest.Command // nil unless it is the main command
 }
 
-// launcher returns the plan of a request that starts a process. nil: it is
-// another request, or one that is refused.
-func (s *shell) launcher(req *ssh.Request) *plan {
-	if s.asked {
-		return nil // a channel has one process
+// planFor returns the plan of a request that starts a process. It returns nil
+// for other requests and for a request that is refused.
+func (s *session) planFor(req *ssh.Request) *plan {
+	if s.requested {
+		return nil // a channel has only one process
 	}
-	var t text
+	var t stringPayload
 	switch req.Type {
 	case guest.RequestExec:
 		var c guest.Command
-		if err := decode(req.Payload, &c); err != nil {
+		if err := decodeJSON(req.Payload, &c); err != nil {
 			return nil
 		}
 		p := &plan{launch: func() (*launch, error) { return commandLaunch(&c, s.terminal()) }}
@@ -91,7 +92,7 @@ func (s *shell) launcher(req *ssh.Request) *plan {
 		return p
 	case guest.RequestArchive:
 		var c guest.Archive
-		if err := decode(req.Payload, &c); err != nil {
+		if err := decodeJSON(req.Payload, &c); err != nil {
 			return nil
 		}
 		return &plan{launch: func() (*launch, error) { return archiveLaunch(c, s.agent.opts.Program) }}
@@ -111,7 +112,7 @@ func (s *shell) launcher(req *ssh.Request) *plan {
 	return nil
 }
 
-func (s *shell) terminal() *tty {
+func (s *session) terminal() *tty {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tty
@@ -119,8 +120,8 @@ func (s *shell) terminal() *tty {
 
 var errRefused = errors.New("refused")
 
-// set obeys the requests that start nothing.
-func (s *shell) set(req *ssh.Request) error {
+// configure carries out the requests that do not start a process.
+func (s *session) configure(req *ssh.Request) error {
 	switch req.Type {
 	case "env":
 		return s.setEnv(req.Payload)
@@ -129,7 +130,7 @@ func (s *shell) set(req *ssh.Request) error {
 	case "window-change":
 		return s.resize(req.Payload)
 	case "signal":
-		var t text
+		var t stringPayload
 		if err := ssh.Unmarshal(req.Payload, &t); err != nil {
 			return err
 		}
@@ -142,13 +143,13 @@ func (s *shell) set(req *ssh.Request) error {
 	return errRefused
 }
 
-func (s *shell) setEnv(payload []byte) error {
+func (s *session) setEnv(payload []byte) error {
 	var v struct{ Name, Value string }
 	if err := ssh.Unmarshal(payload, &v); err != nil {
 		return err
 	}
 	s.envSize += len(payload)
-	if s.asked || len(s.env) >= maxEnv || s.envSize > maxEnvBytes || v.Name == "" ||
+	if s.requested || len(s.env) >= maxEnv || s.envSize > maxEnvBytes || v.Name == "" ||
 		strings.ContainsAny(v.Name, "=\x00") || strings.ContainsRune(v.Value, 0) {
 		return errRefused
 	}
@@ -156,21 +157,21 @@ func (s *shell) setEnv(payload []byte) error {
 	return nil
 }
 
-func (s *shell) setTTY(payload []byte) error {
+func (s *session) setTTY(payload []byte) error {
 	var p ptyRequest
 	if err := ssh.Unmarshal(payload, &p); err != nil {
 		return err
 	}
-	if s.asked || strings.ContainsRune(p.Term, 0) {
+	if s.requested || strings.ContainsRune(p.Term, 0) {
 		return errRefused
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tty = &tty{term: orDefault(p.Term, "xterm"), rows: p.Rows, cols: p.Cols, modes: p.Modes}
+	s.tty = &tty{term: cmp.Or(p.Term, "xterm"), rows: p.Rows, cols: p.Cols, modes: p.Modes}
 	return nil
 }
 
-func (s *shell) resize(payload []byte) error {
+func (s *session) resize(payload []byte) error {
 	var w windowChange
 	if err := ssh.Unmarshal(payload, &w); err != nil {
 		return err
@@ -181,7 +182,7 @@ func (s *shell) resize(payload []byte) error {
 		return errRefused
 	}
 	if s.process == nil {
-		t := *s.tty // the process may be starting with the one before
+		t := *s.tty // a copy, because the process may be starting with the old size
 		t.rows, t.cols = w.Rows, w.Cols
 		s.tty = &t
 		return nil
@@ -189,7 +190,7 @@ func (s *shell) resize(payload []byte) error {
 	return s.process.resize(w.Rows, w.Cols)
 }
 
-func (s *shell) signal(sig syscall.Signal) error {
+func (s *session) signal(sig syscall.Signal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process != nil {
@@ -202,11 +203,11 @@ func (s *shell) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// run is the life of a process that was asked for, and for a main command of
-// the machine.
-func (s *shell) run(ctx context.Context, req *ssh.Request, plan *plan) {
+// run runs a requested process. If it is the machine's main command, run
+// reports its end to process 1.
+func (s *session) run(ctx context.Context, req *ssh.Request, plan *plan) {
 	if plan.main == nil {
-		s.live(ctx, req, plan)
+		s.runProcess(ctx, req, plan)
 		return
 	}
 	if err := s.agent.main.claim(plan.main); err != nil {
@@ -214,16 +215,16 @@ func (s *shell) run(ctx context.Context, req *ssh.Request, plan *plan) {
 		s.channel.Close()
 		return
 	}
-	s.live(ctx, req, plan)
-	s.agent.mainDone(ctx, s.gone)
+	s.runProcess(ctx, req, plan)
+	s.agent.reportMainEnd(ctx, s.closed)
 }
 
-// live starts a process when the root file system is there, and stays with it
-// to its end.
-func (s *shell) live(ctx context.Context, req *ssh.Request, plan *plan) {
+// runProcess waits for the root file system, starts a process and serves it
+// until it ends.
+func (s *session) runProcess(ctx context.Context, req *ssh.Request, plan *plan) {
 	defer s.channel.Close()
-	if err := s.agent.root.wait(ctx, s.gone); err != nil {
-		reply(req, false) // no exit code: it is the machine that failed, and the status says why
+	if err := s.agent.root.wait(ctx, s.closed); err != nil {
+		reply(req, false) // without an exit code, because the machine failed; guest.Status has the reason
 		return
 	}
 	p, err := s.start(plan)
@@ -231,16 +232,16 @@ func (s *shell) live(ctx context.Context, req *ssh.Request, plan *plan) {
 		s.fail(req, err)
 		return
 	}
-	gone := s.gone
+	closed := s.closed
 	if plan.main != nil {
-		s.agent.main.started(p)
-		gone = nil // a host may come back to it
+		s.agent.main.setProcess(p)
+		closed = nil // the main command keeps running, because the host may reconnect
 	}
 	reply(req, true)
-	s.attend(ctx, p, gone)
+	s.serveProcess(ctx, p, closed)
 }
 
-func (s *shell) start(plan *plan) (*process, error) {
+func (s *session) start(plan *plan) (*process, error) {
 	l, err := plan.launch()
 	if err != nil {
 		return nil, err
@@ -253,69 +254,72 @@ func (s *shell) start(plan *plan) (*process, error) {
 	defer s.mu.Unlock()
 	s.process = p
 	if s.tty != nil && s.tty != l.tty && l.tty != nil {
-		p.resize(s.tty.rows, s.tty.cols) //nolint:errcheck // the terminal has the size of before
+		// If this fails, the terminal keeps its old size.
+		_ = p.resize(s.tty.rows, s.tty.cols)
 	}
 	for _, sig := range s.pending {
-		p.signal(sig) //nolint:errcheck // it has ended
+		_ = p.signal(sig) // the process may have ended
 	}
 	return p, nil
 }
 
-// fail answers for a process that could not be started, as a shell would.
-func (s *shell) fail(req *ssh.Request, err error) {
+// fail answers the request of a process that could not be started, as a shell
+// would.
+func (s *session) fail(req *ssh.Request, err error) {
 	reply(req, true)
 	line := "banger: " + strings.ReplaceAll(err.Error(), "\n", " ") + "\n"
-	io.WriteString(s.channel.Stderr(), line)                                         //nolint:errcheck // the channel is closed
-	s.exit("exit-status", ssh.Marshal(struct{ Code uint32 }{uint32(exitCode(err))})) //nolint:gosec // 126 or 127
+	fmt.Fprint(s.channel.Stderr(), line)
+	s.sendExit("exit-status", ssh.Marshal(struct{ Code uint32 }{uint32(exitCode(err))}))
 }
 
-// attend carries a process's input and output, waits for its end, and says
-// how it ended. The process is hung up when gone is closed.
-func (s *shell) attend(ctx context.Context, p *process, gone <-chan struct{}) {
+// serveProcess copies a process's input and output, waits for it to end, and
+// sends its exit status. If closed is closed first, it ends the process.
+func (s *session) serveProcess(ctx context.Context, p *process, closed <-chan struct{}) {
 	targets := []io.Writer{s.channel, s.channel.Stderr()}
 	outputs := make([]*output, len(p.outputs))
 	for i, src := range p.outputs {
 		outputs[i] = newOutput(src, targets[i])
-		s.agent.tasks.Go(func() { outputs[i].carry(ctx) })
+		s.agent.tasks.Go(func() { outputs[i].run(ctx) })
 	}
 	if p.stdin != nil {
-		s.agent.tasks.Go(func() { s.feed(p) })
+		s.agent.tasks.Go(func() { s.copyStdin(p) })
 	}
 	ended := make(chan struct{})
-	s.agent.tasks.Go(func() { p.hangUp(ctx, gone, ended) })
+	s.agent.tasks.Go(func() { p.endOnClose(ctx, closed, ended) })
 	status, err := p.wait()
 	close(ended)
 	if p.stdin != nil && p.stdin != p.master {
 		p.stdin.Close()
 	}
 	for _, o := range outputs {
-		o.settle()
+		o.processEnded()
 	}
 	for _, o := range outputs {
 		<-o.done
 	}
-	s.channel.CloseWrite() //nolint:errcheck // the client has closed it
+	_ = s.channel.CloseWrite() // the client may have closed the channel
 	if err == nil {
-		s.report(status)
+		s.sendStatus(status)
 	}
 }
 
-// feed passes the channel's data on. The end of it is the end of a pipe; a
-// terminal has no end.
-func (s *shell) feed(p *process) {
-	io.Copy(p.stdin, s.channel) //nolint:errcheck // the process reads no more, which is its right
+// copyStdin copies the channel's data to the process. At the end of the data it
+// closes a pipe; a terminal stays open.
+func (s *session) copyStdin(p *process) {
+	// An error means that the process has closed its input, which it may.
+	_, _ = io.Copy(p.stdin, s.channel)
 	if p.stdin != p.master {
 		p.stdin.Close()
 	}
 }
 
-// report sends exit-status or exit-signal (RFC 4254, section 6.10).
-func (s *shell) report(status syscall.WaitStatus) {
+// sendStatus sends exit-status or exit-signal (RFC 4254, section 6.10).
+func (s *session) sendStatus(status syscall.WaitStatus) {
 	if !status.Signaled() {
-		s.exit("exit-status", ssh.Marshal(struct{ Code uint32 }{uint32(status.ExitStatus())})) //nolint:gosec // a byte
+		s.sendExit("exit-status", ssh.Marshal(struct{ Code uint32 }{uint32(status.ExitStatus())}))
 		return
 	}
-	s.exit("exit-signal", ssh.Marshal(struct {
+	s.sendExit("exit-signal", ssh.Marshal(struct {
 		Name    string
 		Core    bool
 		Message string
@@ -323,6 +327,7 @@ func (s *shell) report(status syscall.WaitStatus) {
 	}{guest.SignalName(int(status.Signal())), status.CoreDump(), "", ""}))
 }
 
-func (s *shell) exit(kind string, payload []byte) {
-	s.channel.SendRequest(kind, false, payload) //nolint:errcheck // the channel is closed, nobody wants to know
+func (s *session) sendExit(kind string, payload []byte) {
+	// An error means that the client has closed the channel.
+	_, _ = s.channel.SendRequest(kind, false, payload)
 }

@@ -11,15 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stdio is a program's standard input and output as one stream.
+// stdio combines standard input and standard output in one stream.
 type stdio struct {
 	io.Reader
 	io.WriteCloser
 }
 
-// SFTP serves one client on standard input and output, as the user and in the
-// working directory that the process has already. It returns when the client
-// has closed the stream.
+// SFTP serves one client on standard input and output, as the current user and
+// in the current folder. It returns when the client has closed the stream.
 func SFTP() error {
 	unix.Umask(0o022)
 	server, err := sftp.NewServer(stdio{os.Stdin, os.Stdout})

@@ -14,7 +14,8 @@ import (
 	"github.com/banger-vm/banger/internal/guest/client"
 )
 
-// screen collects what a process writes, and lets a test wait for a text.
+// screen collects the output of a process, and a test can wait for a text in
+// it.
 type screen struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -34,7 +35,7 @@ func (s *screen) String() string {
 
 func (s *screen) waitFor(t *testing.T, text string) {
 	t.Helper()
-	ctx := limited(t)
+	ctx := testContext(t)
 	for !strings.Contains(s.String(), text) {
 		select {
 		case <-ctx.Done():
@@ -44,15 +45,16 @@ func (s *screen) waitFor(t *testing.T, text string) {
 	}
 }
 
-// on starts a command on a terminal with an input that stays open.
-func on(t *testing.T, c *client.Client, command guest.Command) (*client.Process, *screen, io.Writer) {
+// startOnTerminal starts a command on a terminal, with an input that stays
+// open.
+func startOnTerminal(t *testing.T, c *client.Client, command guest.Command) (*client.Process, *screen, io.Writer) {
 	t.Helper()
 	r, w := io.Pipe()
-	t.Cleanup(func() { closeAnyway(w) })
+	t.Cleanup(func() { closeQuietly(w) })
 	out := &screen{}
-	command = mine(command)
+	command = asCurrentUser(command)
 	command.Stdin = true
-	p, err := c.Start(limited(t), command, client.Stdio{
+	p, err := c.Start(testContext(t), command, client.Stdio{
 		In: r, Out: out, Err: out, TTY: &client.TTY{Term: "vt220", Rows: 33, Cols: 101},
 	})
 	if err != nil {
@@ -71,8 +73,8 @@ func mustWait(t *testing.T, p *client.Process) client.Exit {
 }
 
 func TestTerminal(t *testing.T) {
-	c := rooted(t).client(t)
-	p, out, in := on(t, c, sh("tty; stty size; echo $TERM; read x; echo got $x; exec sh -c 'trap \"stty size; exit 3\" WINCH; echo set; while :; do sleep .05; done'"))
+	c := readyMachine(t).client(t)
+	p, out, in := startOnTerminal(t, c, sh("tty; stty size; echo $TERM; read x; echo got $x; exec sh -c 'trap \"stty size; exit 3\" WINCH; echo set; while :; do sleep .05; done'"))
 	out.waitFor(t, "/dev/pts/")
 	out.waitFor(t, "33 101\r\nvt220\r\n")
 	ignore(io.WriteString(in, "word\n"))
@@ -87,37 +89,37 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// Keys reach the foreground group as signals: the terminal controls it.
+// The terminal turns keys into signals for the foreground group.
 func TestTerminalKeys(t *testing.T) {
-	c := rooted(t).client(t)
-	p, out, in := on(t, c, sh("trap 'echo INT; exit 7' INT; echo ready; while :; do sleep .05; done"))
+	c := readyMachine(t).client(t)
+	p, out, in := startOnTerminal(t, c, sh("trap 'echo INT; exit 7' INT; echo ready; while :; do sleep .05; done"))
 	out.waitFor(t, "ready")
 	ignore(io.WriteString(in, "\x03"))
 	if exit := mustWait(t, p); exit.Code != 7 || !strings.Contains(out.String(), "INT") {
 		t.Errorf("after ^C exit %+v, screen %q", exit, out)
 	}
-	p, _, in = on(t, c, guest.Command{Args: []string{"cat"}})
+	p, _, in = startOnTerminal(t, c, guest.Command{Args: []string{"cat"}})
 	ignore(io.WriteString(in, "\x04"))
 	if exit := mustWait(t, p); exit.Code != 0 {
 		t.Errorf("after ^D exit %+v", exit)
 	}
 }
 
-// A process may close its terminal and open it again; that is not its end.
+// A process may close its terminal and open it again, and has not ended then.
 func TestTerminalClosed(t *testing.T) {
-	c := rooted(t).client(t)
-	p, out, _ := on(t, c, sh("exec <&- >&- 2>&-; sleep .3; echo again >/dev/tty; sleep .3; exit 9"))
+	c := readyMachine(t).client(t)
+	p, out, _ := startOnTerminal(t, c, sh("exec <&- >&- 2>&-; sleep .3; echo again >/dev/tty; sleep .3; exit 9"))
 	if exit := mustWait(t, p); exit.Code != 9 || out.String() != "again\r\n" {
 		t.Errorf("exit %+v, screen %q", exit, out)
 	}
 }
 
-// The output of a process on a terminal is whole at its end, and a child that
-// it leaves behind does not hold it up.
+// The output of a process on a terminal is complete when it ends, and a child
+// that is left behind does not delay the end.
 func TestTerminalEnd(t *testing.T) {
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	for range 5 {
-		p, out, _ := on(t, c, sh("sleep 30 & seq 1 20000; printf end"))
+		p, out, _ := startOnTerminal(t, c, sh("sleep 30 & seq 1 20000; printf end"))
 		begin := time.Now()
 		mustWait(t, p)
 		if !strings.HasSuffix(out.String(), "19999\r\n20000\r\nend") {
@@ -134,8 +136,8 @@ func TestTerminalOfUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may change users")
 	}
-	c := rooted(t).client(t)
-	p, out, _ := on(t, c, guest.Command{Args: []string{"sh", "-c", "stat -c %u $(tty); echo hello >/dev/tty"}, User: "daemon"})
+	c := readyMachine(t).client(t)
+	p, out, _ := startOnTerminal(t, c, guest.Command{Args: []string{"sh", "-c", "stat -c %u $(tty); echo hello >/dev/tty"}, User: "daemon"})
 	if exit := mustWait(t, p); exit.Code != 0 || out.String() != "1\r\nhello\r\n" {
 		t.Errorf("exit %+v, screen %q", exit, out)
 	}
@@ -146,8 +148,8 @@ func TestModes(t *testing.T) {
 		"\x01\x00\x00\x00\xff" + // no VINTR
 		"\x35\x00\x00\x00\x00" + // no ECHO
 		"\x2a\x00\x00\x00\x01" + // IUTF8
-		"\x80\x00\x00\x96\x00" + // a speed, which is passed over
-		"\x00\x35\x00\x00\x00\x01"}, uint32(os.Geteuid())) // the end, and what may not count
+		"\x80\x00\x00\x96\x00" + // a speed, which is ignored
+		"\x00\x35\x00\x00\x00\x01"}, uint32(os.Geteuid())) // the end of the modes, and bytes that must be ignored
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,17 +163,17 @@ func TestModes(t *testing.T) {
 		t.Errorf("modes %+v", termios)
 	}
 	if termios.Lflag&unix.ICANON == 0 {
-		t.Error("a mode was changed that was not asked for")
+		t.Error("a mode changed that the client did not send")
 	}
 }
 
 func TestSignals(t *testing.T) {
-	c := rooted(t).client(t)
+	c := readyMachine(t).client(t)
 	for _, row := range []struct {
 		name string
 		code int
 	}{{"TERM", 143}, {"SIGKILL", 137}, {"9", 137}, {"SIGRTMIN+4", 128 + 38}, {"USR1", 138}} {
-		p, err := c.Start(limited(t), mine(guest.Command{Args: []string{"sleep", "60"}}), client.Stdio{})
+		p, err := c.Start(testContext(t), asCurrentUser(guest.Command{Args: []string{"sleep", "60"}}), client.Stdio{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,9 +184,9 @@ func TestSignals(t *testing.T) {
 			t.Errorf("%s: exit %+v, want %d", row.name, exit, row.code)
 		}
 	}
-	// Without a terminal the process alone gets it.
+	// Without a terminal, only the process gets the signal.
 	out := &screen{}
-	p, err := c.Start(limited(t), sh("trap 'echo parent' USR1; (trap 'echo child' USR1; echo ready; sleep .5; echo survived) & wait; wait"), client.Stdio{Out: out})
+	p, err := c.Start(testContext(t), sh("trap 'echo parent' USR1; (trap 'echo child' USR1; echo ready; sleep .5; echo survived) & wait; wait"), client.Stdio{Out: out})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,9 +206,10 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// A process whose client goes away is hung up, and killed if it stays.
+// If the client disconnects, the process gets SIGHUP, and SIGKILL if it does
+// not end.
 func TestHangUp(t *testing.T) {
-	m := rooted(t)
+	m := readyMachine(t)
 	for _, row := range []struct{ name, script string }{
 		{"dies", "sleep 60"},
 		{"stays", "trap '' HUP; echo ready; while :; do sleep .1; done"},
@@ -214,13 +217,13 @@ func TestHangUp(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			c := m.client(t)
 			out := &screen{}
-			p, err := c.Start(limited(t), sh("echo pid $$ ready;"+row.script), client.Stdio{Out: out})
+			p, err := c.Start(testContext(t), sh("echo pid $$ ready;"+row.script), client.Stdio{Out: out})
 			if err != nil {
 				t.Fatal(err)
 			}
 			out.waitFor(t, "ready\n")
 			pid := strings.Fields(out.String())[1]
-			closeAnyway(c)
+			closeQuietly(c)
 			if _, err := p.Wait(); err == nil {
 				t.Error("no error from a lost process")
 			}

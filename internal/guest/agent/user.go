@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,13 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDatabase is how many bytes of /etc/passwd and /etc/group are read.
+// maxDatabase is the size limit of /etc/passwd and /etc/group in bytes.
 const maxDatabase = 8 << 20
 
-// maxGroups is how many groups a process can be in (NGROUPS_MAX).
+// maxGroups is the number of groups that a process can have (NGROUPS_MAX).
 const maxGroups = 65536
 
-// An account is who a process runs as.
+// An account holds the credentials and the home of a process's user.
 type account struct {
 	name     string // "" for a number without an entry
 	uid, gid uint32
@@ -29,13 +30,13 @@ type account struct {
 	shell    string
 }
 
-// databases are the image's files of users and groups. A file that is
-// missing is empty: numbers and root need none.
+// databases holds the paths of the image's user and group files. A missing file
+// counts as empty, because numbers and root need no entry.
 type databases struct{ passwd, group string }
 
-// find resolves user[:group] by docker's rules: each part is a name or a
-// number, and a number needs no entry. A user's supplementary groups are those
-// of the group file, but none where a group is given. "" is user 0.
+// find resolves user[:group] by docker's rules. Each part is a name or a
+// number, and a number needs no entry. The supplementary groups come from the
+// group file, unless a group is given. "" is user 0.
 func (d databases) find(spec string) (*account, error) {
 	user, group, _ := strings.Cut(spec, ":")
 	acc, err := d.findUser(user)
@@ -82,7 +83,7 @@ func (d databases) findUser(user string) (*account, error) {
 		if okUID && okGID && (user != "" && string(fields[0]) == user || numeric && uid == number) {
 			return &account{
 				name: string(fields[0]), uid: uid, gid: gid,
-				home: orDefault(string(fields[5]), "/"), shell: orDefault(string(fields[6]), "/bin/sh"),
+				home: cmp.Or(string(fields[5]), "/"), shell: cmp.Or(string(fields[6]), "/bin/sh"),
 			}, nil
 		}
 	}
@@ -101,7 +102,7 @@ func groupsOf(content []byte, user string) []uint32 {
 	for fields := range entries(content, 4) {
 		gid, ok := parseID(string(fields[2]))
 		if !ok || len(groups) == maxGroups {
-			continue // an entry that no program could use
+			continue // no program could use the entry
 		}
 		for member := range bytes.SplitSeq(fields[3], []byte(",")) {
 			if string(bytes.TrimSpace(member)) == user {
@@ -114,8 +115,8 @@ func groupsOf(content []byte, user string) []uint32 {
 	return slices.Compact(groups)
 }
 
-// entries yields the fields of each line that has at least n. Other lines,
-// such as comments and those of NIS, are none of ours to judge.
+// entries yields the fields of each line that has at least n fields. It skips
+// other lines, such as comments and entries of NIS.
 func entries(content []byte, n int) func(yield func([][]byte) bool) {
 	return func(yield func([][]byte) bool) {
 		for line := range bytes.Lines(content) {
@@ -127,14 +128,15 @@ func entries(content []byte, n int) func(yield func([][]byte) bool) {
 	}
 }
 
-// parseID reads a user's or group's number. The greatest stands for "leave it"
-// in system calls, and is none.
+// parseID parses a user's or group's number. It rejects the greatest number,
+// which means "unchanged" in system calls.
 func parseID(s string) (uint32, bool) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	return uint32(n), err == nil && n < 1<<32-1
 }
 
-// readDatabase reads a file of the image's, which may be anything.
+// readDatabase reads a file of the image. It refuses a file that is not
+// regular, because the image may have any file type there.
 func readDatabase(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -149,7 +151,7 @@ func readDatabase(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read users: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxDatabase {
-		return nil, fmt.Errorf("read users: %s is no regular file of at most %d bytes", path, maxDatabase)
+		return nil, fmt.Errorf("read users: %s is not a regular file of at most %d bytes", path, maxDatabase)
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxDatabase))
 	if err != nil {

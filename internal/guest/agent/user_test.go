@@ -53,10 +53,10 @@ func TestAccounts(t *testing.T) {
 		want   account
 		refuse bool
 	}{
-		{"nobody said", full, "", account{"root", 0, 0, []uint32{10}, "/root", "/bin/bash"}, false},
+		{"default user", full, "", account{"root", 0, 0, []uint32{10}, "/root", "/bin/bash"}, false},
 		{"name", full, "bob", account{"bob", 1000, 100, []uint32{10, 999}, "/home/bob", "/bin/sh"}, false},
 		{"number with an entry", full, "1", account{"daemon", 1, 1, nil, "/usr/sbin", "/usr/sbin/nologin"}, false},
-		{"number before the name that looks like it", full, "1000", account{"bob", 1000, 100, []uint32{10, 999}, "/home/bob", "/bin/sh"}, false},
+		{"number before a name with the same digits", full, "1000", account{"bob", 1000, 100, []uint32{10, 999}, "/home/bob", "/bin/sh"}, false},
 		{"number without an entry", full, "1234", account{"", 1234, 0, nil, "/", "/bin/sh"}, false},
 		{"group", full, "bob:users", account{"bob", 1000, 100, nil, "/home/bob", "/bin/sh"}, false},
 		{"group by number", full, "bob:10", account{"bob", 1000, 10, nil, "/home/bob", "/bin/sh"}, false},
@@ -72,7 +72,7 @@ func TestAccounts(t *testing.T) {
 		{"the greatest number as such", full, "4294967295", account{}, true},
 		{"negative", full, "-1", account{}, true},
 		{"too great", full, "4294967296", account{}, true},
-		{"no files: nobody said", none, "", account{"", 0, 0, nil, "/", "/bin/sh"}, false},
+		{"no files: default user", none, "", account{"", 0, 0, nil, "/", "/bin/sh"}, false},
 		{"no files: root", none, "root", account{"root", 0, 0, nil, "/root", "/bin/sh"}, false},
 		{"no files: numbers", none, "5:6", account{"", 5, 6, nil, "/", "/bin/sh"}, false},
 		{"no files: name", none, "bob", account{}, true},
@@ -97,7 +97,7 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
-// The image's files may be anything.
+// The image's files may be of any type and size.
 func TestHostileDatabases(t *testing.T) {
 	dir := t.TempDir()
 	fifo, big := filepath.Join(dir, "fifo"), filepath.Join(dir, "big")
