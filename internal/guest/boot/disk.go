@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/guest/control"
 )
@@ -31,18 +33,19 @@ type disk struct {
 
 // findDisk waits for the disk with a serial number. sys is /sys/block.
 func findDisk(sys, serial string, wait time.Duration) (*disk, error) {
-	const first, slowest = time.Millisecond, 50 * time.Millisecond
-	deadline := time.Now().Add(wait)
-	for pause := first; ; pause = min(pause*2, slowest) {
-		d, others, err := scanDisks(sys, serial)
-		if d != nil || err != nil {
-			return d, err
-		}
-		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("find disk %s: no such serial number among the %d disks that have one: %s", serial, len(others), strings.Join(others, ", "))
-		}
-		<-time.After(pause)
+	const first, longest = time.Millisecond, 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	var d *disk
+	var others []string
+	err := poll.Backoff(ctx, first, longest, func() (found bool, err error) {
+		d, others, err = scanDisks(sys, serial)
+		return d != nil, err
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("find disk %s: no such serial number among the %d disks that have one: %s", serial, len(others), strings.Join(others, ", "))
 	}
+	return d, err
 }
 
 // scanDisks returns the disk with a serial number. If there is none, d is nil

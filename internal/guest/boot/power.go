@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/guest"
 )
 
@@ -77,12 +79,13 @@ func diskMounts(mounts string) []string {
 // remountReadOnly makes a file system read-only. It retries for a second,
 // because processes that were killed may still have files open.
 func remountReadOnly(target string) error {
-	const pause, tries = 20 * time.Millisecond, 50
-	for i := 0; ; i++ {
-		err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
-		if !errors.Is(err, unix.EBUSY) || i == tries {
-			return err
-		}
-		<-time.After(pause)
-	}
+	const interval = 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var err error
+	_ = poll.Until(ctx, interval, func() (bool, error) { // err says more than the end of ctx
+		err = unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+		return !errors.Is(err, unix.EBUSY), nil
+	})
+	return err
 }
