@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -20,16 +21,16 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// crashVariable makes the test binary live a machine's life in a data folder:
-// its value is the folder, the machine's ID, the number of the write of the
-// ledger at which the process kills itself (0 for none), and whether that is
-// before or after the record's copy.
+// crashVariable makes the test binary make and remove the resources of a machine.
+// Its value is the data folder, the machine's ID, the number of the ledger write
+// at which the process kills itself (0 for none), and "before" or "after": the
+// process is killed before or after the write of the record's copy.
 const crashVariable = "BANGER_TEST_CRASH"
 
-// live makes one of each kind and gives them back.
-func live(spec string) error {
+// makeAndRemove makes a resource of each kind and removes them all.
+func makeAndRemove(spec string) error {
 	f := strings.Split(spec, ",")
-	w := openWorld(f[0], f[1])
+	tm := openTestMachine(f[0], f[1])
 	at, err := strconv.Atoi(f[2])
 	if err != nil {
 		return err
@@ -38,37 +39,38 @@ func live(spec string) error {
 	write := func(section json.RawMessage) error {
 		writes++
 		if writes == at && f[3] == "before" {
-			return errors.Join(syscall.Kill(os.Getpid(), syscall.SIGKILL), wait())
+			return errors.Join(syscall.Kill(os.Getpid(), syscall.SIGKILL), block())
 		}
-		err := w.writeRecord(section)
+		err := tm.writeRecord(section)
 		if writes == at {
-			return errors.Join(syscall.Kill(os.Getpid(), syscall.SIGKILL), wait())
+			return errors.Join(syscall.Kill(os.Getpid(), syscall.SIGKILL), block())
 		}
 		return err
 	}
-	if err := os.MkdirAll(w.dir(), 0o700); err != nil {
+	if err := os.MkdirAll(tm.dir(), 0o700); err != nil {
 		return err
 	}
-	l, err := ledger.New(w.dir(), w.id, ledger.Record{Write: write})
+	l, err := ledger.New(tm.dir(), tm.id, ledger.Record{Write: write})
 	if err != nil {
 		return err
 	}
 	ctx := context.Background()
-	if err := makeAll(ctx, Maker{l, w.owner}, w); err != nil {
+	if err := makeAll(ctx, Maker{l, tm.owner}, tm); err != nil {
 		return err
 	}
 	if err := errors.Join(l.Teardown(ctx, Remove), l.Clear()); err != nil {
 		return err
 	}
 	fmt.Fprintln(os.Stdout, writes)
-	return os.RemoveAll(w.dir())
+	return os.RemoveAll(tm.dir())
 }
 
-// wait is where a process is when its own SIGKILL comes.
-func wait() error { select {} }
+// block never returns: the process waits for its own SIGKILL.
+func block() error { select {} }
 
-func makeAll(ctx context.Context, m Maker, w world) error {
-	disk, sock := filepath.Join(w.dir(), "disk.img"), filepath.Join(w.dir(), "run", "s.sock")
+// makeAll makes a resource of each kind that the host supports.
+func makeAll(ctx context.Context, m Maker, tm testMachine) error {
+	disk, sock := filepath.Join(tm.dir(), "disk.img"), filepath.Join(tm.dir(), "run", "s.sock")
 	err := m.Files(ctx, ledger.Folder, []string{filepath.Dir(sock)}, func() error { return os.Mkdir(filepath.Dir(sock), 0o700) })
 	if err != nil {
 		return err
@@ -88,7 +90,7 @@ func makeAll(ctx context.Context, m Maker, w world) error {
 	}
 	defer loop.Close()
 	if hasMapper() {
-		if err := makeSnapshot(ctx, m, w, loop.Name()); err != nil {
+		if err := makeSnapshot(ctx, m, tm, loop.Name()); err != nil {
 			return err
 		}
 	}
@@ -100,9 +102,10 @@ func makeAll(ctx context.Context, m Maker, w world) error {
 		return err
 	}
 	defer tap.Close()
-	return m.Process(ctx, "vmm", sleeper(w))
+	return m.Process(ctx, "vmm", startSleeper(tm))
 }
 
+// listen leaves a Unix socket at path.
 func listen(path string) error {
 	dir, err := os.Open(filepath.Dir(path)) // the path may be too long for a socket's
 	if err != nil {
@@ -118,8 +121,9 @@ func listen(path string) error {
 	return l.Close()
 }
 
-func makeSnapshot(ctx context.Context, m Maker, w world, origin string) error {
-	cow := filepath.Join(w.dir(), "cow.img")
+// makeSnapshot makes a device-mapper snapshot over the device origin.
+func makeSnapshot(ctx context.Context, m Maker, tm testMachine, origin string) error {
+	cow := filepath.Join(tm.dir(), "cow.img")
 	const size, sectors = 1 << 20, 1 << 20 / SectorSize
 	err := m.Files(ctx, ledger.Disk, []string{cow}, func() error { return os.WriteFile(cow, make([]byte, size), 0o600) })
 	if err != nil {
@@ -134,131 +138,134 @@ func makeSnapshot(ctx context.Context, m Maker, w world, origin string) error {
 	return err
 }
 
-func child(t *testing.T, w world, at int, when string) *exec.Cmd {
+// child returns the command of a test binary that runs makeAndRemove.
+func child(t *testing.T, tm testMachine, at int, when string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), exe)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%s,%d,%s", crashVariable, w.root, w.id, at, when))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%s,%d,%s", crashVariable, tm.root, tm.id, at, when))
 	cmd.WaitDelay = time.Second
 	return cmd
 }
 
-// damages are what may have happened to the copies besides.
+// damages are the states of the two copies of the ledger after the crash.
 var damages = []struct {
 	name string
-	do   func(w world) error
+	do   func(tm testMachine) error
 }{
-	{"both copies intact", func(world) error { return nil }},
-	{"without handles.json", func(w world) error { return os.RemoveAll(filepath.Join(w.dir(), ledger.FileName)) }},
-	{"with the record damaged", func(w world) error { return damage(w.record()) }},
-	{"with both damaged", func(w world) error {
-		return errors.Join(damage(w.record()), damage(filepath.Join(w.dir(), ledger.FileName)))
+	{"both copies intact", func(testMachine) error { return nil }},
+	{"without handles.json", func(tm testMachine) error { return os.RemoveAll(filepath.Join(tm.dir(), ledger.FileName)) }},
+	{"with the record damaged", func(tm testMachine) error { return damage(tm.record()) }},
+	{"with both damaged", func(tm testMachine) error {
+		return errors.Join(damage(tm.record()), damage(filepath.Join(tm.dir(), ledger.FileName)))
 	}},
 }
 
+// damage overwrites the file at path, if it exists.
 func damage(path string) error {
-	if _, err := os.Lstat(path); err != nil {
-		return nil //nolint:nilerr // what is not there is damaged enough
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return os.WriteFile(path, []byte("\x00"), 0o600)
+	return errors.Join(err, os.WriteFile(path, []byte("\x00"), 0o600))
 }
 
-// recoverMachine is what a daemon does with a dead machine: by the ledger, or
-// by marks where there is none.
-func recoverMachine(t *testing.T, w world) (byLedger bool) {
+// recoverMachine removes the resources of a machine whose process was killed, as
+// the daemon does: by the ledger, or by marks if no copy of it is intact.
+func recoverMachine(t *testing.T, tm testMachine) (byLedger bool) {
 	t.Helper()
-	if _, err := os.Lstat(w.dir()); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(tm.dir()); errors.Is(err, os.ErrNotExist) {
 		return false
 	}
-	l, _, err := ledger.Open(w.dir(), w.id, w.readRecord())
+	l, _, err := ledger.Open(tm.dir(), tm.id, tm.readRecord())
 	switch {
 	case err == nil:
 		if err := l.Teardown(t.Context(), Remove); err != nil {
 			t.Fatalf("teardown: %v", err)
 		}
-		if err := os.RemoveAll(w.dir()); err != nil {
+		if err := os.RemoveAll(tm.dir()); err != nil {
 			t.Fatal(err)
 		}
 		return true
 	case !errors.Is(err, ledger.ErrNoLedger):
 		t.Fatal(err)
 	}
-	if err := errors.Join(RemoveAll(t.Context(), find(t, w)), os.RemoveAll(w.dir())); err != nil {
+	if err := errors.Join(RemoveAll(t.Context(), find(t, tm)), os.RemoveAll(tm.dir())); err != nil {
 		t.Fatal(err)
 	}
 	return false
 }
 
-// countWrites lives the life through, and asserts that it leaves nothing by
-// itself.
-func countWrites(t *testing.T, w world) int {
+// countWrites runs makeAndRemove without a crash and returns its number of ledger
+// writes. It asserts that no resource is left.
+func countWrites(t *testing.T, tm testMachine) int {
 	t.Helper()
-	cmd := child(t, w, 0, "")
+	cmd := child(t, tm, 0, "")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("life: %v: %s", err, &stderr)
+		t.Fatalf("child: %v: %s", err, &stderr)
 	}
 	writes, err := strconv.Atoi(strings.TrimSpace(string(out)))
 	if err != nil || writes < 17 {
 		t.Fatalf("%q writes, %v: want one or more for each step", out, err)
 	}
-	if left := leftovers(t, w); len(left) > 0 {
-		t.Fatalf("a life without a crash leaves %q", left)
+	if left := leftovers(t, tm); len(left) > 0 {
+		t.Fatalf("a child without a crash leaves %q", left)
 	}
 	return writes
 }
 
-// TestKilledAtEveryStep pins R3: at whatever write of the ledger the process
-// is killed, nothing is left after recovery, by the ledger or without it.
+// TestKilledAtEveryStep kills the process at each write of the ledger. Recovery
+// leaves nothing, with the ledger and without it.
 func TestKilledAtEveryStep(t *testing.T) {
 	needRoot(t)
-	w := newWorld(t)
-	writes := countWrites(t, w)
+	tm := newTestMachine(t)
+	writes := countWrites(t, tm)
 	most, byLedger := 0, 0
 	for at := 1; at <= writes; at++ {
 		for i, when := range []string{"before", "after"} {
 			if testing.Short() && (at/len(damages))%2 != i {
-				continue // each step once, with all damages in turn
+				continue // each step once, with the damages in turn
 			}
 			for j, d := range damages {
 				if (at+i)%len(damages) != j {
-					continue // each step meets two of them, each damage half of the steps
+					continue // each step with two damages, each damage at half of the steps
 				}
 				name := fmt.Sprintf("killed %s write %d, %s", when, at, d.name)
-				if err := child(t, w, at, when).Run(); err == nil {
-					t.Fatalf("%s: it was not", name)
+				if err := child(t, tm, at, when).Run(); err == nil {
+					t.Fatalf("%s: the child succeeded", name)
 				}
-				most = max(most, len(leftovers(t, w)))
-				if err := d.do(w); err != nil {
+				most = max(most, len(leftovers(t, tm)))
+				if err := d.do(tm); err != nil {
 					t.Fatal(err)
 				}
-				if recoverMachine(t, w) {
+				if recoverMachine(t, tm) {
 					byLedger++
 				}
-				if left := leftovers(t, w); len(left) > 0 {
+				if left := leftovers(t, tm); len(left) > 0 {
 					t.Fatalf("%s: recovery leaves %q", name, left)
 				}
 			}
 		}
 	}
-	// The listing must have seen what there was to see.
+	// Without this the test passes if leftovers lists nothing.
 	if want := 6; most < want || byLedger == 0 {
 		t.Errorf("at most %d leftovers before a recovery, %d recoveries by a ledger: want %d or more, and some", most, byLedger, want)
 	}
 }
 
-// TestKilledAnywhere kills the process between system calls of no choice of ours.
+// TestKilledAnywhere kills the process at random times.
 func TestKilledAnywhere(t *testing.T) {
 	needRoot(t)
-	w := newWorld(t)
+	tm := newTestMachine(t)
 	start := time.Now()
-	countWrites(t, w)
-	life := time.Since(start)
+	countWrites(t, tm)
+	whole := time.Since(start)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -267,38 +274,39 @@ func TestKilledAnywhere(t *testing.T) {
 		runs = 4
 	}
 	for n := range runs {
-		cmd := child(t, w, 0, "")
+		cmd := child(t, tm, 0, "")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		after := time.Duration(random.Int64N(int64(life)))
+		after := time.Duration(random.Int64N(int64(whole)))
 		timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
 		cmd.Wait()
 		timer.Stop()
 		d := damages[n%len(damages)]
-		if err := d.do(w); err != nil {
+		if err := d.do(tm); err != nil {
 			t.Fatal(err)
 		}
-		recoverMachine(t, w)
-		if left := leftovers(t, w); len(left) > 0 {
+		recoverMachine(t, tm)
+		if left := leftovers(t, tm); len(left) > 0 {
 			t.Fatalf("killed after %v, %s: recovery leaves %q", after, d.name, left)
 		}
 	}
 }
 
-// TestFind pins that all of a machine is found by its marks, and by whom.
+// TestFind finds each resource of a machine by its mark, and none of them for
+// another owner.
 func TestFind(t *testing.T) {
 	needRoot(t)
-	w := newWorld(t)
-	m := w.maker(t)
-	if err := makeAll(t.Context(), m, w); err != nil {
+	tm := newTestMachine(t)
+	m := tm.maker(t)
+	if err := makeAll(t.Context(), m, tm); err != nil {
 		t.Fatal(err)
 	}
 	want := []ledger.Kind{ledger.Process, ledger.Tap, ledger.Table, ledger.DM, ledger.Loop}
 	if !hasMapper() {
 		want = slices.DeleteFunc(want, func(k ledger.Kind) bool { return k == ledger.DM })
 	}
-	found := find(t, w)
+	found := find(t, tm)
 	if got := kindsOf(found); !slices.Equal(got, want) {
 		t.Errorf("found %v, want %v", got, want)
 	}
@@ -310,7 +318,7 @@ func TestFind(t *testing.T) {
 		}
 		o := noted[i]
 		same++
-		o.Path, e.Path = "", "" // of a loop device's file the kernel keeps the inode
+		o.Path, e.Path = "", "" // the kernel keeps no path of a loop device's file
 		if o != e {
 			t.Errorf("found %+v, noted %+v", e, o)
 		}
@@ -318,9 +326,9 @@ func TestFind(t *testing.T) {
 	if same < len(want) {
 		t.Errorf("%d found are noted, want %d", same, len(want))
 	}
-	// Neither another machine's owner nor that of another data folder finds it.
+	// A scope of another machine or of another data folder finds nothing.
 	for name, scope := range map[string]Scope{
-		"another machine":     {Data: w.root, ID: "ffffffffffff"},
+		"another machine":     {Data: tm.root, ID: "ffffffffffff"},
 		"another data folder": {Data: t.TempDir()},
 	} {
 		if got, err := Find(t.Context(), scope); err != nil || len(got) > 0 {
@@ -330,11 +338,11 @@ func TestFind(t *testing.T) {
 	if err := m.Ledger.Teardown(t.Context(), Remove); err != nil {
 		t.Fatal(err)
 	}
-	// Idempotent: all of it once more.
-	if err := errors.Join(RemoveAll(t.Context(), noted), RemoveAll(t.Context(), found), os.RemoveAll(w.dir())); err != nil {
+	// Remove is idempotent.
+	if err := errors.Join(RemoveAll(t.Context(), noted), RemoveAll(t.Context(), found), os.RemoveAll(tm.dir())); err != nil {
 		t.Errorf("removed twice: %v", err)
 	}
-	if left := leftovers(t, w); len(left) > 0 {
+	if left := leftovers(t, tm); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 }

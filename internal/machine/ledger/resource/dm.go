@@ -18,40 +18,42 @@ const (
 	uuidPrefix = "BANGER-"
 )
 
-// SectorSize is the unit of device mapper's tables in bytes.
+// SectorSize is the size in bytes of a sector, the unit of device mapper tables.
 const SectorSize = 512
 
-// snapshotChunk is the unit in bytes in which a snapshot keeps changes: a page.
+// snapshotChunk is the size in bytes of the chunks in which a snapshot stores
+// changes: a page.
 const snapshotChunk = 8 * SectorSize
 
-// A Target is one line of a device's table, as dmsetup(8) has them. Start and
-// Length are in sectors.
+// A Target is one line of a device's table, in the format of dmsetup(8). Start
+// and Length are in sectors.
 type Target struct {
 	Start, Length uint64
 	Type, Params  string
 }
 
-// SnapshotTarget is a writable view of the device origin, which stays as it
-// is; what is written goes to the device cow and is found there again by the
-// next target on the two.
+// SnapshotTarget returns a writable view of the device origin. The kernel stores
+// the changes in the device cow and never writes to origin. A later target on
+// the same two devices has the changes again.
 func SnapshotTarget(origin, cow string, sectors uint64) Target {
 	params := fmt.Sprintf("%s %s P %d", origin, cow, snapshotChunk/SectorSize)
 	return Target{Length: sectors, Type: "snapshot", Params: params}
 }
 
-// SnapshotSpace is how many bytes a device cow needs to have so that a snapshot
-// of size bytes can change to its last one: the kernel takes a snapshot whose
-// changes do not fit for lost. It keeps a header, and before every 256 changed
-// chunks one that says which they are (drivers/md/dm-snap-persistent.c).
+// SnapshotSpace returns the size in bytes that a device cow needs so that each
+// byte of a snapshot of size bytes can change. If the changes do not fit, the
+// kernel invalidates the snapshot. The device holds a header chunk, and one
+// index chunk before each 256 changed chunks
+// (drivers/md/dm-snap-persistent.c).
 func SnapshotSpace(size int64) int64 {
-	const perArea = snapshotChunk / 16
+	const perArea = snapshotChunk / 16 // an index entry has 16 bytes
 	chunks := (size + snapshotChunk - 1) / snapshotChunk
 	areas := chunks/perArea + 1
 	return (1 + areas + chunks + 1) * snapshotChunk
 }
 
-// EnlargedTargets are those of a device that has the sectors of the device
-// origin, and after them zeros up to total.
+// EnlargedTargets returns the targets of a device with the sectors of the device
+// origin, followed by zeros up to total sectors.
 func EnlargedTargets(origin string, sectors, total uint64) []Target {
 	return []Target{
 		{Length: sectors, Type: "linear", Params: origin + " 0"},
@@ -59,13 +61,14 @@ func EnlargedTargets(origin string, sectors, total uint64) []Target {
 	}
 }
 
-// DeviceOptions are what a device-mapper device is to be like.
+// DeviceOptions are the properties of a device-mapper device. The zero value is
+// a writable one.
 type DeviceOptions struct{ ReadOnly bool }
 
-// Device makes a device-mapper device of targets and returns its path. name is
-// its part in the machine: lower case letters, digits and '-', at most 32.
+// Device makes a device-mapper device from targets and returns its path. name is
+// its role in the machine: lower case letters, digits and '-', at most 32.
 func (m Maker) Device(ctx context.Context, name string, o DeviceOptions, targets ...Target) (path string, err error) {
-	if !partForm.MatchString(name) {
+	if !roleForm.MatchString(name) {
 		return "", fmt.Errorf("name of dm device %q: want lower case letters, digits and '-', at most 32", name)
 	}
 	e := ledger.Entry{
@@ -91,7 +94,7 @@ func (m Maker) Device(ctx context.Context, name string, o DeviceOptions, targets
 		if _, _, err := c.call(unix.DM_TABLE_LOAD, table); err != nil {
 			return err
 		}
-		// Without DM_SUSPEND_FLAG it is a resume, which puts the table to use.
+		// Without DM_SUSPEND_FLAG this resumes the device, which activates the table.
 		_, _, err = c.call(unix.DM_DEV_SUSPEND, dmRequest{uuid: e.UUID})
 		return err
 	})
@@ -106,31 +109,33 @@ func dmNode(dev uint64) string { return "/dev/dm-" + strconv.FormatUint(uint64(u
 func removeDM(ctx context.Context, e *ledger.Entry) error {
 	owner, name, ok := cutMark(e.UUID, uuidPrefix)
 	if !ok || owner != e.Owner || e.Name != dmPrefix+owner.ID()+"-"+name {
-		return fmt.Errorf("UUID %q is not one of its owner's", e.UUID)
+		return fmt.Errorf("UUID %q: does not belong to owner %s", e.UUID, e.Owner)
 	}
 	c, err := openMapper()
-	if refused(err) && os.Geteuid() == 0 {
-		return nil // no device mapper in this kernel, so no device
+	if isUnavailable(err) && os.Geteuid() == 0 {
+		return nil // the kernel has no device mapper, so the device does not exist
 	}
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	// The UUID names the device, so another one of its name is not touched.
+	// The request names the device by its UUID, so it cannot hit another device of
+	// the same name.
 	return until(ctx, func() (gone bool, err error) {
 		_, _, err = c.call(unix.DM_DEV_REMOVE, dmRequest{uuid: e.UUID})
 		switch {
 		case errors.Is(err, unix.ENXIO):
 			return true, nil
 		case errors.Is(err, unix.EBUSY):
-			return false, nil // udev looks at new devices
+			return false, nil // udev opens new devices for a short time
 		}
 		return err == nil, err
 	})
 }
 
-// CheckSnapshots says why this process can make no snapshot over loop devices,
-// or that it can. It loads what the kernel has as modules.
+// CheckSnapshots returns nil if this process can make a snapshot over loop
+// devices, and otherwise an error with the reason. It makes the kernel load the
+// modules that a snapshot needs.
 func CheckSnapshots() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("loop and device-mapper devices are root's alone: %w", os.ErrPermission)
@@ -145,9 +150,9 @@ func CheckSnapshots() error {
 		return fmt.Errorf("the host has no device mapper (modprobe dm-mod): %w", err)
 	}
 	defer c.Close()
-	for _, target := range []string{"snapshot", "zero"} { // linear is never a module
+	for _, target := range []string{"snapshot", "zero"} { // linear is always built in
 		_, _, err := c.call(unix.DM_GET_TARGET_VERSION, dmRequest{name: target})
-		// Kernels before 5.4 cannot be asked.
+		// Kernels before 5.4 do not have DM_GET_TARGET_VERSION: ENOTTY.
 		if err != nil && !errors.Is(err, unix.ENOTTY) {
 			return fmt.Errorf("the device mapper has no target %s (modprobe dm-%s): %w", target, target, err)
 		}
@@ -155,10 +160,11 @@ func CheckSnapshots() error {
 	return nil
 }
 
+// findDM returns entries for the device-mapper devices whose owner want accepts.
 func findDM(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	c, err := openMapper()
-	if refused(err) {
-		return nil, nil // there is none, or none of this user's making
+	if isUnavailable(err) {
+		return nil, nil // this user cannot have made a device
 	}
 	if err != nil {
 		return nil, err
@@ -176,20 +182,21 @@ func findDM(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	for _, name := range parseNames(data) {
 		status, _, err := c.call(unix.DM_DEV_STATUS, dmRequest{name: name})
 		if errors.Is(err, unix.ENXIO) {
-			continue // removed meanwhile
+			continue // removed since the listing
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look at dm device %s: %w", name, err)
+			return nil, fmt.Errorf("read status of dm device %s: %w", name, err)
 		}
 		uuid := unix.ByteSliceToString(status.Uuid[:])
-		owner, part, ok := cutMark(uuid, uuidPrefix)
-		if ok && name == dmPrefix+owner.ID()+"-"+part && want(owner) {
+		owner, role, ok := cutMark(uuid, uuidPrefix)
+		if ok && name == dmPrefix+owner.ID()+"-"+role && want(owner) {
 			out = append(out, ledger.Entry{
 				Kind: ledger.DM, Name: name, Owner: owner, Boot: boot, UUID: uuid, Device: dmNode(status.Dev),
 			})
 		}
 	}
-	// The kernel lists them in no order of making: RemoveAll sorts out the rest.
+	// The kernel does not list devices in the order in which they were made. The
+	// reverse is a guess; RemoveAll tries again if it is wrong.
 	slices.Reverse(out)
 	return out, nil
 }

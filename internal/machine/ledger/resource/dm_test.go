@@ -21,15 +21,15 @@ func TestSnapshot(t *testing.T) {
 		t.Skip(err, "; make test-vm runs this inside a machine")
 	}
 	needRoot(t)
-	w := newWorld(t)
-	m := w.maker(t)
+	tm := newTestMachine(t)
+	m := tm.maker(t)
 	const size = 1 << 20
-	origin, err := m.Loop(t.Context(), "image", backing(t, w.root, "image"), LoopOptions{ReadOnly: true, AutoClear: true})
+	origin, err := m.Loop(t.Context(), "image", backing(t, tm.root, "image"), LoopOptions{ReadOnly: true, AutoClear: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer origin.Close()
-	cow, err := m.Loop(t.Context(), "cow", backing(t, w.root, "cow"), LoopOptions{AutoClear: true})
+	cow, err := m.Loop(t.Context(), "cow", backing(t, tm.root, "cow"), LoopOptions{AutoClear: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,22 +51,22 @@ func TestSnapshot(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if data, err := os.ReadFile(w.root + "/image"); err != nil || bytes.Contains(data, content[:8]) {
+	if data, err := os.ReadFile(tm.root + "/image"); err != nil || bytes.Contains(data, content[:8]) {
 		t.Errorf("the image was written: %v", err)
 	}
 	e := m.Ledger.Entries()[2]
-	stranger := e
-	stranger.UUID = strings.Replace(e.UUID, w.owner.Tag(), "ffffffff", 1)
-	stranger.Owner = ledger.Owner(w.id + "-ffffffff")
-	spared(t, stranger, func() string { return run(t, "dmsetup", "info", e.Name) })
-	// A second one of the name is refused, and the first stays.
-	if _, err := (Maker{m.Ledger, stranger.Owner}).Device(t.Context(), "other", DeviceOptions{}, Target{Length: 8, Type: "none"}); !errors.Is(err, unix.EINVAL) {
-		t.Errorf("a target that is none: %v", err)
+	foreign := e
+	foreign.UUID = strings.Replace(e.UUID, tm.owner.Tag(), "ffffffff", 1)
+	foreign.Owner = ledger.Owner(tm.id + "-ffffffff")
+	checkSpared(t, foreign, func() string { return run(t, "dmsetup", "info", e.Name) })
+	// The kernel refuses a second device with a target that does not exist.
+	if _, err := (Maker{m.Ledger, foreign.Owner}).Device(t.Context(), "other", DeviceOptions{}, Target{Length: 8, Type: "none"}); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a target that does not exist: %v", err)
 	}
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := m.Ledger.Teardown(short, Remove); !errors.Is(err, context.DeadlineExceeded) {
-		t.Error("the loop devices are open here, and were given back")
+		t.Error("loop devices that are open in this process were removed")
 	}
 	origin.Close()
 	cow.Close()

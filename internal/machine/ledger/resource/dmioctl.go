@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mapper is an open /dev/mapper/control. Its calls are those of
+// A mapper is an open /dev/mapper/control. It makes the calls of
 // linux/dm-ioctl.h, version 4.
 type mapper struct{ *os.File }
 
@@ -19,8 +19,8 @@ func openMapper() (mapper, error) {
 	return mapper{f}, err
 }
 
-// A dmRequest names a device by its name or by its UUID; both together where
-// it is made.
+// A dmRequest is the input of a call. It names the device by its name or by its
+// UUID; DM_DEV_CREATE needs both.
 type dmRequest struct {
 	name, uuid string
 	flags      uint32
@@ -30,10 +30,10 @@ type dmRequest struct {
 const (
 	dmHeaderSize = int(unsafe.Sizeof(unix.DmIoctl{}))
 	dmTargetSize = int(unsafe.Sizeof(unix.DmTargetSpec{}))
-	dmReplySize  = 1 << 20 // a list of ten thousand devices
+	dmReplySize  = 1 << 20 // room for a list of ten thousand devices
 )
 
-// call returns the header and the data that the kernel answers with.
+// call makes a call and returns the header and the data of the kernel's reply.
 func (m mapper) call(command uint, r dmRequest) (unix.DmIoctl, []byte, error) {
 	payload, err := encodeTargets(r.targets)
 	if err != nil {
@@ -43,7 +43,7 @@ func (m mapper) call(command uint, r dmRequest) (unix.DmIoctl, []byte, error) {
 	if command == unix.DM_LIST_DEVICES || command == unix.DM_GET_TARGET_VERSION {
 		size = dmReplySize
 	}
-	// The kernel wants the header aligned; so is a slice of these.
+	// The header needs the alignment of a uint64.
 	words := make([]uint64, (size+7)/8)
 	buf := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), len(words)*8)
 	h := (*unix.DmIoctl)(unsafe.Pointer(&words[0]))
@@ -71,6 +71,7 @@ func (m mapper) call(command uint, r dmRequest) (unix.DmIoctl, []byte, error) {
 	return *h, buf[start:end], nil
 }
 
+// dmCommand returns the name of a call for messages.
 func dmCommand(command uint) string {
 	switch command {
 	case unix.DM_DEV_CREATE:
@@ -85,15 +86,16 @@ func dmCommand(command uint) string {
 	return "ask device mapper"
 }
 
+// encodeTargets returns the chain of struct dm_target_spec of a table.
 func encodeTargets(targets []Target) ([]byte, error) {
 	var out []byte
 	for _, t := range targets {
 		spec := unix.DmTargetSpec{Sector_start: t.Start, Length: t.Length}
 		if len(t.Type) >= len(spec.Target_type) || bytes.ContainsRune([]byte(t.Params), 0) {
-			return nil, fmt.Errorf("dm target %q: not one", t.Type)
+			return nil, fmt.Errorf("dm target %q: type is too long, or parameters have a zero byte", t.Type)
 		}
 		copy(spec.Target_type[:], t.Type)
-		// The parameters end with a zero, and the next target is aligned to 8.
+		// A zero byte ends the parameters. The next target is aligned to 8 bytes.
 		size := (dmTargetSize + len(t.Params) + 1 + 7) &^ 7
 		spec.Next = uint32(size)
 		b := make([]byte, size)
@@ -106,12 +108,13 @@ func encodeTargets(targets []Target) ([]byte, error) {
 	return out, nil
 }
 
-// parseNames reads a chain of struct dm_name_list: 8 bytes of device, 4 of the
-// offset of the next, the name and a zero.
+// parseNames returns the names of a chain of struct dm_name_list. Each element
+// has 8 bytes of device number, 4 bytes of offset to the next element, and the
+// name with a zero byte.
 func parseNames(data []byte) (names []string) {
 	const fixed = 12
 	for len(data) > fixed {
-		if binary.NativeEndian.Uint64(data) != 0 { // an empty list has one device 0
+		if binary.NativeEndian.Uint64(data) != 0 { // an empty list has one element with the device number 0
 			name, _, _ := bytes.Cut(data[fixed:], []byte{0})
 			names = append(names, string(name))
 		}

@@ -13,8 +13,9 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// checkPath refuses a path that is not one of a machine's folders or in it:
-// folders are removed with all that they hold.
+// checkPath returns an error unless path is a folder of machine id or inside one.
+// The check limits the damage of a wrong entry: Remove removes folders with all
+// their content.
 func checkPath(path, id string) error {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || !slices.Contains(strings.Split(path, "/"), id) {
 		return fmt.Errorf("path %s is not in a folder of machine %s", path, id)
@@ -22,14 +23,14 @@ func checkPath(path, id string) error {
 	return nil
 }
 
-// A File is one that Reserve notes.
+// A File is a file that Reserve notes.
 type File struct {
 	Kind ledger.Kind
 	Path string
 }
 
-// Reserve notes files that are about to be made in the machine's folders, by
-// whomever, in one change of the ledger. They are removed by their paths.
+// Reserve notes files in the machine's folders that another process may make. It
+// writes the ledger once. Remove recognises these files by their paths alone.
 func (m Maker) Reserve(files ...File) error {
 	boot, err := BootID()
 	if err != nil {
@@ -50,6 +51,8 @@ func (m Maker) Reserve(files ...File) error {
 	return err
 }
 
+// fileID returns the device and inode number and the mode of the file at path.
+// It does not follow a symbolic link.
 func fileID(path string) (ledger.FileID, fs.FileMode, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -73,8 +76,8 @@ func removeFile(e *ledger.Entry) error {
 	if err != nil {
 		return err
 	}
-	// An entry that was not identified has its path alone, which no other
-	// machine has.
+	// An entry that was not identified has only its path, which contains the ID of
+	// its machine.
 	if e.File != (ledger.FileID{}) && e.File != id {
 		return nil
 	}

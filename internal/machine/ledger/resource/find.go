@@ -8,19 +8,20 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// A Scope says whose resources are looked for.
+// A Scope selects the machines whose resources Find returns.
 type Scope struct {
-	Data string // the data folder, whose number the marks have
-	ID   string // of one machine; "" for all
+	Data string // the data folder of the machines
+	ID   string // the ID of one machine, or "" for all
 }
 
-// Find returns what the host has of the scope's machines by names and marks
-// alone, this process apart: entries as the machines' ledgers would have them,
-// in the order in which they can be removed. What lies in a machine's folder
-// (sockets, disks) goes with the folder, and is not listed. Whether a machine
-// still needs what is found is for the caller to know.
+// Find searches the host for the resources of the scope's machines, by names and
+// marks and without a ledger. It returns entries as the machines' ledgers would
+// have them, in the order in which they can be removed. It leaves out this
+// process, and files: they are removed with the machine's folders. The caller
+// decides whether a machine still needs a resource.
 //
-// It goes on after a failure, and returns what it found with all errors.
+// Find continues after a failure and returns the entries that it found together
+// with all errors.
 func Find(ctx context.Context, scope Scope) ([]ledger.Entry, error) {
 	tag, err := ledger.RootTag(scope.Data)
 	if err != nil {
@@ -50,14 +51,15 @@ func Find(ctx context.Context, scope Scope) ([]ledger.Entry, error) {
 	return out, errors.Join(errs...)
 }
 
-// RemoveAll removes entries in their order and goes on after a failure. What
-// failed is tried again for as long as a round removed something: the order
-// within a kind is a guess, and a device is busy while another is on top of it.
-// It returns the failures of the last round.
+// RemoveAll removes the resources of entries in their order and continues after
+// a failure. As long as a round removes at least one of them, RemoveAll tries the
+// failed ones again: the order within a kind is a guess, and a device is busy
+// while another device uses it. It returns the failures of the last round.
 func RemoveAll(ctx context.Context, entries []ledger.Entry) error {
 	return removeRounds(entries, func(e ledger.Entry) error { return Remove(ctx, e) })
 }
 
+// removeRounds implements RemoveAll with any remove.
 func removeRounds(entries []ledger.Entry, remove func(ledger.Entry) error) error {
 	for {
 		var failed []ledger.Entry

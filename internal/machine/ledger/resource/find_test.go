@@ -8,14 +8,14 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// TestRemoveRounds removes devices of which each is busy while the one on
-// top of it is there.
+// TestRemoveRounds removes devices. Each is busy as long as the device above it
+// exists.
 func TestRemoveRounds(t *testing.T) {
 	errBusy, errStuck := errors.New("busy"), errors.New("stuck")
 	for _, row := range []struct {
 		name  string
 		order []string
-		on    map[string]string // what is on top of it
+		above map[string]string // the device above each device
 		left  []string
 		calls int
 	}{
@@ -37,7 +37,7 @@ func TestRemoveRounds(t *testing.T) {
 				switch {
 				case e.Name == "stuck":
 					return errStuck
-				case slices.Contains(left, row.on[e.Name]):
+				case slices.Contains(left, row.above[e.Name]):
 					return errBusy
 				}
 				left = slices.DeleteFunc(left, func(name string) bool { return name == e.Name })

@@ -19,27 +19,28 @@ import (
 
 const loopPrefix = "banger-"
 
-// partForm is what a device may be called in its machine. The mark of a loop
-// device has 34 bytes left for it of the 63 of lo_file_name.
-var partForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+// roleForm is the form of a device's role in its machine. Of the 63 bytes of
+// lo_file_name, the mark of a loop device leaves 34 for the role.
+var roleForm = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 
 func loopMark(owner ledger.Owner, name string) string {
 	return loopPrefix + string(owner) + "-" + name
 }
 
-// LoopOptions are what a loop device is to be like.
+// LoopOptions are the properties of a loop device. The zero value is a writable
+// device that stays attached.
 type LoopOptions struct {
 	ReadOnly bool
-	// AutoClear detaches the device when the last process or device that has
-	// it open lets it go.
+	// AutoClear makes the kernel detach the device when the last process or
+	// device that has it open closes it.
 	AutoClear bool
 }
 
-// Loop attaches the regular file at path to a free loop device, and returns
-// that, open. name is its part in the machine: lower case letters, digits and
-// '-', at most 32. The file's Name is the device's path.
+// Loop attaches the regular file at path to a free loop device and returns the
+// open device, whose Name is its path. name is the role of the device in the
+// machine: lower case letters, digits and '-', at most 32.
 func (m Maker) Loop(ctx context.Context, name, path string, o LoopOptions) (device *os.File, err error) {
-	if !partForm.MatchString(name) {
+	if !roleForm.MatchString(name) {
 		return nil, fmt.Errorf("name of loop device %q: want lower case letters, digits and '-', at most 32", name)
 	}
 	flag := os.O_RDWR
@@ -50,7 +51,7 @@ func (m Maker) Loop(ctx context.Context, name, path string, o LoopOptions) (devi
 	if err != nil {
 		return nil, fmt.Errorf("attach loop device: %w", err)
 	}
-	defer backing.Close() // the device has its own
+	defer backing.Close() // the device has a reference of its own
 	var st unix.Stat_t
 	if err := unix.Fstat(int(backing.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("attach loop device to %s: %w", path, err)
@@ -71,6 +72,7 @@ func (m Maker) Loop(ctx context.Context, name, path string, o LoopOptions) (devi
 	return device, nil
 }
 
+// attach attaches a file to the first loop device that is free.
 func attach(backing *os.File, mark string, flag int, o LoopOptions) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
@@ -85,7 +87,7 @@ func attach(backing *os.File, mark string, flag int, o LoopOptions) (*os.File, e
 	if o.AutoClear {
 		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
 	}
-	const attempts = 100 // others look for free devices too
+	const attempts = 100 // another process may take the free device first
 	for range attempts {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
@@ -104,11 +106,11 @@ func attach(backing *os.File, mark string, flag int, o LoopOptions) (*os.File, e
 			return nil, fmt.Errorf("attach %s: %w", device.Name(), err)
 		}
 	}
-	return nil, errors.New("find a free loop device: others were quicker")
+	return nil, errors.New("find a free loop device: other processes took each one first")
 }
 
-// removeLoop detaches the device of e, or whichever has its mark and file
-// where it was not identified.
+// removeLoop detaches the device of e. If e was not identified, it detaches each
+// device with the mark and the file of e.
 func removeLoop(ctx context.Context, e *ledger.Entry) error {
 	if e.Device != "" {
 		return detach(ctx, e.Device, e)
@@ -121,11 +123,13 @@ func removeLoop(ctx context.Context, e *ledger.Entry) error {
 	return errors.Join(errs...)
 }
 
+// detach detaches the device if it has the mark and the file of e, and waits
+// until the kernel has done so.
 func detach(ctx context.Context, device string, e *ledger.Entry) error {
 	if !strings.HasPrefix(device, "/dev/loop") {
 		return fmt.Errorf("%s is not a loop device", device)
 	}
-	asked := false
+	requested := false
 	return until(ctx, func() (gone bool, err error) {
 		f, info, err := openLoop(device)
 		if f == nil {
@@ -135,19 +139,21 @@ func detach(ctx context.Context, device string, e *ledger.Entry) error {
 		if loopName(info) != loopMark(e.Owner, e.Name) || info.Inode != e.File.Ino || info.Device != e.File.Dev {
 			return true, nil
 		}
-		// While it is open here, it cannot become another's in between. Where
-		// others have it open too, the kernel detaches it when they let go.
-		if !asked {
+		// While the device is open here, no other process can attach it to another
+		// file. If other processes have it open too, the kernel detaches it when
+		// the last of them closes it.
+		if !requested {
 			if err := unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
 				return false, fmt.Errorf("detach %s: %w", device, err)
 			}
-			asked = true
+			requested = true
 		}
 		return false, nil
 	})
 }
 
-// openLoop returns a loop device that has a file, else nil.
+// openLoop opens a loop device and returns its status. The file is nil if the
+// device is not attached.
 func openLoop(device string) (*os.File, *unix.LoopInfo64, error) {
 	f, err := os.OpenFile(device, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) {
@@ -164,15 +170,16 @@ func openLoop(device string) (*os.File, *unix.LoopInfo64, error) {
 	if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
 		return nil, nil, nil
 	}
-	return nil, nil, fmt.Errorf("look at %s: %w", device, err)
+	return nil, nil, fmt.Errorf("read status of %s: %w", device, err)
 }
 
+// loopName returns the file name in the status of a loop device.
 func loopName(info *unix.LoopInfo64) string {
 	name, _, _ := bytes.Cut(info.File_name[:], []byte{0})
 	return string(name)
 }
 
-// loopDevices are those that have a file.
+// loopDevices returns the paths of the loop devices that are attached.
 func loopDevices() ([]string, error) {
 	dirs, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil {
@@ -185,6 +192,7 @@ func loopDevices() ([]string, error) {
 	return out, nil
 }
 
+// findLoops returns entries for the loop devices whose owner want accepts.
 func findLoops(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	devices, err := loopDevices()
 	if err != nil {
@@ -199,7 +207,7 @@ func findLoops(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	for _, device := range devices {
 		f, info, err := openLoop(device)
 		if errors.Is(err, fs.ErrPermission) {
-			continue // who may not open loop devices has made none
+			continue // a user who may not open loop devices has made none
 		}
 		if f == nil {
 			errs = append(errs, err)
@@ -218,7 +226,7 @@ func findLoops(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	return out, errors.Join(errs...)
 }
 
-// cutMark takes prefix + owner + "-" + name apart.
+// cutMark splits a mark of the form prefix + owner + "-" + name.
 func cutMark(mark, prefix string) (owner ledger.Owner, name string, ok bool) {
 	const ownerLength = 21
 	rest, ok := strings.CutPrefix(mark, prefix)
@@ -227,5 +235,5 @@ func cutMark(mark, prefix string) (owner ledger.Owner, name string, ok bool) {
 	}
 	owner, ok = ledger.ParseOwner(rest[:ownerLength])
 	name, dash := strings.CutPrefix(rest[ownerLength:], "-")
-	return owner, name, ok && dash && partForm.MatchString(name)
+	return owner, name, ok && dash && roleForm.MatchString(name)
 }

@@ -13,21 +13,21 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// A Maker makes resources for one machine. Where a method fails nothing of
-// its resource is left, and what could not be removed stays entered.
+// A Maker makes resources for one machine. If a method fails, it removes the
+// resource again; if that fails too, the entry stays in the ledger.
 type Maker struct {
 	Ledger *ledger.Ledger
 	Owner  ledger.Owner
 }
 
-// make notes e, calls do, which makes the resource and completes e, and
-// enters what e has become.
+// make notes e, calls do, which makes the resource and completes e, and writes
+// the completed e to the ledger.
 func (m Maker) make(ctx context.Context, e ledger.Entry, do func(e *ledger.Entry) error) error {
 	return m.makeAll(ctx, []ledger.Entry{e}, func(entries []ledger.Entry) error { return do(&entries[0]) })
 }
 
-// makeAll is make for several at once: the ledger is written as often as for
-// one. What do has made of them before an error goes with the rest.
+// makeAll is make for several entries. It writes the ledger as often as make
+// does. If do fails, makeAll removes the resources that do has made.
 func (m Maker) makeAll(ctx context.Context, entries []ledger.Entry, do func(entries []ledger.Entry) error) error {
 	boot, err := BootID()
 	if err != nil {
@@ -38,10 +38,10 @@ func (m Maker) makeAll(ctx context.Context, entries []ledger.Entry, do func(entr
 	}
 	err = m.Ledger.Note(entries...)
 	if errors.Is(err, ledger.ErrRefused) {
-		return err // what is entered by this name is alive
+		return err // the entry of this name belongs to a resource that is in use
 	}
 	if err != nil {
-		return errors.Join(err, m.Ledger.Strike(entries...)) // one copy may have it
+		return errors.Join(err, m.Ledger.Strike(entries...)) // one copy may have them
 	}
 	first := entries[0].String()
 	if err = do(entries); err == nil {
@@ -55,11 +55,11 @@ func (m Maker) makeAll(ctx context.Context, entries []ledger.Entry, do func(entr
 	return errors.Join(err, m.undo(ctx, entries))
 }
 
-// undo removes what may have been made, the latest first, and strikes what is
-// gone.
+// undo removes the resources of entries, which may or may not exist, the latest
+// first. It strikes the entries whose removal succeeded.
 func (m Maker) undo(ctx context.Context, entries []ledger.Entry) error {
-	// The caller's ctx may be what ended it.
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	// The end of ctx may be the reason for the undo.
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	var gone []ledger.Entry
 	var errs []error
@@ -73,8 +73,8 @@ func (m Maker) undo(ctx context.Context, entries []ledger.Entry) error {
 	return errors.Join(append(errs, m.Ledger.Strike(gone...))...)
 }
 
-// Process starts a process by start, which is to add mark to its environment
-// and returns its ID. name is its part in the machine.
+// Process starts a process by start, which must add mark to the environment of
+// the process and return its ID. name is the role of the process in the machine.
 func (m Maker) Process(ctx context.Context, name string, start func(mark string) (pid int, err error)) error {
 	if name == "" || strings.ContainsAny(name, "/\x00") {
 		return fmt.Errorf("name of process %q: want one without '/'", name)
@@ -86,7 +86,7 @@ func (m Maker) Process(ctx context.Context, name string, start func(mark string)
 		}
 		stat, err := readStat(pid)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("process %d ended at once", pid)
+			return fmt.Errorf("process %d ended before its start time was read", pid)
 		}
 		if err != nil {
 			return err
@@ -97,8 +97,8 @@ func (m Maker) Process(ctx context.Context, name string, start func(mark string)
 }
 
 // Files makes sockets, disks or folders by create, which must make all of them
-// and replace no file. Each path must have the machine's ID as an element. The
-// ledger is written twice, as for one file.
+// and must not replace a file. Each path must have the machine's ID as an
+// element. Files writes the ledger twice for any number of paths.
 func (m Maker) Files(ctx context.Context, kind ledger.Kind, paths []string, create func() error) error {
 	if len(paths) == 0 {
 		return fmt.Errorf("make %s: no path", kind)
@@ -125,7 +125,7 @@ func (m Maker) Files(ctx context.Context, kind ledger.Kind, paths []string, crea
 	})
 }
 
-// checkFree refuses a path at which there is something, or that is not in the
+// checkFree returns an error if a file exists at path, or if path is not in the
 // machine's folders.
 func (m Maker) checkFree(path string) error {
 	if err := checkPath(path, m.Owner.ID()); err != nil {
@@ -141,13 +141,14 @@ func (m Maker) checkFree(path string) error {
 	return nil
 }
 
-// patience is how long the kernel, or whoever briefly opened a device, may
-// take to let a resource go.
-const patience = 5 * time.Second
+// releaseTimeout is the longest wait until the kernel, or a process that has a
+// device open for a short time, releases a resource.
+const releaseTimeout = 5 * time.Second
 
-// until calls done until it reports true, an error, or that patience is over.
+// until calls done until it returns true or an error. It returns an error when
+// ctx ends or releaseTimeout is over.
 func until(ctx context.Context, done func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	const every = 5 * time.Millisecond
 	tick := time.NewTicker(every)
@@ -158,7 +159,7 @@ func until(ctx context.Context, done func() (bool, error)) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("still there: %w", ctx.Err())
+			return fmt.Errorf("still in use: %w", ctx.Err())
 		case <-tick.C:
 		}
 	}

@@ -11,11 +11,11 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// TestMakingTwiceKeepsTheFirst: an entry that is struck while its resource
-// lives is a leak.
+// TestMakingTwiceKeepsTheFirst makes a resource twice. The second call fails and
+// must not strike the entry of the first: its resource would leak.
 func TestMakingTwiceKeepsTheFirst(t *testing.T) {
-	w := newWorld(t)
-	m := w.maker(t)
+	tm := newTestMachine(t)
+	m := tm.maker(t)
 	e := ledger.Entry{Kind: ledger.Tap, Name: "bgr"}
 	if err := m.make(t.Context(), e, func(*ledger.Entry) error { return nil }); err != nil {
 		t.Fatal(err)
@@ -25,7 +25,7 @@ func TestMakingTwiceKeepsTheFirst(t *testing.T) {
 		t.Fatalf("entries = %v, want one", first)
 	}
 	err := m.make(t.Context(), e, func(*ledger.Entry) error {
-		t.Error("it was made twice")
+		t.Error("the resource was made twice")
 		return nil
 	})
 	if !errors.Is(err, ledger.ErrRefused) {
@@ -36,14 +36,14 @@ func TestMakingTwiceKeepsTheFirst(t *testing.T) {
 	}
 }
 
-// TestFilesInTwoWrites: however many they are, the ledger is written once
-// before they are made and once after.
+// TestFilesInTwoWrites makes two files. The ledger is written once before they are
+// made and once after.
 func TestFilesInTwoWrites(t *testing.T) {
-	w := openWorld(t.TempDir(), machineID())
-	m, writes := w.counted(t)
-	paths := []string{filepath.Join(w.dir(), "base"), filepath.Join(w.dir(), "cow")}
+	tm := openTestMachine(t.TempDir(), machineID())
+	m, writes := tm.countingMaker(t)
+	paths := []string{filepath.Join(tm.dir(), "base"), filepath.Join(tm.dir(), "cow")}
 	err := m.Files(t.Context(), ledger.Disk, paths, func() error {
-		noted, _, err := ledger.Read(w.dir(), w.id, nil)
+		noted, _, err := ledger.Read(tm.dir(), tm.id, nil)
 		if err != nil || len(noted) != 2 || *writes != 1 {
 			t.Errorf("noted %v in %d writes, %v", noted, *writes, err)
 		}
@@ -60,12 +60,13 @@ func TestFilesInTwoWrites(t *testing.T) {
 	if err := m.Ledger.Teardown(t.Context(), Remove); err != nil || len(m.Ledger.Entries()) > 0 {
 		t.Errorf("teardown: %v, entries %v", err, m.Ledger.Entries())
 	}
-	if left, err := filepath.Glob(filepath.Join(w.dir(), "[bc]*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(tm.dir(), "[bc]*")); err != nil || len(left) > 0 {
 		t.Errorf("left: %q, %v", left, err)
 	}
 }
 
-// TestFilesThatFail: of those that were made none stays, and none is entered.
+// TestFilesThatFail makes files by a function that fails after the first one. No
+// file and no entry is left.
 func TestFilesThatFail(t *testing.T) {
 	errStop := errors.New("stop")
 	for _, row := range []struct {
@@ -74,59 +75,61 @@ func TestFilesThatFail(t *testing.T) {
 		want   error
 	}{
 		{"with an error", func(first string) error { return errors.Join(os.WriteFile(first, nil, 0o600), errStop) }, errStop},
-		{"with one that was not made", func(first string) error { return os.WriteFile(first, nil, 0o600) }, os.ErrNotExist},
+		{"with a missing file", func(first string) error { return os.WriteFile(first, nil, 0o600) }, os.ErrNotExist},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			w := openWorld(t.TempDir(), machineID())
-			m := w.maker(t)
-			paths := []string{filepath.Join(w.dir(), "base"), filepath.Join(w.dir(), "cow")}
+			tm := openTestMachine(t.TempDir(), machineID())
+			m := tm.maker(t)
+			paths := []string{filepath.Join(tm.dir(), "base"), filepath.Join(tm.dir(), "cow")}
 			err := m.Files(t.Context(), ledger.Disk, paths, func() error { return row.create(paths[0]) })
 			if !errors.Is(err, row.want) || len(m.Ledger.Entries()) > 0 {
 				t.Errorf("%v, want %v; entries %v", err, row.want, m.Ledger.Entries())
 			}
 			if _, err := os.Lstat(paths[0]); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("the first is left: %v", err)
+				t.Errorf("the first file is left: %v", err)
 			}
 		})
 	}
 }
 
-// TestFilesRefuse: what is there already is not touched, and nothing is noted.
+// TestFilesRefuse makes files at paths that Files refuses. It notes no entry and
+// leaves files that exist alone.
 func TestFilesRefuse(t *testing.T) {
-	w := openWorld(t.TempDir(), machineID())
-	m, writes := w.counted(t)
-	there := backing(t, w.dir(), "disk")
+	tm := openTestMachine(t.TempDir(), machineID())
+	m, writes := tm.countingMaker(t)
+	existing := backing(t, tm.dir(), "disk")
 	never := func() error {
-		t.Error("they were made")
+		t.Error("create was called")
 		return nil
 	}
 	for _, paths := range [][]string{
-		nil, {filepath.Join(w.dir(), "new"), there}, {filepath.Join(w.dir(), "new"), "/etc/x"},
-		{filepath.Join(w.dir(), "new"), filepath.Join(w.dir(), "new")},
+		nil, {filepath.Join(tm.dir(), "new"), existing}, {filepath.Join(tm.dir(), "new"), "/etc/x"},
+		{filepath.Join(tm.dir(), "new"), filepath.Join(tm.dir(), "new")},
 	} {
 		if err := m.Files(t.Context(), ledger.Disk, paths, never); err == nil || *writes > 0 {
 			t.Errorf("%q: %v, %d writes", paths, err, *writes)
 		}
 	}
-	if _, err := os.Lstat(there); err != nil {
+	if _, err := os.Lstat(existing); err != nil {
 		t.Error(err)
 	}
 }
 
-// counted is a maker whose writes of the ledger are counted.
-func (w world) counted(t *testing.T) (Maker, *int) {
+// countingMaker returns a Maker for the machine and the number of its ledger
+// writes.
+func (tm testMachine) countingMaker(t *testing.T) (Maker, *int) {
 	t.Helper()
-	if err := os.MkdirAll(w.dir(), 0o700); err != nil {
+	if err := os.MkdirAll(tm.dir(), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	writes := 0
-	l, err := ledger.New(w.dir(), w.id, ledger.Record{Write: func(section json.RawMessage) error {
+	l, err := ledger.New(tm.dir(), tm.id, ledger.Record{Write: func(section json.RawMessage) error {
 		writes++
-		return w.writeRecord(section)
+		return tm.writeRecord(section)
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	writes = 0
-	return Maker{l, w.owner}, &writes
+	return Maker{l, tm.owner}, &writes
 }

@@ -14,12 +14,12 @@ func TestParseStat(t *testing.T) {
 		want  stat
 		fault bool
 	}{
-		"plain":                {"7 (sh) " + fields + "4711 0 0", stat{'S', 17, 4711}, false},
-		"a name of the kind":   {"7 (a) Z 1 (b) " + fields + "4711", stat{'S', 17, 4711}, false},
-		"cut":                  {"7 (sh) " + fields, stat{}, true},
-		"empty":                {"", stat{}, true},
-		"no number":            {"7 (sh) " + fields + "x", stat{}, true},
-		"no number of threads": {"7 (sh) " + strings.Replace(fields, " 17 ", " x ", 1) + "4711", stat{}, true},
+		"plain":                   {"7 (sh) " + fields + "4711 0 0", stat{'S', 17, 4711}, false},
+		"a name with parentheses": {"7 (a) Z 1 (b) " + fields + "4711", stat{'S', 17, 4711}, false},
+		"cut":                     {"7 (sh) " + fields, stat{}, true},
+		"empty":                   {"", stat{}, true},
+		"no number":               {"7 (sh) " + fields + "x", stat{}, true},
+		"no number of threads":    {"7 (sh) " + strings.Replace(fields, " 17 ", " x ", 1) + "4711", stat{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := parseStat(row.in)
@@ -36,7 +36,7 @@ func TestEnded(t *testing.T) {
 		want bool
 	}{
 		{stat{state: 'S', threads: 1}, false}, {stat{state: 'Z', threads: 1}, true}, {stat{state: 'X'}, true},
-		{stat{state: 'Z', threads: 2}, false}, // its first thread has ended
+		{stat{state: 'Z', threads: 2}, false}, // only its first thread has ended
 	} {
 		if got := row.of.ended(); got != row.want {
 			t.Errorf("%+v has ended: %v", row.of, got)
@@ -44,7 +44,7 @@ func TestEnded(t *testing.T) {
 	}
 }
 
-// nameList spells a struct dm_name_list chain.
+// nameList encodes a chain of struct dm_name_list.
 func nameList(names ...string) (out []byte) {
 	for i, name := range names {
 		b := binary.NativeEndian.AppendUint64(nil, uint64(i)+1)
@@ -93,12 +93,12 @@ func TestEncodeTargets(t *testing.T) {
 		t.Errorf("parameters %q", second)
 	}
 	if _, err := encodeTargets([]Target{{Type: "a-name-of-16-bytes"}}); err == nil {
-		t.Error("a type without room for its zero was taken")
+		t.Error("a type without room for its zero byte was accepted")
 	}
 }
 
-// TestSnapshotSpace counts chunks: a header, then areas of one that lists and
-// the 256 that it lists. The kernel wants one more than it needs.
+// TestSnapshotSpace counts chunks: a header, then areas of one index chunk and the
+// 256 chunks that it lists. The kernel requires one chunk more than it uses.
 func TestSnapshotSpace(t *testing.T) {
 	const chunk = 4096
 	for _, row := range []struct{ size, need int64 }{
@@ -107,7 +107,7 @@ func TestSnapshotSpace(t *testing.T) {
 	} {
 		got := SnapshotSpace(row.size)
 		if got <= row.need*chunk || got > (row.need+3)*chunk || got%SectorSize != 0 {
-			t.Errorf("a snapshot of %d bytes has %d, want more than %d and not many", row.size, got, row.need*chunk)
+			t.Errorf("a snapshot of %d bytes has %d, want between 1 and 3 chunks more than %d", row.size, got, row.need*chunk)
 		}
 	}
 }

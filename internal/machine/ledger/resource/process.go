@@ -18,15 +18,16 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// markVariable is in the environment of a machine's processes. What they
-// start inherits it, and goes with them.
+// markVariable is a variable in the environment of a machine's processes. Their
+// children inherit it, so that Remove finds and kills them too.
 const markVariable = "BANGER_MACHINE"
 
 func processMark(owner ledger.Owner, name string) string {
 	return markVariable + "=" + string(owner) + "/" + name
 }
 
-// BootID names the host's boot: /proc/sys/kernel/random/boot_id, random(4).
+// BootID returns the ID of the host's current boot:
+// /proc/sys/kernel/random/boot_id, random(4).
 func BootID() (string, error) {
 	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -35,7 +36,7 @@ func BootID() (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// A stat is what is needed of /proc/PID/stat, proc(5).
+// A stat has the fields of /proc/PID/stat, proc(5), that this package uses.
 type stat struct {
 	state   byte   // field 3
 	threads int    // field 20
@@ -51,9 +52,9 @@ func readStat(pid int) (stat, error) {
 }
 
 func parseStat(s string) (stat, error) {
-	// The name of the program is in parentheses and may have some itself.
+	// The program name is in parentheses and may contain parentheses.
 	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	const state, threads, start = 0, 20 - 3, 22 - 3 // the first is field 3
+	const state, threads, start = 0, 20 - 3, 22 - 3 // fields[0] is field 3
 	if len(fields) <= start {
 		return stat{}, errors.New("process status has too few fields")
 	}
@@ -61,44 +62,48 @@ func parseStat(s string) (stat, error) {
 	if err != nil {
 		return stat{}, fmt.Errorf("process status: start time: %w", err)
 	}
-	left, err := strconv.Atoi(fields[threads])
+	count, err := strconv.Atoi(fields[threads])
 	if err != nil {
 		return stat{}, fmt.Errorf("process status: number of threads: %w", err)
 	}
-	return stat{fields[state][0], left, n}, nil
+	return stat{fields[state][0], count, n}, nil
 }
 
-// ended reports whether the process is gone but for its parent's wait. The
-// state is that of its first thread, which may end before the others: they
-// still hold its files and locks.
+// ended reports whether all threads of the process have ended, so that it waits
+// only for its parent to reap it. The state is the one of the first thread. If
+// that thread ends before the others, they still hold the process's files and
+// locks.
 func (s stat) ended() bool { return s.state == 'X' || s.state == 'Z' && s.threads <= 1 }
 
-// noProcess reports whether err says that a process is not there.
-func noProcess(err error) bool {
+// isNoProcess reports whether err means that a process does not exist.
+func isNoProcess(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
 }
 
-// Rebooted reports whether the host was booted again since e was made.
+// Rebooted reports whether the host has rebooted since the resource of e was
+// made.
 func Rebooted(e ledger.Entry) (bool, error) {
 	boot, err := BootID()
 	return err == nil && boot != e.Boot, err
 }
 
-// Alive reports whether the process of an identified entry runs.
+// Alive reports whether the process of e runs. It is false if e was not
+// identified.
 func Alive(e ledger.Entry) (bool, error) {
 	boot, err := BootID()
 	if err != nil || boot != e.Boot || e.PID == 0 {
 		return false, err
 	}
 	s, err := readStat(e.PID)
-	if noProcess(err) {
+	if isNoProcess(err) {
 		return false, nil
 	}
 	return err == nil && s.start == e.Start && !s.ended(), err
 }
 
-// removeProcess kills the process of e, where it is known, and then those with
-// its mark: what it started, or itself where it was not identified.
+// removeProcess kills the process of e if e was identified. Then it kills each
+// process with the mark of e: the descendants, and the process itself if e was
+// not identified.
 func removeProcess(ctx context.Context, e *ledger.Entry) error {
 	if e.PID != 0 {
 		if err := kill(ctx, e.PID, e.Start); err != nil {
@@ -111,33 +116,34 @@ func removeProcess(ctx context.Context, e *ledger.Entry) error {
 		for _, p := range found {
 			errs = append(errs, kill(ctx, p.PID, p.Start))
 		}
-		// Those may have started others before they were killed.
+		// A process may have started others before it was killed, so search again.
 		return len(found) == 0, errors.Join(errs...)
 	})
 }
 
-// kill ends the process pid that started at start, and no other.
+// kill kills the process pid if it started at start, and waits for its end.
 func kill(ctx context.Context, pid int, start uint64) error {
 	if pid == os.Getpid() {
-		return errors.New("it is this process")
+		return errors.New("the process is this one")
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
-	if noProcess(err) || errors.Is(err, unix.EINVAL) { // EINVAL: the number is a thread's
+	if isNoProcess(err) || errors.Is(err, unix.EINVAL) { // EINVAL: pid is the number of a thread now
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("open process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	// What fd stands for cannot change any more, so this is about the same.
+	// fd refers to one process for good, so if the start time agrees, the signal
+	// goes to the process that is meant.
 	s, err := readStat(pid)
-	if noProcess(err) || (err == nil && (s.start != start || s.ended())) {
+	if isNoProcess(err) || (err == nil && (s.start != start || s.ended())) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at process %d: %w", pid, err)
+		return fmt.Errorf("read status of process %d: %w", pid, err)
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); noProcess(err) {
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); isNoProcess(err) {
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("kill process %d: %w", pid, err)
@@ -151,8 +157,9 @@ func kill(ctx context.Context, pid int, start uint64) error {
 	})
 }
 
-// findProcesses returns entries of the processes whose mark is wanted, this
-// one apart. Processes whose environment may not be read are somebody else's.
+// findProcesses returns entries for the processes whose mark want accepts, except
+// this process. It skips processes whose environment this user may not read:
+// they belong to another user.
 func findProcesses(want func(owner ledger.Owner, name string) bool) ([]ledger.Entry, error) {
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
@@ -167,13 +174,13 @@ func findProcesses(want func(owner ledger.Owner, name string) bool) ([]ledger.En
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
 		if err != nil || pid == os.Getpid() {
-			continue // no process, or this one
+			continue // not a process, or this one
 		}
-		e, err := examine(pid)
+		e, err := markedProcess(pid)
 		switch {
-		case noProcess(err) || errors.Is(err, fs.ErrPermission):
+		case isNoProcess(err) || errors.Is(err, fs.ErrPermission):
 		case err != nil:
-			errs = append(errs, fmt.Errorf("look at process %d: %w", pid, err))
+			errs = append(errs, fmt.Errorf("read mark of process %d: %w", pid, err))
 		case e != nil && want(e.Owner, e.Name):
 			e.Boot = boot
 			out = append(out, *e)
@@ -182,8 +189,8 @@ func findProcesses(want func(owner ledger.Owner, name string) bool) ([]ledger.En
 	return out, errors.Join(errs...)
 }
 
-// examine returns the entry of a process that has a mark, else nil.
-func examine(pid int) (*ledger.Entry, error) {
+// markedProcess returns the entry of a process with a mark, or nil if it has none.
+func markedProcess(pid int) (*ledger.Entry, error) {
 	before, err := readStat(pid)
 	if err != nil || before.ended() {
 		return nil, err
@@ -192,7 +199,7 @@ func examine(pid int) (*ledger.Entry, error) {
 	if err != nil || name == "" {
 		return nil, err
 	}
-	// The number may have gone to another process meanwhile.
+	// The number may belong to a new process since the first read.
 	after, err := readStat(pid)
 	if err != nil || after.start != before.start {
 		return nil, err
@@ -200,10 +207,13 @@ func examine(pid int) (*ledger.Entry, error) {
 	return &ledger.Entry{Kind: ledger.Process, Name: name, Owner: owner, PID: pid, Start: before.start}, nil
 }
 
-// maxEnvironment bounds the bytes of an environment that are looked through:
-// a quarter of the usual stack, as execve(2) has it, is 2 MiB.
+// maxEnvironment is the number of bytes of an environment that are searched. By
+// execve(2) an environment has at most a quarter of the stack limit, which is
+// usually 8 MiB.
 const maxEnvironment = 2 << 20
 
+// readMark returns the owner and the name in the mark of a process, or an empty
+// name if it has no mark.
 func readMark(pid int) (owner ledger.Owner, name string, err error) {
 	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
 	if err != nil {
@@ -211,7 +221,7 @@ func readMark(pid int) (owner ledger.Owner, name string, err error) {
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxEnvironment))
-	if errors.Is(err, syscall.EIO) { // its memory went as it ended
+	if errors.Is(err, syscall.EIO) { // the process has ended and has no memory
 		err = fs.ErrNotExist
 	}
 	if err != nil {

@@ -7,17 +7,17 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// Remove gives the resource of e back, and returns when it is gone. That it
-// was gone before, or never made, is no error; neither is that its name or
-// number is somebody else's by now, which is then not touched.
+// Remove removes the resource of e and returns when it no longer exists. It
+// returns nil if the resource does not exist. If its name or number belongs to a
+// resource of another owner, Remove leaves that one alone and returns nil.
 func Remove(ctx context.Context, e ledger.Entry) error {
 	if _, ok := ledger.ParseOwner(string(e.Owner)); !ok {
-		return fmt.Errorf("owner %q is not one", e.Owner)
+		return fmt.Errorf("owner %q: want a machine ID, '-' and 8 hexadecimal digits", e.Owner)
 	}
 	if e.Boot != "" && e.Kind != ledger.Socket && e.Kind != ledger.Disk && e.Kind != ledger.Folder {
 		boot, err := BootID()
 		if err != nil || boot != e.Boot {
-			return err // it ended with the boot
+			return err // the resource ended with its boot
 		}
 	}
 	switch e.Kind {

@@ -31,8 +31,9 @@ func (m Maker) Table(ctx context.Context) (name string, err error) {
 	return name, nil
 }
 
-// tableOwner is whose table has the name.
-func tableOwner(name string) (ledger.Owner, bool) {
+// tableOwner returns the owner of the table name. ok reports whether the name is
+// one of this package's.
+func tableOwner(name string) (owner ledger.Owner, ok bool) {
 	rest, ok := strings.CutPrefix(name, tablePrefix)
 	owner, valid := ledger.ParseOwner(strings.ReplaceAll(rest, "_", "-"))
 	return owner, ok && valid
@@ -40,7 +41,7 @@ func tableOwner(name string) (ledger.Owner, bool) {
 
 func removeTable(e *ledger.Entry) error {
 	if owner, ok := tableOwner(e.Name); !ok || owner != e.Owner {
-		return errors.New("name is not one of its owner's")
+		return fmt.Errorf("table name %q: does not belong to owner %s", e.Name, e.Owner)
 	}
 	conn, err := nftables.New()
 	if err != nil {
@@ -53,14 +54,15 @@ func removeTable(e *ledger.Entry) error {
 	return nil
 }
 
+// findTables returns entries for the tables whose owner want accepts.
 func findTables(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, fmt.Errorf("list nftables: %w", err)
 	}
 	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if refused(err) {
-		return nil, nil // who may not list tables has made none
+	if isUnavailable(err) {
+		return nil, nil // a user who may not list tables has made none
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list nftables: %w", err)
@@ -78,9 +80,9 @@ func findTables(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	return out, nil
 }
 
-// refused reports whether the kernel lacks a facility, or keeps it from this
-// user.
-func refused(err error) bool {
+// isUnavailable reports whether err means that the kernel does not have a
+// facility, or denies it to this user.
+func isUnavailable(err error) bool {
 	for _, e := range []error{
 		unix.EPERM, unix.EACCES, unix.ENOENT, unix.ENXIO, unix.ENODEV, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT,
 	} {

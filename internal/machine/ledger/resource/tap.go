@@ -14,19 +14,20 @@ import (
 )
 
 const (
-	tapPrefix   = "bgr" // with the ID the 15 bytes of IFNAMSIZ
+	tapPrefix   = "bgr" // with the ID it has the 15 bytes that IFNAMSIZ allows
 	aliasPrefix = "banger "
 )
 
-// TapOptions are what a tap is to be like besides its name.
+// TapOptions are the properties of a tap.
 type TapOptions struct {
 	// Persist keeps the tap when the file is closed, for a monitor that opens
-	// it by name. Without, it goes with the last process that has it open.
+	// it by name. Otherwise the kernel removes the tap when the last process that
+	// has it open closes it.
 	Persist bool
 }
 
-// Tap makes the machine's tap, down and without addresses, and returns it with
-// its name.
+// Tap makes the machine's tap and returns it with its name. The interface is
+// down and has no address.
 func (m Maker) Tap(ctx context.Context, o TapOptions) (tap *os.File, name string, err error) {
 	name = tapPrefix + m.Owner.ID()
 	err = m.make(ctx, ledger.Entry{Kind: ledger.Tap, Name: name}, func(e *ledger.Entry) (err error) {
@@ -41,8 +42,8 @@ func (m Maker) Tap(ctx context.Context, o TapOptions) (tap *os.File, name string
 		e.Index = link.Attrs().Index
 		return netlink.LinkSetAlias(link, aliasPrefix+string(m.Owner))
 	})
-	// Until here the tap goes with this process, so that there is none that
-	// persists without a mark.
+	// Up to here the kernel removes the tap when this process ends, so that no tap
+	// without a mark can persist.
 	if err == nil && o.Persist {
 		if err = persist(tap); err != nil {
 			err = errors.Join(fmt.Errorf("make tap %s: %w", name, err), m.release(ctx, ledger.Tap, name))
@@ -57,7 +58,7 @@ func (m Maker) Tap(ctx context.Context, o TapOptions) (tap *os.File, name string
 	return tap, name, nil
 }
 
-// release removes and strikes an entry whose making failed later on.
+// release removes a resource that make has completed, and strikes its entry.
 func (m Maker) release(ctx context.Context, kind ledger.Kind, name string) error {
 	for _, e := range m.Ledger.Entries() {
 		if e.Kind == kind && e.Name == name {
@@ -70,6 +71,7 @@ func (m Maker) release(ctx context.Context, kind ledger.Kind, name string) error
 	return nil
 }
 
+// openTap makes the tap name and returns its file.
 func openTap(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -78,7 +80,7 @@ func openTap(name string) (*os.File, error) {
 	tap := os.NewFile(uintptr(fd), name)
 	ifr, err := unix.NewIfreq(name)
 	if err == nil {
-		// IFF_TUN_EXCL refuses to join an interface that is there already.
+		// IFF_TUN_EXCL returns EBUSY if the interface exists.
 		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
 	}
@@ -89,6 +91,7 @@ func openTap(name string) (*os.File, error) {
 	return tap, nil
 }
 
+// persist makes the tap stay when its file is closed.
 func persist(tap *os.File) error {
 	conn, err := tap.SyscallConn()
 	if err != nil {
@@ -103,7 +106,7 @@ func persist(tap *os.File) error {
 
 func removeTap(e *ledger.Entry) error {
 	link, err := netlink.LinkByName(e.Name)
-	if noLink(err) {
+	if isNoLink(err) {
 		return nil
 	}
 	if err != nil {
@@ -113,7 +116,7 @@ func removeTap(e *ledger.Entry) error {
 	if a.Alias != aliasPrefix+string(e.Owner) || (e.Index != 0 && a.Index != e.Index) {
 		return nil
 	}
-	// By its index, which no later interface gets.
+	// The request names the interface by its index, which no later one gets.
 	byIndex := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: a.Index}}
 	if err := netlink.LinkDel(byIndex); !errors.Is(err, unix.ENODEV) {
 		return err
@@ -121,11 +124,13 @@ func removeTap(e *ledger.Entry) error {
 	return nil
 }
 
-func noLink(err error) bool {
+// isNoLink reports whether err means that an interface does not exist.
+func isNoLink(err error) bool {
 	var missing netlink.LinkNotFoundError
 	return errors.As(err, &missing) || errors.Is(err, unix.ENODEV)
 }
 
+// findTaps returns entries for the taps whose owner want accepts.
 func findTaps(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	links, err := netlink.LinkList()
 	if err != nil {

@@ -12,12 +12,14 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// WaitEnd waits for the end of an identified process. One that has ended, or
-// whose number has gone to another, is not waited for.
+// WaitEnd waits for the end of the process of e, which must be identified. It
+// returns nil at once if the process has ended, also if its number belongs to
+// another process now.
 func WaitEnd(ctx context.Context, e ledger.Entry) error {
-	// PIDFD_NONBLOCK of linux/pidfd.h, since 5.10: lets the runtime's poller wait.
+	// PIDFD_NONBLOCK of linux/pidfd.h, since Linux 5.10, lets the Go runtime's
+	// poller wait for the process.
 	fd, err := unix.PidfdOpen(e.PID, unix.PIDFD_NONBLOCK)
-	if noProcess(err) || errors.Is(err, unix.EINVAL) { // EINVAL: the number is a thread's
+	if isNoProcess(err) || errors.Is(err, unix.EINVAL) { // EINVAL: e.PID is the number of a thread now
 		return nil
 	}
 	if err != nil {
@@ -25,7 +27,7 @@ func WaitEnd(ctx context.Context, e ledger.Entry) error {
 	}
 	process := os.NewFile(uintptr(fd), "pidfd")
 	defer process.Close()
-	// What fd stands for cannot change any more, so this is about the same.
+	// fd refers to one process for good, so if Alive is true, it is the process of e.
 	alive, err := Alive(e)
 	if !alive || err != nil {
 		return err
@@ -34,11 +36,11 @@ func WaitEnd(ctx context.Context, e ledger.Entry) error {
 	if err != nil {
 		return fmt.Errorf("watch process %d: %w", e.PID, err)
 	}
-	defer context.AfterFunc(ctx, func() { process.SetReadDeadline(time.Now()) })() //nolint:errcheck // a file of the poller's has deadlines
+	defer context.AfterFunc(ctx, func() { process.SetReadDeadline(time.Now()) })() //nolint:errcheck // a file that the poller watches has deadlines
 	var pollErr error
 	err = conn.Read(func(fd uintptr) (ended bool) {
 		var n int
-		n, pollErr = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor
+		n, pollErr = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		if errors.Is(pollErr, unix.EINTR) {
 			pollErr = nil
 			return false

@@ -10,8 +10,8 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// watched starts a process that does nothing, and returns it with its entry.
-func watched(t *testing.T) (*exec.Cmd, ledger.Entry) {
+// startIdle starts a process that does nothing and returns it with its entry.
+func startIdle(t *testing.T) (*exec.Cmd, ledger.Entry) {
 	t.Helper()
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
@@ -33,13 +33,13 @@ func watched(t *testing.T) (*exec.Cmd, ledger.Entry) {
 }
 
 func TestWaitEnd(t *testing.T) {
-	cmd, e := watched(t)
+	cmd, e := startIdle(t)
 	done := make(chan error, 1)
 	go func() { done <- WaitEnd(t.Context(), e) }()
 	select {
 	case err := <-done:
-		t.Fatalf("it was not waited for: %v", err)
-	case <-time.After(50 * time.Millisecond): // long enough to begin; no test if it is not
+		t.Fatalf("WaitEnd returned while the process runs: %v", err)
+	case <-time.After(50 * time.Millisecond): // long enough for the wait to begin; if it is not, the test proves less
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -48,25 +48,25 @@ func TestWaitEnd(t *testing.T) {
 		t.Error(err)
 	}
 	if err := WaitEnd(t.Context(), e); err != nil {
-		t.Errorf("of one that has ended: %v", err)
+		t.Errorf("after the end: %v", err)
 	}
 }
 
 func TestWaitEndOfAnother(t *testing.T) {
-	_, e := watched(t)
-	e.Start++ // the number has gone to a later process
+	_, e := startIdle(t)
+	e.Start++ // the number belongs to a later process
 	if err := WaitEnd(t.Context(), e); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestWaitEndIsGivenUp(t *testing.T) {
-	_, e := watched(t)
+func TestWaitEndEndsWithContext(t *testing.T) {
+	_, e := startIdle(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- WaitEnd(ctx, e) }()
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v, want that of the context", err)
+		t.Errorf("error %v, want context.Canceled", err)
 	}
 }

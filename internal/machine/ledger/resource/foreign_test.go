@@ -16,18 +16,18 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// spared removes e, which is no error, and asserts by look that what has its
-// name is there as before.
-func spared(t *testing.T, e ledger.Entry, look func() string) {
+// checkSpared asserts that Remove returns nil for e and leaves the resource with
+// the name of e alone. state returns the state of that resource.
+func checkSpared(t *testing.T, e ledger.Entry, state func() string) {
 	t.Helper()
-	before := look()
+	before := state()
 	if before == "" {
-		t.Fatal("there is nothing to spare")
+		t.Fatal("the resource does not exist")
 	}
 	if err := Remove(t.Context(), e); err != nil {
 		t.Errorf("remove %s: %v", &e, err)
 	}
-	if after := look(); after != before {
+	if after := state(); after != before {
 		t.Errorf("%s was touched: %q became %q", &e, before, after)
 	}
 }
@@ -53,15 +53,15 @@ func startSleep(t *testing.T) (cmd *exec.Cmd, ended chan error) {
 	return cmd, ended
 }
 
-func TestOtherProcessesAreSpared(t *testing.T) {
+func TestRemoveSparesOtherProcesses(t *testing.T) {
 	cmd, ended := startSleep(t)
 	s, err := readStat(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := openWorld(t.TempDir(), machineID())
+	tm := openTestMachine(t.TempDir(), machineID())
 	ours := ledger.Entry{
-		Kind: ledger.Process, Name: "vmm", Owner: w.owner, Boot: boot(t), PID: cmd.Process.Pid, Start: s.start,
+		Kind: ledger.Process, Name: "vmm", Owner: tm.owner, Boot: boot(t), PID: cmd.Process.Pid, Start: s.start,
 	}
 	for name, change := range map[string]func(e *ledger.Entry){
 		"another start time": func(e *ledger.Entry) { e.Start-- },
@@ -91,7 +91,7 @@ func TestOtherProcessesAreSpared(t *testing.T) {
 	if alive, err := Alive(ours); !alive || err != nil {
 		t.Errorf("alive: %v, %v", alive, err)
 	}
-	// The rows above can fail: with all of it right it is killed.
+	// Remove kills the process if all fields agree.
 	if err := Remove(t.Context(), ours); err != nil {
 		t.Fatal(err)
 	}
@@ -104,77 +104,77 @@ func TestOtherProcessesAreSpared(t *testing.T) {
 	self := ours
 	self.PID = os.Getpid()
 	if err := Remove(t.Context(), self); err == nil {
-		t.Error("it would have killed this process")
+		t.Error("Remove does not refuse to kill this process")
 	}
 }
 
 func TestProcessThatCannotBeIdentified(t *testing.T) {
-	w := newWorld(t)
-	m := w.maker(t)
+	tm := newTestMachine(t)
+	m := tm.maker(t)
 	failed := errors.New("no program")
 	err := m.Process(t.Context(), "vmm", func(string) (int, error) { return 0, failed })
 	if !errors.Is(err, failed) || len(m.Ledger.Entries()) > 0 {
 		t.Errorf("err = %v, entries %v", err, m.Ledger.Entries())
 	}
-	// It runs, and its number is lost.
+	// The process runs, and start does not return its number.
 	err = m.Process(t.Context(), "vmm", func(mark string) (int, error) {
-		_, err := sleeper(w)(mark)
+		_, err := startSleeper(tm)(mark)
 		return 0, errors.Join(failed, err)
 	})
 	if !errors.Is(err, failed) || len(m.Ledger.Entries()) > 0 {
 		t.Errorf("err = %v, entries %v", err, m.Ledger.Entries())
 	}
-	if left := sleepers(t, w); len(left) > 0 {
+	if left := sleepers(t, tm); len(left) > 0 {
 		t.Errorf("processes %v are left", left)
 	}
-	if err := m.Process(t.Context(), "a/b", sleeper(w)); err == nil {
-		t.Error("a name with a slash was taken")
+	if err := m.Process(t.Context(), "a/b", startSleeper(tm)); err == nil {
+		t.Error("a name with a slash was accepted")
 	}
 }
 
-func TestOtherTapsAreSpared(t *testing.T) {
+func TestRemoveSparesOtherTaps(t *testing.T) {
 	needRoot(t)
-	w := openWorld(t.TempDir(), machineID())
-	name := "bgr" + w.id
-	look := func() string { return run(t, "ip", "-o", "link", "show", "dev", name) }
+	tm := openTestMachine(t.TempDir(), machineID())
+	name := "bgr" + tm.id
+	state := func() string { return run(t, "ip", "-o", "link", "show", "dev", name) }
 	run(t, "ip", "tuntap", "add", "dev", name, "mode", "tap")
-	first, _, _ := strings.Cut(look(), ":")
+	first, _, _ := strings.Cut(state(), ":")
 	index, err := strconv.Atoi(first)
 	if err != nil {
 		t.Fatal(err)
 	}
-	noted := ledger.Entry{Kind: ledger.Tap, Name: name, Owner: w.owner, Boot: boot(t)}
+	noted := ledger.Entry{Kind: ledger.Tap, Name: name, Owner: tm.owner, Boot: boot(t)}
 	identified := noted
 	identified.Index = index
-	spared(t, noted, look)      // no mark
-	spared(t, identified, look) // likewise, though the index is right
+	checkSpared(t, noted, state)      // no mark
+	checkSpared(t, identified, state) // the index is right, but there is no mark
 	run(t, "ip", "link", "set", "dev", name, "alias", "banger ffffffffffff-ffffffff")
-	spared(t, identified, look) // another's mark
-	run(t, "ip", "link", "set", "dev", name, "alias", "banger "+string(w.owner))
+	checkSpared(t, identified, state) // the mark of another owner
+	run(t, "ip", "link", "set", "dev", name, "alias", "banger "+string(tm.owner))
 	identified.Index++
-	spared(t, identified, look) // another index
-	// A machine does not join what is there.
-	m := w.maker(t)
+	checkSpared(t, identified, state) // another index
+	// Tap does not take over an interface that exists.
+	m := tm.maker(t)
 	run(t, "ip", "link", "set", "dev", name, "alias", "mine")
 	if _, _, err := m.Tap(t.Context(), TapOptions{}); !errors.Is(err, unix.EBUSY) || len(m.Ledger.Entries()) > 0 {
 		t.Errorf("tap: %v, entries %v", err, m.Ledger.Entries())
 	}
-	look()
-	// All of it right.
-	run(t, "ip", "link", "set", "dev", name, "alias", "banger "+string(w.owner))
+	state() // fails if the interface is gone
+	// Remove removes the tap if all fields agree.
+	run(t, "ip", "link", "set", "dev", name, "alias", "banger "+string(tm.owner))
 	identified.Index--
 	if err := Remove(t.Context(), identified); err != nil {
 		t.Fatal(err)
 	}
 	if out := run(t, "ip", "-o", "link"); strings.Contains(out, name) {
-		t.Errorf("the tap is there still: %s", out)
+		t.Errorf("the tap still exists: %s", out)
 	}
 }
 
-func TestTapGoesWithItsFile(t *testing.T) {
+func TestTapEndsWithItsFile(t *testing.T) {
 	needRoot(t)
-	w := newWorld(t)
-	m := w.maker(t)
+	tm := newTestMachine(t)
+	m := tm.maker(t)
 	tap, name, err := m.Tap(t.Context(), TapOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestTapGoesWithItsFile(t *testing.T) {
 	if len(name) > unix.IFNAMSIZ-1 {
 		t.Errorf("name %s is too long", name)
 	}
-	if out := run(t, "ip", "-o", "link", "show", "dev", name); !strings.Contains(out, "alias banger "+string(w.owner)) {
+	if out := run(t, "ip", "-o", "link", "show", "dev", name); !strings.Contains(out, "alias banger "+string(tm.owner)) {
 		t.Errorf("tap has no mark: %s", out)
 	}
 	if err := tap.Close(); err != nil {
@@ -193,6 +193,7 @@ func TestTapGoesWithItsFile(t *testing.T) {
 	}
 }
 
+// backing makes a backing file for a loop device and returns its path.
 func backing(t *testing.T, dir, name string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -203,35 +204,35 @@ func backing(t *testing.T, dir, name string) string {
 	return path
 }
 
-func TestOtherLoopDevicesAreSpared(t *testing.T) {
+func TestRemoveSparesOtherLoopDevices(t *testing.T) {
 	needRoot(t)
-	w := newWorld(t)
-	m := w.maker(t)
-	path := backing(t, w.root, "disk")
+	tm := newTestMachine(t)
+	m := tm.maker(t)
+	path := backing(t, tm.root, "disk")
 	device := strings.TrimSpace(run(t, "losetup", "--find", "--show", path))
-	t.Cleanup(func() { exec.Command("losetup", "--detach", device).Run() }) //nolint:errcheck // it may be detached
+	t.Cleanup(func() { exec.Command("losetup", "--detach", device).Run() }) //nolint:errcheck // a failed test may have detached it
 	id, _, err := fileID(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	look := func() string { return run(t, "losetup", "--list", "--noheadings", device) }
-	e := ledger.Entry{Kind: ledger.Loop, Name: "disk", Owner: w.owner, Boot: boot(t), Path: path, File: id}
-	spared(t, e, look) // attached by somebody else
+	state := func() string { return run(t, "losetup", "--list", "--noheadings", device) }
+	e := ledger.Entry{Kind: ledger.Loop, Name: "disk", Owner: tm.owner, Boot: boot(t), Path: path, File: id}
+	checkSpared(t, e, state) // attached by another program
 	e.Device = device
-	spared(t, e, look) // likewise
+	checkSpared(t, e, state)
 	ours, err := m.Loop(t.Context(), "disk", path, LoopOptions{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ours.Close()
-	look = func() string { return run(t, "losetup", "--list", "--noheadings", ours.Name()) }
+	state = func() string { return run(t, "losetup", "--list", "--noheadings", ours.Name()) }
 	e = m.Ledger.Entries()[0]
 	e.File.Ino++
-	spared(t, e, look) // another file
+	checkSpared(t, e, state) // another file
 	e = m.Ledger.Entries()[0]
 	e.Name = "data"
-	spared(t, e, look) // another part of the machine
-	// While it is open the device stays, and so does the entry.
+	checkSpared(t, e, state) // another role in the machine
+	// The device and its entry stay as long as the device is open.
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if err := m.Ledger.Teardown(ctx, Remove); !errors.Is(err, context.DeadlineExceeded) || len(m.Ledger.Entries()) != 1 {
@@ -247,57 +248,57 @@ func TestOtherLoopDevicesAreSpared(t *testing.T) {
 }
 
 func TestLoopRefuses(t *testing.T) {
-	w := openWorld(t.TempDir(), machineID())
-	m := w.maker(t)
-	for name, path := range map[string]string{"Disk": "/dev/null", "": "/dev/null", "../x": "/dev/null", "disk": filepath.Join(w.root, "none")} {
+	tm := openTestMachine(t.TempDir(), machineID())
+	m := tm.maker(t)
+	for name, path := range map[string]string{"Disk": "/dev/null", "": "/dev/null", "../x": "/dev/null", "disk": filepath.Join(tm.root, "none")} {
 		if _, err := m.Loop(t.Context(), name, path, LoopOptions{}); err == nil || len(m.Ledger.Entries()) > 0 {
 			t.Errorf("%q on %s: %v, entries %v", name, path, err, m.Ledger.Entries())
 		}
 	}
 }
 
-func TestOtherFilesAreSpared(t *testing.T) {
-	w := openWorld(t.TempDir(), machineID())
-	if err := os.MkdirAll(filepath.Join(w.dir(), "sub"), 0o700); err != nil {
+func TestRemoveSparesOtherFiles(t *testing.T) {
+	tm := openTestMachine(t.TempDir(), machineID())
+	if err := os.MkdirAll(filepath.Join(tm.dir(), "sub"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	path := backing(t, w.dir(), "file")
+	path := backing(t, tm.dir(), "file")
 	id, _, err := fileID(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	look := func() string {
-		out, err := exec.CommandContext(t.Context(), "find", w.root).Output()
+	state := func() string {
+		out, err := exec.CommandContext(t.Context(), "find", tm.root).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(out)
 	}
 	at := func(kind ledger.Kind, path string, file ledger.FileID) ledger.Entry {
-		return ledger.Entry{Kind: kind, Name: path, Path: path, Owner: w.owner, File: file}
+		return ledger.Entry{Kind: kind, Name: path, Path: path, Owner: tm.owner, File: file}
 	}
-	spared(t, at(ledger.Disk, path, ledger.FileID{Dev: id.Dev, Ino: id.Ino + 1}), look)
-	spared(t, at(ledger.Socket, path, id), look)
-	spared(t, at(ledger.Folder, path, id), look)
-	spared(t, at(ledger.Disk, w.dir(), ledger.FileID{}), look)
-	spared(t, at(ledger.Disk, path+"/below", ledger.FileID{}), look)
-	link := filepath.Join(w.dir(), "link")
-	if err := os.Symlink(filepath.Join(w.dir(), "sub"), link); err != nil {
+	checkSpared(t, at(ledger.Disk, path, ledger.FileID{Dev: id.Dev, Ino: id.Ino + 1}), state)
+	checkSpared(t, at(ledger.Socket, path, id), state)
+	checkSpared(t, at(ledger.Folder, path, id), state)
+	checkSpared(t, at(ledger.Disk, tm.dir(), ledger.FileID{}), state)
+	checkSpared(t, at(ledger.Disk, path+"/below", ledger.FileID{}), state)
+	link := filepath.Join(tm.dir(), "link")
+	if err := os.Symlink(filepath.Join(tm.dir(), "sub"), link); err != nil {
 		t.Fatal(err)
 	}
-	spared(t, at(ledger.Folder, link, ledger.FileID{}), look)
+	checkSpared(t, at(ledger.Folder, link, ledger.FileID{}), state)
 	for _, bad := range []string{
-		"", "/", w.root, filepath.Join(w.root, "machines"), w.dir() + "/../other", "machines/" + w.id, w.dir() + "x",
+		"", "/", tm.root, filepath.Join(tm.root, "machines"), tm.dir() + "/../other", "machines/" + tm.id, tm.dir() + "x",
 	} {
-		before := look()
+		before := state()
 		if err := Remove(t.Context(), at(ledger.Folder, bad, ledger.FileID{})); err == nil {
 			t.Errorf("folder %q: no error", bad)
 		}
-		if look() != before {
+		if state() != before {
 			t.Fatalf("folder %q was touched", bad)
 		}
 	}
-	for _, e := range []ledger.Entry{at(ledger.Disk, path, id), at(ledger.Folder, w.dir(), ledger.FileID{})} {
+	for _, e := range []ledger.Entry{at(ledger.Disk, path, id), at(ledger.Folder, tm.dir(), ledger.FileID{})} {
 		if err := Remove(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
@@ -307,28 +308,28 @@ func TestOtherFilesAreSpared(t *testing.T) {
 	}
 }
 
-func TestFileRefusesWhatIsThere(t *testing.T) {
-	w := openWorld(t.TempDir(), machineID())
-	m := w.maker(t)
-	path := backing(t, w.dir(), "disk")
+func TestFilesRefuseOtherFiles(t *testing.T) {
+	tm := openTestMachine(t.TempDir(), machineID())
+	m := tm.maker(t)
+	path := backing(t, tm.dir(), "disk")
 	err := m.Files(t.Context(), ledger.Disk, []string{path}, func() error { return nil })
 	if !errors.Is(err, os.ErrExist) || len(m.Ledger.Entries()) > 0 {
 		t.Errorf("err = %v, entries %v", err, m.Ledger.Entries())
 	}
 	if err := m.Files(t.Context(), ledger.Disk, []string{"/etc/x"}, func() error { return nil }); err == nil {
-		t.Error("a file outside of the machine's folders was taken")
+		t.Error("a file outside the machine's folders was accepted")
 	}
 }
 
 func TestRemoveRefuses(t *testing.T) {
-	w := openWorld(t.TempDir(), machineID())
+	tm := openTestMachine(t.TempDir(), machineID())
 	for name, e := range map[string]ledger.Entry{
 		"no owner":            {Kind: ledger.Table, Name: "filter"},
-		"a table of others'":  {Kind: ledger.Table, Name: "filter", Owner: w.owner},
-		"a kind it knows not": {Kind: "cpu", Name: "0", Owner: w.owner},
-		"a dm device by name": {Kind: ledger.DM, Name: "vg-root", Owner: w.owner},
-		"a dm device by UUID": {Kind: ledger.DM, Name: "vg-root", Owner: w.owner, UUID: "LVM-x"},
-		"a disk as loop":      {Kind: ledger.Loop, Name: "disk", Owner: w.owner, Device: "/dev/sda"},
+		"another table":       {Kind: ledger.Table, Name: "filter", Owner: tm.owner},
+		"an unknown kind":     {Kind: "cpu", Name: "0", Owner: tm.owner},
+		"a dm device by name": {Kind: ledger.DM, Name: "vg-root", Owner: tm.owner},
+		"a dm device by UUID": {Kind: ledger.DM, Name: "vg-root", Owner: tm.owner, UUID: "LVM-x"},
+		"a disk as loop":      {Kind: ledger.Loop, Name: "disk", Owner: tm.owner, Device: "/dev/sda"},
 	} {
 		if err := Remove(t.Context(), e); err == nil {
 			t.Errorf("%s: no error", name)
