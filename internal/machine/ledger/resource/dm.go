@@ -174,10 +174,6 @@ func findDM(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list dm devices: %w", err)
 	}
-	boot, err := BootID()
-	if err != nil {
-		return nil, err
-	}
 	var out []ledger.Entry
 	for _, name := range parseNames(data) {
 		status, _, err := c.call(unix.DM_DEV_STATUS, dmRequest{name: name})
@@ -191,7 +187,7 @@ func findDM(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 		owner, role, ok := cutMark(uuid, uuidPrefix)
 		if ok && name == dmPrefix+owner.ID()+"-"+role && want(owner) {
 			out = append(out, ledger.Entry{
-				Kind: ledger.DM, Name: name, Owner: owner, Boot: boot, UUID: uuid, Device: dmNode(status.Dev),
+				Kind: ledger.DM, Name: name, Owner: owner, UUID: uuid, Device: dmNode(status.Dev),
 			})
 		}
 	}

@@ -32,23 +32,15 @@ type File struct {
 // Reserve notes files in the machine's folders that another process may make. It
 // writes the ledger once. Remove recognises these files by their paths alone.
 func (m Maker) Reserve(files ...File) error {
-	boot, err := BootID()
-	if err != nil {
-		return fmt.Errorf("reserve files: %w", err)
-	}
 	var entries []ledger.Entry
 	for _, f := range files {
-		e := ledger.Entry{Kind: f.Kind, Name: f.Path, Path: f.Path, Owner: m.Owner, Boot: boot}
+		e := ledger.Entry{Kind: f.Kind, Name: f.Path, Path: f.Path}
 		if err := checkPath(f.Path, m.Owner.ID()); err != nil {
 			return fmt.Errorf("reserve %s: %w", &e, err)
 		}
 		entries = append(entries, e)
 	}
-	err = m.Ledger.Note(entries...)
-	if err != nil && !errors.Is(err, ledger.ErrRefused) {
-		return errors.Join(err, m.Ledger.Strike(entries...)) // one copy may have them
-	}
-	return err
+	return m.note(entries)
 }
 
 // fileID returns the device and inode number and the mode of the file at path.

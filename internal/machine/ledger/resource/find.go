@@ -27,14 +27,17 @@ func Find(ctx context.Context, scope Scope) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find resources: %w", err)
 	}
+	boot, err := BootID()
+	if err != nil {
+		return nil, fmt.Errorf("find resources: %w", err)
+	}
 	want := func(o ledger.Owner) bool { return o.Tag() == tag && (scope.ID == "" || o.ID() == scope.ID) }
 	var out []ledger.Entry
 	var errs []error
 	add := func(found []ledger.Entry, err error) {
 		for _, e := range found {
-			if want(e.Owner) {
-				out = append(out, e)
-			}
+			e.Boot = boot
+			out = append(out, e)
 		}
 		errs = append(errs, err)
 	}

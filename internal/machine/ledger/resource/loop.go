@@ -198,10 +198,6 @@ func findLoops(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, err := BootID()
-	if err != nil {
-		return nil, err
-	}
 	var out []ledger.Entry
 	var errs []error
 	for _, device := range devices {
@@ -219,7 +215,7 @@ func findLoops(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 			continue
 		}
 		out = append(out, ledger.Entry{
-			Kind: ledger.Loop, Name: name, Owner: owner, Boot: boot, Device: device,
+			Kind: ledger.Loop, Name: name, Owner: owner, Device: device,
 			File: ledger.FileID{Dev: info.Device, Ino: info.Inode},
 		})
 	}

@@ -29,30 +29,37 @@ func (m Maker) make(ctx context.Context, e ledger.Entry, do func(e *ledger.Entry
 // makeAll is make for several entries. It writes the ledger as often as make
 // does. If do fails, makeAll removes the resources that do has made.
 func (m Maker) makeAll(ctx context.Context, entries []ledger.Entry, do func(entries []ledger.Entry) error) error {
-	boot, err := BootID()
-	if err != nil {
-		return fmt.Errorf("make %s: %w", &entries[0], err)
+	if err := m.note(entries); err != nil {
+		return err
 	}
-	for i := range entries {
-		entries[i].Owner, entries[i].Boot = m.Owner, boot
-	}
-	err = m.Ledger.Note(entries...)
-	if errors.Is(err, ledger.ErrRefused) {
-		return err // the entry of this name belongs to a resource that is in use
-	}
-	if err != nil {
-		return errors.Join(err, m.Ledger.Strike(entries...)) // one copy may have them
-	}
-	first := entries[0].String()
-	if err = do(entries); err == nil {
+	err := do(entries)
+	if err == nil {
 		err = m.Ledger.Identify(entries...)
 	} else {
-		err = fmt.Errorf("make %s: %w", first, err)
+		err = fmt.Errorf("make %s: %w", &entries[0], err)
 	}
 	if err == nil {
 		return nil
 	}
 	return errors.Join(err, m.undo(ctx, entries))
+}
+
+// note adds the owner and the boot to entries and notes them. If the ledger cannot
+// be written, it strikes them again.
+func (m Maker) note(entries []ledger.Entry) error {
+	boot, err := BootID()
+	if err != nil {
+		return fmt.Errorf("note resources: %w", err)
+	}
+	for i := range entries {
+		entries[i].Owner, entries[i].Boot = m.Owner, boot
+	}
+	err = m.Ledger.Note(entries...)
+	// After ErrRefused, an entry of the same name belongs to a resource in use.
+	if err == nil || errors.Is(err, ledger.ErrRefused) {
+		return err
+	}
+	return errors.Join(err, m.Ledger.Strike(entries...)) // one copy may have them
 }
 
 // undo removes the resources of entries, which may or may not exist, the latest

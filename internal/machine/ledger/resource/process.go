@@ -165,10 +165,6 @@ func findProcesses(want func(owner ledger.Owner, name string) bool) ([]ledger.En
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	boot, err := BootID()
-	if err != nil {
-		return nil, err
-	}
 	var out []ledger.Entry
 	var errs []error
 	for _, d := range dirs {
@@ -182,7 +178,6 @@ func findProcesses(want func(owner ledger.Owner, name string) bool) ([]ledger.En
 		case err != nil:
 			errs = append(errs, fmt.Errorf("read mark of process %d: %w", pid, err))
 		case e != nil && want(e.Owner, e.Name):
-			e.Boot = boot
 			out = append(out, *e)
 		}
 	}

@@ -67,14 +67,10 @@ func findTables(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nftables: %w", err)
 	}
-	boot, err := BootID()
-	if err != nil {
-		return nil, err
-	}
 	var out []ledger.Entry
 	for _, t := range tables {
 		if owner, ok := tableOwner(t.Name); ok && want(owner) {
-			out = append(out, ledger.Entry{Kind: ledger.Table, Name: t.Name, Owner: owner, Boot: boot})
+			out = append(out, ledger.Entry{Kind: ledger.Table, Name: t.Name, Owner: owner})
 		}
 	}
 	return out, nil

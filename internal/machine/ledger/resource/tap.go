@@ -136,17 +136,13 @@ func findTaps(want func(ledger.Owner) bool) ([]ledger.Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	boot, err := BootID()
-	if err != nil {
-		return nil, err
-	}
 	var out []ledger.Entry
 	for _, link := range links {
 		a := link.Attrs()
 		mark, ok := strings.CutPrefix(a.Alias, aliasPrefix)
 		owner, valid := ledger.ParseOwner(mark)
 		if ok && valid && a.Name == tapPrefix+owner.ID() && want(owner) {
-			out = append(out, ledger.Entry{Kind: ledger.Tap, Name: a.Name, Owner: owner, Boot: boot, Index: a.Index})
+			out = append(out, ledger.Entry{Kind: ledger.Tap, Name: a.Name, Owner: owner, Index: a.Index})
 		}
 	}
 	return out, nil
