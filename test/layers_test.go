@@ -30,9 +30,9 @@ type row struct{ pkg, internal, modules string }
 // halves is the rule of ARCHITECTURE.md: cli -> daemon -> machine -> kernel, vmm, guest -> base, and kernel -> image.
 var halves = []half{
 	{"cli", "api daemon machine kernel image vmm guest", []row{
-		// cli knows tree, e2fs and pull by their errors alone, which its hints explain.
-		{"cli", "api cli/copyrule daemon image/build image/verify image/unpack image/store image/pull image/tree image/ext4 image/e2fs " +
-			"kernel machine vmm guest guest/bin guest/tarcopy",
+		// cli knows tree, e2fs, ext4/write and pull by their errors alone, which its hints explain.
+		{"cli", "api cli/copyrule daemon image/build image/verify image/unpack image/store image/pull image/tree image/e2fs " +
+			"image/ext4/read image/ext4/write kernel machine vmm guest guest/bin guest/tarcopy",
 			"spf13/cobra spf13/pflag vbauerster/mpb x/term x/sys pelletier/go-toml docker/go-units"},
 		{"cli/copyrule", "guest/tarcopy", "x/sys"},
 	}},
@@ -42,12 +42,12 @@ var halves = []half{
 	}},
 	{"machine", "api kernel image vmm guest", []row{
 		{"machine", "api machine/ledger machine/ledger/resource vmm vmm/qemu guest guest/client guest/link guest/bin guest/initrd " +
-			"kernel image/ext4 image/tree image/store", "x/sys"},
+			"kernel image/ext4/read image/tree image/store", "x/sys"},
 		{"machine/ledger", "", ""},
 		{"machine/ledger/resource", "machine/ledger", "x/sys vishvananda/netlink google/nftables"},
 	}},
 	{"kernel", "image", []row{
-		{"kernel", "image/build image/ext4 image/tree image/store",
+		{"kernel", "image/build image/ext4/read image/tree image/store",
 			"klauspost/compress pierrec/lz4 ulikunitz/xz pelletier/go-toml x/sys"},
 	}},
 	{"vmm", "", []row{
@@ -66,18 +66,24 @@ var halves = []half{
 		{"guest/initrd", "guest guest/bin", "u-root/u-root"},
 	}},
 	{"image", "", []row{
-		{"image/build", "image/pull image/layer image/tree image/ext4 image/e2fs image/verify image/store",
+		{"image/build", "image/pull image/layer image/tree image/ext4/write image/e2fs image/verify image/store",
 			"x/sys x/sync docker/go-units google/go-containerregistry"},
 		{"image/pull", "", "google/go-containerregistry klauspost/compress x/sys x/sync"},
 		{"image/layer", "image/tree image/gunzip", "klauspost/compress"},
 		{"image/gunzip", "", ""},
 		{"image/tree", "", ""},
-		{"image/ext4", "image/tree", "x/sys"},
+		// The reader and the writer of ext4 judge each other: they share the constants of format alone.
+		{"image/ext4/format", "", ""},
+		{"image/ext4/read", "image/ext4/format image/tree", ""},
+		{"image/ext4/check", "image/ext4/format image/ext4/read image/tree", ""},
+		{"image/ext4/write", "image/ext4/format image/tree", "x/sys"},
+		// Only tests import ext4test.
+		{"image/ext4/ext4test", "image/ext4/read image/ext4/check image/ext4/write image/tree", "x/sys"},
 		{"image/e2fs", "image/tree", "x/sys"},
-		// verify judges layer, the merge of tree and the writer of ext4: it may share the reader of ext4 and
-		// the records of tree alone.
-		{"image/verify", "image/tree image/ext4", "klauspost/compress x/sync"},
-		{"image/unpack", "image/ext4 image/tree", "x/sys"},
+		// verify judges layer, the merge of tree and the writer of ext4: it may share the reader of ext4 with its
+		// check and the records of tree alone.
+		{"image/verify", "image/tree image/ext4/read image/ext4/check", "klauspost/compress x/sync"},
+		{"image/unpack", "image/ext4/read image/tree", "x/sys"},
 		{"image/store", "", "x/sys"},
 	}},
 	{"base", "", []row{
@@ -160,6 +166,8 @@ func TestImportArrowsCanFail(t *testing.T) {
 		{"the standard library", "internal/image/store", "net/http", false},
 		{"a module where it belongs", "internal/cli", "github.com/spf13/cobra", false},
 		{"a module where it does not", "internal/image/store", "github.com/spf13/cobra", true},
+		{"the writer that verify judges", "internal/image/verify", module + "/internal/image/ext4/write", true},
+		{"the writer in the reader", "internal/image/ext4/read", module + "/internal/image/ext4/write", true},
 		{"input and output in the tree", "internal/image/tree", "os", true},
 		{"the command line around cli", "cmd/banger", module + "/internal/image/build", true},
 		{"a package without a row", "internal/other", "fmt", true},

@@ -11,7 +11,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/image/build"
 	"github.com/banger-vm/banger/internal/image/e2fs"
-	"github.com/banger-vm/banger/internal/image/ext4"
+	ext4 "github.com/banger-vm/banger/internal/image/ext4/write"
 	"github.com/banger-vm/banger/internal/image/pull"
 	"github.com/banger-vm/banger/internal/image/tree"
 )

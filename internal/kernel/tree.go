@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/banger-vm/banger/internal/image/build"
-	"github.com/banger-vm/banger/internal/image/ext4"
+	ext4 "github.com/banger-vm/banger/internal/image/ext4/read"
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 

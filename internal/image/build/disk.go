@@ -16,7 +16,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/base/digest"
 	"github.com/banger-vm/banger/internal/image/e2fs"
-	"github.com/banger-vm/banger/internal/image/ext4"
+	ext4 "github.com/banger-vm/banger/internal/image/ext4/write"
 	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/banger-vm/banger/internal/image/tree"
 )

@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/banger-vm/banger/internal/image/ext4"
+	ext4 "github.com/banger-vm/banger/internal/image/ext4/read"
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 

@@ -10,12 +10,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/image/ext4/read"
+	"github.com/banger-vm/banger/internal/image/ext4/write"
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
 // disk builds a disk of entries; every regular file holds its body.
-func disk(t *testing.T, entries []tree.Entry, body string) *ext4.FS {
+func disk(t *testing.T, entries []tree.Entry, body string) *read.FS {
 	t.Helper()
 	m := tree.NewMerger(tree.Options{})
 	if err := m.NextLayer(); err != nil {
@@ -31,7 +32,7 @@ func disk(t *testing.T, entries []tree.Entry, body string) *ext4.FS {
 			t.Fatal(err)
 		}
 	}
-	layout, err := ext4.Plan(m.Tree(), ext4.Options{Direct: -1})
+	layout, err := write.Plan(m.Tree(), write.Options{Direct: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func disk(t *testing.T, entries []tree.Entry, body string) *ext4.FS {
 	if err := layout.Write(t.Context(), f, []io.ReaderAt{strings.NewReader(spool.String())}, func(int64, int64) {}); err != nil {
 		t.Fatal(err)
 	}
-	fs, err := ext4.Open(f, layout.Size())
+	fs, err := read.Open(f, layout.Size())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/banger-vm/banger/internal/image/ext4"
+	ext4 "github.com/banger-vm/banger/internal/image/ext4/read"
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 

@@ -20,7 +20,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/banger-vm/banger/internal/image/ext4"
+	"github.com/banger-vm/banger/internal/image/ext4/check"
+	ext4 "github.com/banger-vm/banger/internal/image/ext4/read"
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
@@ -98,7 +99,7 @@ func Verify(ctx context.Context, layers []Layer, disk io.ReaderAt, size int64, o
 	})
 	if openErr == nil {
 		group.Go(func() (err error) {
-			report.Problems, err = fs.Check(groupCtx)
+			report.Problems, err = check.Metadata(groupCtx, fs)
 			return err
 		})
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/banger-vm/banger/internal/image/e2fs"
-	"github.com/banger-vm/banger/internal/image/ext4"
+	ext4 "github.com/banger-vm/banger/internal/image/ext4/write"
 	"github.com/banger-vm/banger/internal/image/layer"
 	"github.com/banger-vm/banger/internal/image/tree"
 	"github.com/banger-vm/banger/internal/image/verify"

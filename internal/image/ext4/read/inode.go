@@ -1,0 +1,204 @@
+package read
+
+import (
+	"fmt"
+
+	"github.com/banger-vm/banger/internal/image/ext4/format"
+	"github.com/banger-vm/banger/internal/image/tree"
+)
+
+// Inode is an inode as the disk has it.
+type Inode struct {
+	Number       uint32
+	Type         tree.Type // 0 for a socket and for what is in no directory
+	Mode         uint16    // 07777
+	UID, GID     uint32
+	Size         int64 // bytes
+	Links        uint32
+	Atime        tree.Time
+	Ctime        tree.Time
+	Mtime        tree.Time
+	Crtime       tree.Time // zero in inodes of 128 bytes
+	Flags        uint32    // i_flags
+	Sectors      uint64    // i_blocks: 512-byte units of data and of blocks that describe it
+	Major, Minor uint32    // of a device
+	Generation   uint32
+	XattrBlock   uint64 // that holds extended attributes, 0 for none
+
+	raw  []byte
+	seed uint32 // of the checksums of its blocks
+}
+
+// Inode reads inode number n and checks its checksum. It does not ask
+// whether the inode is in use.
+func (fs *FS) Inode(n uint32) (*Inode, error) {
+	raw, err := fs.RawInode(n)
+	if err != nil {
+		return nil, err
+	}
+	in, err := fs.decodeInode(n, raw)
+	if err != nil {
+		return nil, fmt.Errorf("ext4: inode %d: %w", n, err)
+	}
+	return in, nil
+}
+
+// RawInode reads the bytes of inode number n and checks nothing in them.
+func (fs *FS) RawInode(n uint32) ([]byte, error) {
+	raw := make([]byte, fs.sb.InodeSize)
+	if n == 0 || n > fs.sb.Inodes {
+		return nil, fmt.Errorf("ext4: inode %d does not exist", n)
+	}
+	g := &fs.groups[(n-1)/fs.sb.InodesPerGroup]
+	if g.Err != nil {
+		return nil, fmt.Errorf("ext4: inode %d: %w", n, g.Err)
+	}
+	index := int64((n - 1) % fs.sb.InodesPerGroup)
+	at := int64(g.InodeTable)*int64(fs.sb.BlockSize) + index*int64(fs.sb.InodeSize)
+	if _, err := fs.r.ReadAt(raw, at); err != nil {
+		return nil, fmt.Errorf("ext4: read inode %d: %w", n, err)
+	}
+	return raw, nil
+}
+
+func (fs *FS) decodeInode(n uint32, raw []byte) (*Inode, error) {
+	mode := le.Uint16(raw)
+	in := &Inode{
+		Number: n, Type: typeOf(mode), Mode: mode & 0o7777, raw: raw,
+		UID:   uint32(le.Uint16(raw[2:])) | uint32(le.Uint16(raw[0x78:]))<<16,
+		GID:   uint32(le.Uint16(raw[0x18:])) | uint32(le.Uint16(raw[0x7a:]))<<16,
+		Links: uint32(le.Uint16(raw[0x1a:])), Flags: le.Uint32(raw[0x20:]),
+		Size:       int64(le.Uint32(raw[4:])) | int64(le.Uint32(raw[0x6c:]))<<32,
+		Sectors:    uint64(le.Uint32(raw[0x1c:])) | uint64(le.Uint16(raw[0x74:]))<<32,
+		Generation: le.Uint32(raw[0x64:]),
+		XattrBlock: uint64(le.Uint32(raw[0x68:])) | uint64(le.Uint16(raw[0x76:]))<<32,
+	}
+	if in.extraSize() > len(raw)-format.OldInodeSize || in.extraSize()%4 != 0 {
+		return nil, fmt.Errorf("extra size %d", in.extraSize())
+	}
+	in.seed = format.ChecksumUint32(format.ChecksumUint32(fs.seed, n), in.Generation)
+	if fs.sb.MetadataCsum() {
+		if want, got := in.checksums(); want != got {
+			return nil, fmt.Errorf("checksum does not fit")
+		}
+	}
+	if in.Size < 0 || in.Size > int64(fs.sb.BlockSize)<<32 {
+		return nil, fmt.Errorf("size %d is out of range", in.Size)
+	}
+	if in.Flags&format.FlagHugeFile != 0 {
+		in.Sectors *= uint64(fs.sb.BlockSize / 512)
+	}
+	if in.Type == tree.CharDevice || in.Type == tree.BlockDevice {
+		in.Major, in.Minor = decodeDevice(le.Uint32(raw[0x28:]), le.Uint32(raw[0x2c:]))
+	}
+	in.Ctime = in.time(0xc, 0x84)
+	in.Mtime = in.time(0x10, 0x88)
+	in.Atime = in.time(0x8, 0x8c)
+	if in.has(0x94) {
+		in.Crtime = in.time(0x90, 0x94)
+	}
+	return in, nil
+}
+
+// extraSize is i_extra_isize: how far the fields behind the first 128 bytes
+// go.
+func (in *Inode) extraSize() int {
+	if len(in.raw) == format.OldInodeSize {
+		return 0
+	}
+	return int(le.Uint16(in.raw[format.OldInodeSize:]))
+}
+
+// has reports whether the inode holds the 32-bit field at offset.
+func (in *Inode) has(offset int) bool { return offset+4 <= format.OldInodeSize+in.extraSize() }
+
+// checksums returns the checksum that the inode should have, and the one it
+// has. Both are 16 bits wide where there is no room for more.
+func (in *Inode) checksums() (want, got uint32) {
+	raw, got := in.raw, uint32(le.Uint16(in.raw[0x7c:]))
+	if in.extraSize() < 4 {
+		return format.ChecksumWithout(in.seed, raw, 0x7c, 0x7e) & 0xffff, got
+	}
+	got |= uint32(le.Uint16(raw[0x82:])) << 16
+	want = format.ChecksumWithout(in.seed, raw[:format.OldInodeSize], 0x7c, 0x7e)
+	return format.ChecksumWithout(want, raw[format.OldInodeSize:], 2, 4), got
+}
+
+// time joins a field of seconds and its extra half: 2 bits of epoch, 30 of
+// nanoseconds.
+func (in *Inode) time(field, extra int) tree.Time {
+	t := tree.Time{Sec: int64(int32(le.Uint32(in.raw[field:])))}
+	if in.has(extra) {
+		x := le.Uint32(in.raw[extra:])
+		t.Sec += int64(x&3) << 32
+		t.Nsec = x >> 2
+	}
+	return t
+}
+
+// Raw returns the bytes of the inode. The caller must not change them.
+func (in *Inode) Raw() []byte { return in.raw }
+
+// Block returns i_block: the root of the extent tree, the target of a short
+// symlink or the number of a device.
+func (in *Inode) Block() []byte { return in.raw[0x28:][:60] }
+
+func typeOf(mode uint16) tree.Type {
+	switch mode >> 12 {
+	case 0x1:
+		return tree.Fifo
+	case 0x2:
+		return tree.CharDevice
+	case 0x4:
+		return tree.Directory
+	case 0x6:
+		return tree.BlockDevice
+	case 0x8:
+		return tree.Regular
+	case 0xa:
+		return tree.Symlink
+	}
+	return 0
+}
+
+// decodeDevice reads a device number in its old form, or in the new one of
+// linux/kdev_t.h where the old one is zero.
+func decodeDevice(old, wide uint32) (major, minor uint32) {
+	if old != 0 {
+		return old >> 8 & 0xff, old & 0xff
+	}
+	return wide & 0xfff00 >> 8, wide&0xff | wide>>12&0xfff00
+}
+
+// Readlink returns the target of a symlink: in the inode up to 59 bytes, in a
+// block beyond.
+func (fs *FS) Readlink(in *Inode) (string, error) {
+	if in.Type != tree.Symlink {
+		return "", fmt.Errorf("ext4: inode %d is not a symlink", in.Number)
+	}
+	if in.Size == 0 || in.Size >= int64(fs.sb.BlockSize) {
+		return "", fmt.Errorf("ext4: inode %d: symlink of %d bytes", in.Number, in.Size)
+	}
+	var target []byte
+	if in.Flags&format.FlagExtents == 0 {
+		if in.Size >= int64(len(in.Block())) {
+			return "", fmt.Errorf("ext4: inode %d: symlink of %d bytes in the inode", in.Number, in.Size)
+		}
+		target = in.Block()[:in.Size]
+	} else {
+		f, err := fs.Data(in)
+		if err != nil {
+			return "", err
+		}
+		target = make([]byte, in.Size)
+		if _, err := f.ReadAt(target, 0); err != nil {
+			return "", err
+		}
+	}
+	for _, b := range target {
+		if b == 0 {
+			return "", fmt.Errorf("ext4: inode %d: symlink target holds a NUL", in.Number)
+		}
+	}
+	return string(target), nil
+}

@@ -1,0 +1,90 @@
+package write_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/image/ext4/ext4test"
+	"github.com/banger-vm/banger/internal/image/ext4/write"
+)
+
+// TestKernelWrites mounts the disk for writing, loads it, and has e2fsck say
+// that it is still sound.
+func TestKernelWrites(t *testing.T) {
+	o := ext4test.Options()
+	o.Size = 512 * mib
+	disk := ext4test.EdgeCases(t).Write(o)
+	mnt := mount(t, disk, "rw")
+	load := exec.CommandContext(t.Context(), "sh", "-euc", `
+		mkdir copy && cp -a bin crowd implied order sparse5 copy/
+		rm -r crowd sparse340 xattr65536
+		fallocate -l 100M space
+		mkdir many && cd many && seq 10000 | xargs touch
+		cd ../copy/crowd && seq 10000 | xargs touch
+		rm -r ../../implied`)
+	load.Dir = mnt
+	out, err := load.CombinedOutput()
+	if err != nil {
+		t.Errorf("load: %v: %s", err, out)
+	}
+	if out, err := exec.Command("umount", mnt).CombinedOutput(); err != nil {
+		t.Fatalf("umount: %v: %s", err, out)
+	}
+	ext4test.E2Tool(t, 0, "e2fsck", "-fn", disk)
+}
+
+func TestWriteEndsWithItsContext(t *testing.T) {
+	img := ext4test.EdgeCases(t)
+	l, err := write.Plan(img.Tree(), ext4test.Options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Write(ctx, f, img.Readers(nil), nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestOverheadAsTheKernelCounts compares what the superblock says of blocks
+// that no file can have with what the kernel counts when it says nothing.
+func TestOverheadAsTheKernelCounts(t *testing.T) {
+	for _, size := range []int64{write.MinSize, 16*128*mib + 600*4096, 20 << 30} {
+		o := ext4test.Options()
+		o.Size = size
+		disk := ext4test.NewImage(t).Write(o)
+		said := usableBlocks(t, disk)
+		ext4test.E2Tool(t, 0, "debugfs", "-w", "-R", "ssv overhead_clusters 0", disk)
+		if out := ext4test.E2Tool(t, 0, "debugfs", "-R", "stats -h", disk); strings.Contains(out, "Overhead clusters") {
+			t.Fatalf("debugfs did not clear the overhead:\n%s", out)
+		}
+		if counted := usableBlocks(t, disk); said != counted {
+			t.Errorf("%d MiB: %d blocks usable, the kernel counts %d", size/mib, said, counted)
+		}
+	}
+}
+
+func usableBlocks(t *testing.T, disk string) uint64 {
+	t.Helper()
+	mnt := mount(t, disk, "ro,noload")
+	var st unix.Statfs_t
+	if err := unix.Statfs(mnt, &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(mnt, 0); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks
+}
