@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
@@ -155,19 +156,9 @@ const releaseTimeout = 5 * time.Second
 // until calls done until it returns true or an error. It returns an error when
 // ctx ends or releaseTimeout is over.
 func until(ctx context.Context, done func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	cause := fmt.Errorf("still in use after %v: %w", releaseTimeout, context.DeadlineExceeded)
+	ctx, cancel := context.WithTimeoutCause(ctx, releaseTimeout, cause)
 	defer cancel()
-	const every = 5 * time.Millisecond
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		if ok, err := done(); ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("still in use: %w", ctx.Err())
-		case <-tick.C:
-		}
-	}
+	const interval = 5 * time.Millisecond
+	return poll.Until(ctx, interval, done)
 }
