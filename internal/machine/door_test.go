@@ -32,7 +32,7 @@ func openTestDoor(t *testing.T, serve func(net.Conn)) (d *door, visitor net.Conn
 	t.Helper()
 	host, port := net.Pipe()
 	guestOf(t, port, serve)
-	session, err := link.Host(t.Context(), host)
+	session, err := link.Connect(t.Context(), host)
 	if err != nil {
 		t.Fatal(err)
 	}

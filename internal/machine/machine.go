@@ -133,7 +133,7 @@ func (m *Machine) dial(ctx context.Context, keys client.Keys) error {
 	if err != nil {
 		return fmt.Errorf("connect to agent: %w", err)
 	}
-	if m.session, err = link.Host(ctx, conn); err != nil {
+	if m.session, err = link.Connect(ctx, conn); err != nil {
 		return fmt.Errorf("connect to agent: %w", err) // conn is the session's, and closed
 	}
 	stream, err := m.session.Open(ctx)

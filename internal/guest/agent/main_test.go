@@ -105,7 +105,7 @@ func newMachine(t *testing.T, change func(*Options)) *machine {
 		boot.Close()
 		theirs.Close()
 	})
-	if m.session, err = link.Host(testContext(t), hostEnd); err != nil {
+	if m.session, err = link.Connect(testContext(t), hostEnd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeQuietly(m.session) })

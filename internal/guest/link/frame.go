@@ -7,44 +7,45 @@ import (
 	"io"
 )
 
-// kind says what a frame is for.
+// kind is the type of a frame.
 type kind byte
 
 const (
-	hello   kind = 1 + iota // host: a new session; repeated until welcome
-	welcome                 // guest: the session of that id has begun
+	hello   kind = 1 + iota // host: starts a session; repeated until welcome
+	welcome                 // guest: the session with this ID has started
 	data                    // both: bytes of the session
-	bye                     // both: there is no session of that id, or no longer
+	bye                     // both: the session with this ID has ended or does not exist
 )
 
-// greeting is the payload of hello and welcome. Its last byte is the version
-// of this protocol.
+// greeting is the payload of hello and welcome. Its last byte is the version of
+// this protocol.
 const greeting = "banger link \x01"
 
-// id names a session; the host draws it at random.
+// id identifies a session. The host chooses it at random.
 type id [8]byte
 
 // Sizes in bytes.
 const (
 	headerSize = 1 + len(id{})
 	maxPayload = 32 << 10
-	// maxEncoded is a frame's most on the wire: one byte more for each 254,
-	// and the delimiter.
+	// maxEncoded is the maximum size of a frame on the wire. The encoding adds
+	// one byte for each 254 bytes, and the delimiter.
 	maxEncoded = headerSize + maxPayload + (headerSize+maxPayload)/254 + 2
 )
 
-// frame is what a reader returns. The payload is valid until the next call.
+// frame is a decoded frame. The payload of a frame from a reader is valid until
+// the next call.
 type frame struct {
 	kind    kind
 	id      id
 	payload []byte
 }
 
-// appendFrame adds a frame to dst as it stands on the wire: kind, id and
-// payload in consistent overhead byte stuffing (S. Cheshire, M. Baker,
-// SIGCOMM 1997), which has no zero byte, and then a zero. A reader that comes
-// upon the middle of a frame finds the next one's start by that. It uses
-// scratch's memory.
+// appendFrame appends the encoding of a frame to dst: kind, ID and payload in
+// consistent overhead byte stuffing (S. Cheshire, M. Baker, SIGCOMM 1997),
+// which contains no zero byte, followed by a zero. So a reader that starts in
+// the middle of a frame finds the start of the next one. scratch is a buffer
+// that appendFrame reuses.
 func appendFrame(dst []byte, f frame, scratch *[]byte) []byte {
 	raw := append(append(append((*scratch)[:0], byte(f.kind)), f.id[:]...), f.payload...)
 	*scratch = raw
@@ -57,7 +58,7 @@ func appendFrame(dst []byte, f frame, scratch *[]byte) []byte {
 		dst = append(append(dst, byte(len(run)+1)), run...)
 		raw = raw[len(run):]
 		if zero >= 0 {
-			raw = raw[1:] // the code byte stands for it; what follows has its own, be it empty
+			raw = raw[1:] // the code byte encodes this zero; the next run gets a code byte even if it is empty
 		} else if len(raw) == 0 {
 			return append(dst, 0)
 		}
@@ -66,7 +67,7 @@ func appendFrame(dst []byte, f frame, scratch *[]byte) []byte {
 
 var errStuffing = errors.New("bad byte stuffing")
 
-// unstuff undoes the stuffing in place; the delimiter is gone already.
+// unstuff decodes byte stuffing in place. in does not include the delimiter.
 func unstuff(in []byte) ([]byte, error) {
 	out := in[:0]
 	for len(in) > 0 {
@@ -83,9 +84,9 @@ func unstuff(in []byte) ([]byte, error) {
 	return out, nil
 }
 
-// A reader finds the frames in a byte stream. What is no frame is passed
-// over: it is the rest of what another host sent before, or the first part of
-// it, and the sessions' ids keep apart what looks whole.
+// A reader finds the frames in a byte stream. It skips bytes that are not a
+// frame: they are the rest, or the first part, of a frame of an earlier host.
+// The session IDs tell apart frames that are complete.
 type reader struct {
 	r *bufio.Reader
 }
@@ -94,7 +95,7 @@ func newReader(r io.Reader) *reader {
 	return &reader{bufio.NewReaderSize(r, maxEncoded)}
 }
 
-// next waits for a frame. Its error is the stream's own.
+// next waits for a frame. It returns only errors of the stream.
 func (r *reader) next() (frame, error) {
 	for {
 		line, err := r.line()
@@ -107,7 +108,8 @@ func (r *reader) next() (frame, error) {
 	}
 }
 
-// line returns the bytes before the next zero, none when they are too many.
+// line returns the bytes before the next zero, or no bytes if there are more
+// than a frame may have.
 func (r *reader) line() ([]byte, error) {
 	line, err := r.r.ReadSlice(0)
 	if err == nil {

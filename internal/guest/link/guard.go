@@ -5,14 +5,14 @@ import (
 	"errors"
 )
 
-// Of yamux's frames (hashicorp/yamux, spec.md): a header of version, type,
-// flags, stream and length. Only a data frame has as many bytes after it as
-// its length says.
+// The header of yamux's frames (hashicorp/yamux, spec.md): version, type,
+// flags, stream and length. Only a data frame is followed by as many bytes as
+// its length field has.
 const (
 	muxHeader = 12
 	muxData   = 0
 	muxPing   = 2
-	muxSYN    = 1 // the flag that opens a stream
+	muxSYN    = 1 // flag that opens a stream
 )
 
 var (
@@ -20,25 +20,27 @@ var (
 	errSYN  = errors.New("the guest opened a stream")
 )
 
-// A guard looks for the frames that the multiplexer would answer, whether or
-// not the answers are taken. For each ping it starts a goroutine that waits to
-// answer, so that a guest which sends them and reads nothing would take the
-// host's memory. Neither side of this package sends one. Nor does a guest
-// open streams, which would be buffers that no host ever empties, and then a
-// reset for each that is one too many.
+// A guard refuses frames that the multiplexer would answer without limit. For
+// each ping, the multiplexer starts a goroutine that waits until the answer is
+// written, so a guest that sends pings and reads nothing would exhaust the
+// host's memory. Neither side of this package sends pings.
+//
+// A guest does not open streams either. The host would buffer each of them
+// without reading it, and would send a reset for each one beyond its limit.
 type guard struct {
-	noStreams bool // the other side may not open any
+	noStreams bool // the other side may not open streams
 	header    [muxHeader]byte
-	have      int    // bytes of header
-	data      uint32 // bytes of a data frame that are still to come
+	have      int    // number of bytes in header
+	data      uint32 // number of bytes of the current data frame that are still to come
 }
 
-// check takes the next bytes of the session, cut anywhere.
+// check examines the next bytes of the session, which may start and end
+// anywhere in a frame.
 func (g *guard) check(p []byte) error {
 	for len(p) > 0 {
 		if g.data > 0 {
 			n := min(uint64(g.data), uint64(len(p)))
-			g.data -= uint32(n) //nolint:gosec // n is at most g.data
+			g.data -= uint32(n)
 			p = p[n:]
 			continue
 		}

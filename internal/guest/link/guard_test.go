@@ -11,19 +11,19 @@ import (
 	"testing"
 )
 
-// muxFrame is the header of a frame of the multiplexer's.
+// muxFrame returns the header of a frame of the multiplexer.
 func muxFrame(kind byte, flags uint16, stream, length uint32) []byte {
 	b := binary.BigEndian.AppendUint16([]byte{0, kind}, flags)
 	b = binary.BigEndian.AppendUint32(b, stream)
 	return binary.BigEndian.AppendUint32(b, length)
 }
 
-// floodHost makes a host and a guest that welcomes it, sends 1 MiB of what
-// next returns for streams with ever other numbers, and reads nothing of what
-// it is answered.
+// floodHost connects a host to a guest that sends a welcome and then 1 MiB of
+// frames from next, which gets increasing even stream numbers. The guest reads
+// none of the host's answers.
 func floodHost(t *testing.T, next func(stream uint32) []byte) (s *Session, sent chan struct{}) {
 	t.Helper()
-	host, port := net.Pipe() // in which nothing waits: not even the bye is taken
+	host, port := net.Pipe() // without a buffer, so that even the bye blocks
 	sent = make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -42,24 +42,24 @@ func floodHost(t *testing.T, next func(stream uint32) []byte) (s *Session, sent 
 		}
 		ignore(port.Write(frames))
 	}()
-	t.Cleanup(func() { closeAnyway(port); <-sent })
-	s, err := Host(limited(t), host)
+	t.Cleanup(func() { closeQuietly(port); <-sent })
+	s, err := Connect(testContext(t), host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAnyway(s) })
+	t.Cleanup(func() { closeQuietly(s) })
 	return s, sent
 }
 
-// A guest that makes the multiplexer answer, and takes no answer, ends its
-// session and costs the host nothing.
+// A guest that makes the multiplexer answer and does not read the answers loses
+// its session. It leaves no goroutines behind on the host.
 func TestHostileGuest(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		next func(stream uint32) []byte
 	}{
 		{"pings", func(n uint32) []byte { return muxFrame(muxPing, muxSYN, 0, n) }},
-		{"answers to no ping", func(n uint32) []byte { return muxFrame(muxPing, 2, 0, n) }},
+		{"answers without a ping", func(n uint32) []byte { return muxFrame(muxPing, 2, 0, n) }},
 		{"pings after data", func(n uint32) []byte {
 			return slices.Concat(muxFrame(muxData, 0, n, 12), make([]byte, 12), muxFrame(muxPing, muxSYN, 0, n))
 		}},
@@ -72,19 +72,19 @@ func TestHostileGuest(t *testing.T) {
 			s, sent := floodHost(t, row.next)
 			select {
 			case <-s.Done():
-			case <-limited(t).Done():
-				t.Fatalf("the session goes on, with %d goroutines more", runtime.NumGoroutine()-before)
+			case <-testContext(t).Done():
+				t.Fatalf("the session has not ended, with %d more goroutines", runtime.NumGoroutine()-before)
 			}
-			<-sent // all of it was taken, or the connection was closed
+			<-sent // all was sent, or the connection is closed
 			if more := runtime.NumGoroutine() - before; more > 50 {
-				t.Errorf("%d goroutines more than before", more)
+				t.Errorf("%d more goroutines than before", more)
 			}
 		})
 	}
 }
 
-// Frames that need no answer, cut anywhere, are let through; what is in a data
-// frame is no header.
+// The guard accepts frames that need no answer, however they are cut, and does
+// not interpret the payload of a data frame as a header.
 func TestGuard(t *testing.T) {
 	ping := muxFrame(muxPing, muxSYN, 0, 7)
 	var fine []byte
@@ -106,14 +106,14 @@ func TestGuard(t *testing.T) {
 			}
 		}
 		if err := g.check(ping); !errors.Is(err, errPing) {
-			t.Fatalf("in pieces of %d bytes: a ping after them: got %v", size, err)
+			t.Fatalf("in pieces of %d bytes: then a ping: got %v", size, err)
 		}
 	}
 	syn := muxFrame(1, muxSYN, 1, 0)
 	if err := (&guard{noStreams: true}).check(syn); !errors.Is(err, errSYN) {
-		t.Errorf("a stream of the guest's: got %v", err)
+		t.Errorf("a stream from the guest: got %v", err)
 	}
 	if err := (&guard{}).check(syn); err != nil {
-		t.Errorf("a stream of the host's: got %v", err)
+		t.Errorf("a stream from the host: got %v", err)
 	}
 }

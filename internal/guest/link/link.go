@@ -1,12 +1,15 @@
-// Package link makes sessions of many streams out of the one byte stream
-// between a machine and its host, such as a virtio-serial port. The guest
-// never learns reliably that the host's process has gone and another has
-// come, bytes of the old one may be on their way still, and either side may
-// have been cut off in the middle of anything. So everything is in frames
-// that carry their session's id, and whose start is found from anywhere; the
-// host begins a session by saying hello with a new id until it is welcomed,
-// and a hello ends the guest's session before it. The package knows no keys:
-// whoever has the byte stream may speak. It refuses another version's peer.
+// Package link carries sessions of many streams over the one byte stream
+// between a machine and its host, such as a virtio-serial port.
+//
+// The guest gets no reliable notice that one host process has gone and another
+// has come. Bytes of the old process may still be in transit, and either side
+// may have been cut off anywhere. So all data is in frames that carry the ID of
+// their session, and a receiver finds the start of a frame from any position.
+// The host starts a session by sending hello with a new ID until it gets a
+// welcome. A hello ends the guest's previous session.
+//
+// The package has no authentication: any process with the byte stream can start
+// a session. It refuses a peer of another version.
 package link
 
 import (
@@ -17,34 +20,35 @@ import (
 	"time"
 )
 
-// The host says hello after these times, the later one at the end: a guest
-// that boots has its port late, and takes what was sent before it or not.
+// The interval between the host's hellos grows from minHelloInterval to
+// maxHelloInterval. A guest that boots opens its port late, and bytes that were
+// sent before may or may not reach it.
 const (
-	firstHello = 20 * time.Millisecond
-	lastHello  = 250 * time.Millisecond
+	minHelloInterval = 20 * time.Millisecond
+	maxHelloInterval = 250 * time.Millisecond
 )
 
-// byeWait bounds how long the end of a host's session waits for the last
-// frames to be taken.
-const byeWait = 250 * time.Millisecond
+// flushTimeout is how long the end of a host's session waits until the last
+// frames are written.
+const flushTimeout = 250 * time.Millisecond
 
-// A VersionError says that the guest speaks another version of the protocol.
+// A VersionError reports that the guest uses another version of the protocol.
 type VersionError struct{ Guest, Host int }
 
 func (e *VersionError) Error() string {
 	return fmt.Sprintf("guest speaks version %d of the link protocol, this banger version %d", e.Guest, e.Host)
 }
 
-// Host begins a session with the guest at the other end of conn, waiting for
-// it as long as ctx lasts. The session owns conn from here on, also when
-// there is an error.
-func Host(ctx context.Context, conn io.ReadWriteCloser) (*Session, error) {
+// Connect starts a session with the guest at the other end of conn. It waits
+// for the guest until ctx ends. The session owns conn; if Connect fails, it
+// closes conn.
+func Connect(ctx context.Context, conn io.ReadWriteCloser) (*Session, error) {
 	h := &host{wire: newWire(conn), welcomed: make(chan error, 1), done: make(chan struct{})}
 	rand.Read(h.id[:])
-	h.channel = newChannel(h.wire, h.id, func() { h.close() }) //nolint:errcheck // nothing is left to be lost
+	h.channel = newChannel(h.wire, h.id, h.close)
 	go h.read()
-	if err := h.greet(ctx); err != nil {
-		h.close() //nolint:errcheck // the handshake's error says more
+	if err := h.handshake(ctx); err != nil {
+		h.close()
 		return nil, fmt.Errorf("reach the guest's agent: %w", err)
 	}
 	return newSession(h.channel, true)
@@ -58,8 +62,8 @@ type host struct {
 	done     chan struct{} // closed when the reader has returned
 }
 
-func (h *host) greet(ctx context.Context) error {
-	wait := firstHello
+func (h *host) handshake(ctx context.Context) error {
+	wait := minHelloInterval
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -70,35 +74,35 @@ func (h *host) greet(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
-			wait = min(wait*3/2, lastHello)
+			wait = min(wait*3/2, maxHelloInterval)
 			timer.Reset(wait)
 		}
 	}
 }
 
-// read ends with the byte stream.
+// read delivers frames until the byte stream ends.
 func (h *host) read() {
 	defer close(h.done)
 	r := newReader(h.wire.rw)
-	met := false
+	welcomed := false
 	for {
 		f, err := r.next()
 		if err != nil {
 			h.channel.end()
 			h.wire.wake()
-			if !met {
+			if !welcomed {
 				h.welcomed <- fmt.Errorf("connection ended: %w", err)
 			}
 			return
 		}
 		switch {
-		case f.id != h.id: // of another host's session, before this one
-		case f.kind == welcome && !met:
-			met = true
+		case f.id != h.id: // a frame of an earlier host's session
+		case f.kind == welcome && !welcomed:
+			welcomed = true
 			h.welcomed <- checkVersion(f)
-		case f.kind == data && met:
+		case f.kind == data && welcomed:
 			h.channel.deliver(f.payload)
-		case f.kind == bye && met:
+		case f.kind == bye && welcomed:
 			h.channel.end()
 			h.wire.wake()
 		}
@@ -114,46 +118,46 @@ func checkVersion(f frame) error {
 	return nil
 }
 
-// close lets the last frames out, if they are taken, and closes the stream,
+// close waits at most flushTimeout for the last frames, and closes the stream,
 // which ends the reader and the writer.
-func (h *host) close() error {
+func (h *host) close() {
 	h.wire.finish()
-	timer := time.NewTimer(byeWait)
+	timer := time.NewTimer(flushTimeout)
 	defer timer.Stop()
 	select {
 	case <-h.wire.done:
 	case <-timer.C:
 	}
 	h.channel.end()
-	err := h.wire.rw.Close()
+	h.wire.rw.Close()
 	<-h.wire.done
 	<-h.done
-	return err
 }
 
-// A Listener is the guest's end of the byte stream. It has at most one
-// session at a time.
+// A Listener is the guest's end of the byte stream. It has at most one session
+// at a time.
 type Listener struct {
 	wire     *wire
 	sessions chan *Session
 	done     chan struct{} // closed when the reader has returned
-	err      error         // why it has
+	err      error         // the reader's error; valid after done is closed
 
-	// The reader's own.
-	channel *channel // of the newest session
-	session *Session // likewise
-	refused id       // of the last session that a bye was sent to
+	// The fields below belong to the reader.
+	channel *channel // of the current session
+	session *Session // the current session
+	refused id       // ID of the last session that got a bye
 }
 
-// Listen makes port the guest's end; the Listener owns it. A Read of port has
-// to wait while the host is away: any error, also io.EOF, is the link's end.
+// Listen returns a Listener that owns port, the guest's end. A Read of port
+// must block while the host end is closed: any error, including io.EOF, ends
+// the Listener.
 func Listen(port io.ReadWriteCloser) *Listener {
 	l := &Listener{wire: newWire(port), sessions: make(chan *Session, 1), done: make(chan struct{})}
 	go l.read()
 	return l
 }
 
-// Accept waits for the next session. The one before it has ended then.
+// Accept waits for the next session. The previous session has ended by then.
 func (l *Listener) Accept(ctx context.Context) (*Session, error) {
 	select {
 	case s := <-l.sessions:
@@ -165,7 +169,7 @@ func (l *Listener) Accept(ctx context.Context) (*Session, error) {
 	}
 }
 
-// Close ends the session that there is and closes the port.
+// Close ends the current session and closes the port.
 func (l *Listener) Close() error {
 	err := l.wire.rw.Close()
 	<-l.done
@@ -196,7 +200,7 @@ func (l *Listener) handle(f frame) error {
 	switch f.kind {
 	case hello:
 		if current {
-			l.wire.control(welcome, f.id) // the first one was lost, or this hello is late
+			l.wire.control(welcome, f.id) // the first welcome was lost, or this hello is late
 			return nil
 		}
 		return l.begin(f)
@@ -216,9 +220,9 @@ func (l *Listener) handle(f frame) error {
 	return nil
 }
 
-// begin ends the session before, whose frames nobody awaits any more, and
-// makes the one that a hello asks for. A host of another version is told
-// ours.
+// begin starts the session of a hello. It ends the previous session first and
+// discards its queued frames. If the host has another version, begin sends only
+// a welcome, which contains the guest's version.
 func (l *Listener) begin(f frame) error {
 	l.endSession()
 	l.wire.drop()
@@ -233,7 +237,7 @@ func (l *Listener) begin(f frame) error {
 	}
 	l.session = session
 	select {
-	case <-l.sessions: // nobody took it, and it has ended
+	case <-l.sessions: // a session that was not accepted, and has ended
 	default:
 	}
 	l.sessions <- session

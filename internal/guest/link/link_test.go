@@ -20,7 +20,7 @@ func socketPair(t *testing.T) (a, b net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAnyway(l)
+	defer closeQuietly(l)
 	a, err = net.Dial("unix", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -29,19 +29,18 @@ func socketPair(t *testing.T) (a, b net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAnyway(a); closeAnyway(b) })
+	t.Cleanup(func() { closeQuietly(a); closeQuietly(b) })
 	return a, b
 }
 
-func limited(t *testing.T) context.Context {
+func testContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// serveEcho answers each stream of each session with what it says, until the
-// listener is closed.
+// serveEcho echoes the data of each stream of each session until the test ends.
 func serveEcho(t *testing.T, p io.ReadWriteCloser) {
 	t.Helper()
 	l := Listen(p)
@@ -56,7 +55,7 @@ func serveEcho(t *testing.T, p io.ReadWriteCloser) {
 		}
 	})
 	t.Cleanup(func() {
-		closeAnyway(l)
+		closeQuietly(l)
 		all.Wait()
 	})
 }
@@ -68,13 +67,13 @@ func echoSession(all *sync.WaitGroup, s *Session) {
 			return
 		}
 		all.Go(func() {
-			defer closeAnyway(c)
+			defer closeQuietly(c)
 			ignore(io.Copy(c, c))
 		})
 	}
 }
 
-// checkEcho sends size random bytes and wants them back.
+// checkEcho sends size random bytes and expects them back.
 func checkEcho(t *testing.T, s *Session, size int) {
 	t.Helper()
 	c, err := s.Open(t.Context())
@@ -85,25 +84,25 @@ func checkEcho(t *testing.T, s *Session, size int) {
 	rand.Read(want)
 	go func() {
 		ignore(c.Write(want))
-		closeAnyway(c) // half: what comes back is still read
+		closeQuietly(c) // closes only the sending direction
 	}()
 	got, err := io.ReadAll(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if sha256.Sum256(got) != sha256.Sum256(want) {
-		t.Fatalf("%d bytes came back of %d, or others", len(got), len(want))
+		t.Fatalf("%d of %d bytes came back, or with other content", len(got), len(want))
 	}
 }
 
 func TestEcho(t *testing.T) {
 	p := newPort()
 	serveEcho(t, p)
-	s, err := Host(limited(t), p.attach(t))
+	s, err := Connect(testContext(t), p.attach(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAnyway(s)
+	defer closeQuietly(s)
 	var all sync.WaitGroup
 	for _, size := range []int{1, 254, 255, 4096, 5 << 20} {
 		all.Go(func() { checkEcho(t, s, size) })
@@ -111,8 +110,9 @@ func TestEcho(t *testing.T) {
 	all.Wait()
 }
 
-// A host that comes before the guest is there is answered when it is.
-func TestHostIsFirst(t *testing.T) {
+// A host that connects before the guest listens gets its session when the guest
+// does.
+func TestHostConnectsFirst(t *testing.T) {
 	p := newPort()
 	conn := p.attach(t)
 	type result struct {
@@ -121,16 +121,16 @@ func TestHostIsFirst(t *testing.T) {
 	}
 	done := make(chan result)
 	go func() {
-		s, err := Host(limited(t), conn)
+		s, err := Connect(testContext(t), conn)
 		done <- result{s, err}
 	}()
-	// A few hellos wait in the socket before anybody reads.
+	// Several hellos are queued in the socket before the guest reads.
 	time.AfterFunc(150*time.Millisecond, func() { serveEcho(t, p) })
 	r := <-done
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
-	defer closeAnyway(r.s)
+	defer closeQuietly(r.s)
 	checkEcho(t, r.s, 1<<20)
 }
 
@@ -138,21 +138,21 @@ func TestHostGivesUp(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	conn, guest := socketPair(t)
-	if _, err := Host(ctx, conn); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := Connect(ctx, conn); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v, want the context's error", err)
 	}
 	if _, err := io.Copy(io.Discard, guest); err != nil {
-		t.Fatal(err) // it ends: the connection was closed
+		t.Fatal(err) // the copy ends because the connection is closed
 	}
 	conn, guest = socketPair(t)
-	closeAnyway(guest)
-	if _, err := Host(limited(t), conn); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("got %v, want that the connection ended", err)
+	closeQuietly(guest)
+	if _, err := Connect(testContext(t), conn); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, want an error because the connection ended", err)
 	}
 }
 
-// Ten hosts are cut off in the middle of a transfer both ways, each at
-// another point; the next one has a session at once.
+// Ten hosts are cut off during a transfer in both directions, each at another
+// point. The next host gets a session at once.
 func TestReconnectInTransfer(t *testing.T) {
 	p := newPort()
 	serveEcho(t, p)
@@ -160,7 +160,7 @@ func TestReconnectInTransfer(t *testing.T) {
 	var last *Session
 	for range 10 {
 		conn := p.attach(t)
-		s, err := Host(limited(t), conn)
+		s, err := Connect(testContext(t), conn)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +173,7 @@ func TestReconnectInTransfer(t *testing.T) {
 		if _, err := io.CopyN(io.Discard, c, rng.Int64N(3<<20)); err != nil {
 			t.Fatal(err)
 		}
-		closeAnyway(conn) // as a killed process does: no bye
+		closeQuietly(conn) // without a bye, as when a process is killed
 		<-s.Done()
 		last = s
 	}
@@ -186,20 +186,19 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return rand.Read(p) }
 
-// The guest's session ends when a new host says hello over a connection that
-// never broke, and what the old one still sends is not taken for the new
-// one's.
+// A hello on the same connection ends the guest's previous session. Data that
+// the old host still sends does not reach the new session.
 func TestNewHostEndsOldSession(t *testing.T) {
 	guest, conn := socketPair(t)
 	l := Listen(guest)
-	defer closeAnyway(l)
+	defer closeQuietly(l)
 	first := rawHello(t, conn, id{1})
-	old, err := l.Accept(limited(t))
+	old, err := l.Accept(testContext(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	second := rawHello(t, conn, id{2})
-	now, err := l.Accept(limited(t))
+	now, err := l.Accept(testContext(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +206,7 @@ func TestNewHostEndsOldSession(t *testing.T) {
 	if _, err := conn.Write(dataFrame(first, []byte("\x00\x00garbage that ends a yamux session"))); err != nil {
 		t.Fatal(err)
 	}
-	// A stream comes in the new session.
+	// A stream arrives in the new session.
 	if _, err := conn.Write(dataFrame(second, muxFrame(1, muxSYN, 1, 0))); err != nil {
 		t.Fatal(err)
 	}
@@ -233,9 +232,9 @@ func rawHello(t *testing.T, w io.Writer, session id) id {
 	return session
 }
 
-// Data of a session that the guest does not know, as after its agent was
-// started anew, ends that session on the host.
-func TestGuestForgets(t *testing.T) {
+// Data of a session that the guest does not know, for example after its agent
+// was restarted, ends that session on the host.
+func TestGuestLosesSession(t *testing.T) {
 	guest, conn := socketPair(t)
 	r := newReader(guest)
 	go func() {
@@ -245,18 +244,18 @@ func TestGuestForgets(t *testing.T) {
 		}
 		ignore(guest.Write(appendFrame(nil, frame{welcome, f.id, []byte(greeting)}, new([]byte))))
 	}()
-	s, err := Host(limited(t), conn)
+	s, err := Connect(testContext(t), conn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAnyway(s)
+	defer closeQuietly(s)
 	l := Listen(guest)
-	defer closeAnyway(l)
+	defer closeQuietly(l)
 	c, err := s.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	ignore(c.Write([]byte("anybody there?")))
+	ignore(c.Write([]byte("hello?")))
 	<-s.Done()
 }
 
@@ -269,10 +268,10 @@ func TestHostile(t *testing.T) {
 	}{
 		{"random bytes", junk},
 		{"zeros", make([]byte, 100<<10)},
-		{"no zero for long", bytes.Repeat([]byte{0xff}, 1<<20)},
+		{"a long line without a zero", bytes.Repeat([]byte{0xff}, 1<<20)},
 		{"half a data frame", dataFrame(id{9}, junk[:maxPayload])[:maxPayload/2]},
 		{"half a hello", appendFrame(nil, frame{hello, id{9}, []byte(greeting)}, new([]byte))[:9]},
-		{"a hello of nobody", appendFrame(nil, frame{hello, id{9}, []byte(greeting)}, new([]byte))},
+		{"a hello of another host", appendFrame(nil, frame{hello, id{9}, []byte(greeting)}, new([]byte))},
 		{"a hello with a long payload", appendFrame(nil, frame{hello, id{9}, junk[:1000]}, new([]byte))},
 		{"data of no session", dataFrame(id{9}, junk[:1000])},
 		{"a yamux session's garbage", append(appendFrame(nil, frame{hello, id{9}, []byte(greeting)}, new([]byte)), dataFrame(id{9}, junk[:1000])...)},
@@ -285,18 +284,18 @@ func TestHostile(t *testing.T) {
 			if _, err := conn.Write(row.b); err != nil {
 				t.Fatal(err)
 			}
-			closeAnyway(conn)
-			s, err := Host(limited(t), p.attach(t))
+			closeQuietly(conn)
+			s, err := Connect(testContext(t), p.attach(t))
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer closeAnyway(s)
+			defer closeQuietly(s)
 			checkEcho(t, s, 1<<20)
 		})
 	}
 }
 
-// The host sees garbage too, from before its time.
+// The host skips garbage that the guest sent before the session.
 func TestGarbageFromGuest(t *testing.T) {
 	p := newPort()
 	conn := p.attach(t)
@@ -309,11 +308,11 @@ func TestGarbageFromGuest(t *testing.T) {
 		ignore(p.Write(old[:len(old)/3]))
 		serveEcho(t, p)
 	}()
-	s, err := Host(limited(t), conn)
+	s, err := Connect(testContext(t), conn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAnyway(s)
+	defer closeQuietly(s)
 	checkEcho(t, s, 1<<20)
 }
 
@@ -329,47 +328,43 @@ func TestOtherVersion(t *testing.T) {
 		later[len(later)-1]++
 		ignore(guest.Write(appendFrame(nil, frame{welcome, f.id, later}, new([]byte))))
 	}()
-	_, err := Host(limited(t), conn)
+	_, err := Connect(testContext(t), conn)
 	var version *VersionError
 	if !errors.As(err, &version) || version.Guest != 2 || version.Host != 1 {
 		t.Fatalf("got %v, want a VersionError", err)
 	}
 }
 
-// A host's Close reaches the guest although the port stays open.
-func TestCloseEndsGuestSession(t *testing.T) {
+// sessionPair returns both ends of a session.
+func sessionPair(t *testing.T) (host, guest *Session) {
+	t.Helper()
 	p := newPort()
 	l := Listen(p)
-	defer closeAnyway(l)
-	s, err := Host(limited(t), p.attach(t))
+	t.Cleanup(func() { closeQuietly(l) })
+	host, err := Connect(testContext(t), p.attach(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := l.Accept(limited(t))
-	if err != nil {
+	if guest, err = l.Accept(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	closeAnyway(s)
+	return host, guest
+}
+
+// Close on the host ends the guest's session although the port stays open.
+func TestCloseEndsGuestSession(t *testing.T) {
+	s, theirs := sessionPair(t)
+	closeQuietly(s)
 	<-theirs.Done()
 	if _, err := theirs.Accept(); err == nil {
-		t.Error("a stream came in a session that has ended")
+		t.Error("a stream arrived in a session that has ended")
 	}
 }
 
-// A guest's Close reaches the host.
+// Close on the guest ends the host's session.
 func TestGuestCloseEndsHostSession(t *testing.T) {
-	p := newPort()
-	l := Listen(p)
-	defer closeAnyway(l)
-	s, err := Host(limited(t), p.attach(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := l.Accept(limited(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	closeAnyway(theirs)
+	s, theirs := sessionPair(t)
+	closeQuietly(theirs)
 	<-s.Done()
 }
 
@@ -405,8 +400,8 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
-// ignore is for results of which what the test checks says enough.
+// ignore discards results that the test checks in another way.
 func ignore(...any) {}
 
-// closeAnyway closes what was only read, or is broken by intent.
-func closeAnyway(c io.Closer) { c.Close() }
+// closeQuietly closes a connection whose Close error does not matter.
+func closeQuietly(c io.Closer) { c.Close() }

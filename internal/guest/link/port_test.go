@@ -7,13 +7,13 @@ import (
 	"testing"
 )
 
-// A port stands for a virtio-serial port: the guest's end stays open while
-// hosts come and go, reads wait while there is none, and bytes in flight are
-// lost or kept as they happen to be.
+// A port stands for a virtio-serial port. The guest's end stays open while
+// hosts connect and disconnect, and reads block while there is no host. Bytes
+// in transit may be lost or kept.
 type port struct {
 	mu     sync.Mutex
 	change sync.Cond
-	host   net.Conn // nil: away
+	host   net.Conn // nil while there is no host
 	closed bool
 }
 
@@ -23,7 +23,7 @@ func newPort() *port {
 	return p
 }
 
-// attach connects a new host, in place of the one before.
+// attach connects a new host in place of the previous one.
 func (p *port) attach(t *testing.T) net.Conn {
 	t.Helper()
 	own, host := socketPair(t)
@@ -38,7 +38,7 @@ func (p *port) current(gone net.Conn) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if gone != nil && p.host == gone {
-		closeAnyway(gone)
+		closeQuietly(gone)
 		p.host = nil
 	}
 	for p.host == nil && !p.closed {
@@ -64,7 +64,8 @@ func (p *port) Read(b []byte) (int, error) {
 	}
 }
 
-// Write goes on with the next host from where it was, as the kernel does.
+// Write continues with the next host after a host has disconnected, as the
+// kernel does.
 func (p *port) Write(b []byte) (int, error) {
 	var gone net.Conn
 	done := 0
@@ -87,7 +88,7 @@ func (p *port) Close() error {
 	defer p.mu.Unlock()
 	p.closed = true
 	if p.host != nil {
-		closeAnyway(p.host)
+		closeQuietly(p.host)
 	}
 	p.change.Broadcast()
 	return nil

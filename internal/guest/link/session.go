@@ -13,20 +13,19 @@ import (
 
 // Limits of a session.
 const (
-	// streamWindow is how many bytes of one stream may be on their way or
-	// unread; it is also what a stream may cost in memory.
+	// streamWindow is the number of bytes of one stream that may be in transit
+	// or unread. It bounds the memory of a stream.
 	streamWindow = 512 << 10
-	// backlog is how many streams may wait for Accept.
+	// backlog is the number of streams that may wait for Accept.
 	backlog = 64
-	// maxUnread is how many bytes may wait for the multiplexer.
+	// maxUnread is the number of bytes that may wait for the multiplexer.
 	maxUnread = 256 << 10
-	// forever: a machine may be paused for as long as one likes, and a
-	// session outlives that.
-	forever = 100 * 365 * 24 * time.Hour
+	// noTimeout lets a session survive any pause of the machine.
+	noTimeout = 100 * 365 * 24 * time.Hour
 )
 
-// A Session carries streams between host and guest. The host opens them: a
-// session of which the guest opens one ends.
+// A Session carries streams between host and guest. Only the host may open
+// streams. If the guest opens one, the session ends.
 type Session struct {
 	mux *yamux.Session
 }
@@ -35,10 +34,10 @@ func newSession(c *channel, host bool) (*Session, error) {
 	config := yamux.DefaultConfig()
 	config.AcceptBacklog = backlog
 	config.EnableKeepAlive = false
-	config.ConnectionWriteTimeout = forever
+	config.ConnectionWriteTimeout = noTimeout
 	config.StreamOpenTimeout = 0
 	config.MaxStreamWindowSize = streamWindow
-	config.LogOutput = io.Discard // what it logs ends a session, and is the session's error
+	config.LogOutput = io.Discard // every condition that yamux logs also ends the session with an error
 	start := yamux.Server
 	if host {
 		start = yamux.Client
@@ -51,7 +50,7 @@ func newSession(c *channel, host bool) (*Session, error) {
 	return &Session{mux}, nil
 }
 
-// Open opens a stream of the host's. It does not wait for the guest's Accept.
+// Open opens a stream from the host. It does not wait for the guest's Accept.
 func (s *Session) Open(ctx context.Context) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
@@ -61,7 +60,8 @@ func (s *Session) Open(ctx context.Context) (net.Conn, error) {
 		err    error
 	}
 	opened := make(chan result, 1)
-	// It waits while the other side has a full backlog, and ends with the session.
+	// OpenStream blocks while the guest's backlog is full. It returns at the
+	// latest when the session ends.
 	go func() {
 		stream, err := s.mux.OpenStream()
 		opened <- result{stream, err}
@@ -75,14 +75,14 @@ func (s *Session) Open(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		go func() {
 			if r := <-opened; r.err == nil {
-				r.stream.Close() //nolint:errcheck // nobody has written to it
+				_ = r.stream.Close() // no data is lost: none was written
 			}
 		}()
 		return nil, fmt.Errorf("open stream: %w", ctx.Err())
 	}
 }
 
-// Accept waits for a stream of the host's, in the guest.
+// Accept waits for a stream from the host. Only the guest calls it.
 func (s *Session) Accept() (net.Conn, error) {
 	stream, err := s.mux.AcceptStream()
 	if err != nil {
@@ -91,20 +91,19 @@ func (s *Session) Accept() (net.Conn, error) {
 	return stream, nil
 }
 
-// Done is closed when the session has ended.
+// Done returns a channel that is closed when the session has ended.
 func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
 
 // Close ends the session and its streams.
 func (s *Session) Close() error { return s.mux.Close() }
 
-// A channel is the data of one session among the frames of a wire, as the
-// multiplexer reads and writes it.
+// A channel is the data of one session, as the multiplexer reads and writes it.
 type channel struct {
 	wire   *wire
 	id     id
 	onDone func()
 
-	guard guard // of what Read returns
+	guard guard // checks the bytes that Read returns
 
 	mu     sync.Mutex
 	change sync.Cond
@@ -118,8 +117,8 @@ func newChannel(w *wire, session id, onDone func()) *channel {
 	return c
 }
 
-// deliver hands over what came; it waits while too much is unread. A session
-// that has ended takes and forgets everything.
+// deliver appends received data. It waits while more than maxUnread bytes are
+// unread. If the session has ended, deliver discards the data.
 func (c *channel) deliver(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,7 +148,7 @@ func (c *channel) Read(p []byte) (int, error) {
 	c.change.Broadcast()
 	if err := c.guard.check(p[:n]); err != nil {
 		c.ended = true
-		return 0, err // with which the multiplexer closes the channel
+		return 0, err // the multiplexer closes the channel with this error
 	}
 	return n, nil
 }
@@ -164,7 +163,7 @@ func (c *channel) alive() bool {
 	return !c.ended
 }
 
-// end makes the multiplexer see the end of the session.
+// end makes Read return io.EOF and Write fail.
 func (c *channel) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -172,8 +171,7 @@ func (c *channel) end() {
 	c.change.Broadcast()
 }
 
-// Close is called by the multiplexer, once, when the session ends for
-// whatever reason.
+// Close ends the session. The multiplexer calls it once.
 func (c *channel) Close() error {
 	c.end()
 	c.wire.wake()

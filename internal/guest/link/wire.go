@@ -5,24 +5,24 @@ import (
 	"sync"
 )
 
-// maxQueued is how many encoded bytes wait for the writer before a sender
-// has to wait too.
+// maxQueued is the number of encoded bytes in the queue above which a sender
+// waits.
 const maxQueued = 256 << 10
 
-// A wire sends frames over a byte stream. A goroutine of its own writes, so
-// that frames that come while a write lasts go out together with the next:
-// each write to a virtio port is one exit to the host.
+// A wire sends frames over a byte stream. A goroutine does the writing, so that
+// frames that arrive during a write go out together in the next one: each write
+// to a virtio port exits to the host.
 type wire struct {
 	rw   io.ReadWriteCloser
 	done chan struct{} // closed when the writer has returned
 
-	mu     sync.Mutex
-	work   sync.Cond // the queue has something, or closing is set
-	room   sync.Cond // the queue has room, or err is set
-	queue  []byte
-	raw    []byte // appendFrame's
-	err    error
-	closes bool // the writer is to return when the queue is empty
+	mu      sync.Mutex
+	work    sync.Cond // signals that the queue is not empty, closing is set or err is set
+	room    sync.Cond // signals that the queue has room, closing is set, err is set or alive may have changed
+	queue   []byte
+	raw     []byte // scratch buffer of appendFrame
+	err     error
+	closing bool // the writer returns when the queue is empty
 }
 
 func newWire(rw io.ReadWriteCloser) *wire {
@@ -38,7 +38,7 @@ func (w *wire) write() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
-		for len(w.queue) == 0 && !w.closes && w.err == nil {
+		for len(w.queue) == 0 && !w.closing && w.err == nil {
 			w.work.Wait()
 		}
 		if w.err != nil || len(w.queue) == 0 {
@@ -58,7 +58,7 @@ func (w *wire) write() {
 	}
 }
 
-// fail is called with the lock held. The first error stays.
+// fail records the first error. The caller holds the lock.
 func (w *wire) fail(err error) {
 	if w.err == nil {
 		w.err = err
@@ -67,8 +67,8 @@ func (w *wire) fail(err error) {
 	w.room.Broadcast()
 }
 
-// control queues a frame that may not wait. A zero before it ends whatever
-// the other side has of a frame that was cut off.
+// control queues a frame without waiting for room. It puts a zero before the
+// frame, which ends an incomplete frame at the receiver.
 func (w *wire) control(k kind, session id) {
 	f := frame{kind: k, id: session}
 	if k == hello || k == welcome {
@@ -76,27 +76,27 @@ func (w *wire) control(k kind, session id) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err != nil || w.closes {
+	if w.err != nil || w.closing {
 		return
 	}
 	w.queue = appendFrame(append(w.queue, 0), f, &w.raw)
 	w.work.Signal()
 }
 
-// send queues data of a session and waits for room as long as alive is true.
-// Whoever makes it false calls wake.
+// send queues data of a session and waits for room while alive returns true.
+// The caller that makes alive return false must call wake.
 func (w *wire) send(session id, p []byte, alive func() bool) (int, error) {
 	sent := 0
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for sent < len(p) {
-		for len(w.queue) >= maxQueued && w.err == nil && !w.closes && alive() {
+		for len(w.queue) >= maxQueued && w.err == nil && !w.closing && alive() {
 			w.room.Wait()
 		}
 		if w.err != nil {
 			return sent, w.err
 		}
-		if w.closes || !alive() {
+		if w.closing || !alive() {
 			return sent, io.ErrClosedPipe
 		}
 		part := p[sent:min(len(p), sent+maxPayload)]
@@ -107,14 +107,14 @@ func (w *wire) send(session id, p []byte, alive func() bool) (int, error) {
 	return sent, nil
 }
 
-// wake lets senders look at their alive again.
+// wake makes the waiting senders call alive again.
 func (w *wire) wake() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.room.Broadcast()
 }
 
-// drop forgets what waits to be written.
+// drop discards the queue.
 func (w *wire) drop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,11 +122,11 @@ func (w *wire) drop() {
 	w.room.Broadcast()
 }
 
-// finish lets the writer write what is queued and return.
+// finish makes the writer return after it has written the queue.
 func (w *wire) finish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.closes = true
+	w.closing = true
 	w.work.Broadcast()
 	w.room.Broadcast()
 }
