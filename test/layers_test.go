@@ -60,10 +60,10 @@ var halves = []half{
 		{"guest/boot", "guest guest/control", "x/sys"},
 		{"guest/link", "", "hashicorp/yamux"},
 		{"guest/agent", "guest guest/control guest/link guest/tarcopy", "x/sys x/crypto pkg/sftp"},
-		{"guest/client", "guest guest/link", "x/crypto pkg/sftp"},
+		{"guest/client", "guest", "x/crypto"},
 		{"guest/tarcopy", "", "x/sys"},
 		{"guest/bin", "", ""},
-		{"guest/initrd", "guest guest/bin", "u-root/u-root"},
+		{"guest/initrd", "guest", "u-root/u-root"},
 	}},
 	{"image", "", []row{
 		{"image/build", "image/pull image/layer image/tree image/ext4/write image/e2fs image/verify image/store",

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pkg/sftp"
 )
 
 // An openSSH runs the programs of the installed OpenSSH client, with options
@@ -186,12 +188,12 @@ func echoListener(t *testing.T, network, address string) net.Listener {
 }
 
 func TestDial(t *testing.T) {
-	c := readyMachine(t).client(t)
+	c := readyMachine(t).login(t)
 	for _, l := range []net.Listener{
 		echoListener(t, "tcp", "127.0.0.1:0"),
 		echoListener(t, "unix", filepath.Join(t.TempDir(), "s")),
 	} {
-		conn, err := c.Dial(testContext(t), l.Addr().Network(), l.Addr().String())
+		conn, err := c.DialContext(testContext(t), l.Addr().Network(), l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,21 +211,20 @@ func TestDial(t *testing.T) {
 		closeQuietly(conn)
 	}
 	for _, address := range []string{"127.0.0.1:1", "127.0.0.1:65535"} {
-		if _, err := c.Dial(testContext(t), "tcp", address); err == nil {
+		if _, err := c.DialContext(testContext(t), "tcp", address); err == nil {
 			t.Errorf("connected to %s", address)
 		}
 	}
-	if _, err := c.Dial(testContext(t), "unix", "/no/such"); err == nil {
+	if _, err := c.DialContext(testContext(t), "unix", "/no/such"); err == nil {
 		t.Error("connected to a missing socket")
 	}
 }
 
 func TestSFTP(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("banger's client logs in as root")
+		t.Skip("the test logs in as root")
 	}
-	c := readyMachine(t).client(t)
-	files, err := c.SFTP()
+	files, err := sftp.NewClient(readyMachine(t).login(t))
 	if err != nil {
 		t.Fatal(err)
 	}

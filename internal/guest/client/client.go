@@ -14,7 +14,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/banger-vm/banger/internal/guest"
@@ -76,9 +75,6 @@ func (k Keys) config() (*ssh.ClientConfig, error) {
 		ClientVersion:     "SSH-2.0-banger",
 	}, nil
 }
-
-// Done is closed when the connection has ended.
-func (c *Client) Done() <-chan struct{} { return c.done }
 
 // Close ends the connection. Commands that still run are hung up, but for a
 // main command.
@@ -155,23 +151,4 @@ func (c *Client) Status(ctx context.Context) (guest.Status, error) {
 // SetClock sets the machine's clock.
 func (c *Client) SetClock(ctx context.Context, now time.Time) error {
 	return c.ask(ctx, guest.RequestClock, guest.Clock{Time: now.UnixNano()}, nil)
-}
-
-// SFTP opens root's view of the machine's files.
-func (c *Client) SFTP() (*sftp.Client, error) {
-	s, err := sftp.NewClient(c.conn)
-	if err != nil {
-		return nil, fmt.Errorf("open sftp: %w", err)
-	}
-	return s, nil
-}
-
-// Dial connects from inside the machine, to a tcp address or to the path of a
-// unix socket.
-func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := c.conn.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s in the machine: %w", address, err)
-	}
-	return conn, nil
 }

@@ -177,7 +177,7 @@ func TestLost(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	<-c.Done()
+	<-c.done
 	if _, err := c.Start(t.Context(), guest.Command{Args: []string{"x"}}, Stdio{}); err == nil {
 		t.Error("a command was started over a closed connection")
 	}

@@ -253,11 +253,3 @@ func (p *Process) request(name string, payload []byte) error {
 	}
 	return nil // io.EOF: the process has ended
 }
-
-// CloseStdin ends the process's input.
-func (p *Process) CloseStdin() error {
-	if err := p.channel.CloseWrite(); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("end input: %w", err)
-	}
-	return nil
-}
