@@ -1,9 +1,9 @@
-// Package client is the host's side of the agent inside a machine: it runs
-// commands there, with their input, output and terminal, and asks for the
-// machine's state and end. It speaks SSH over one stream of package link, or
-// over whatever leads there, and accepts no host key but the machine's own.
-// It does not know machines: who starts them and where their streams come
-// from is its caller's.
+// Package client is the host's side of the agent inside a machine. It runs
+// commands there, with their input, output and terminal, copies files, and
+// requests the machine's state and shutdown. It uses SSH over one connection,
+// usually a stream of package link, and accepts only the machine's own host
+// key. It does not know machines: the caller starts them and provides the
+// connections.
 package client
 
 import (
@@ -19,15 +19,15 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// A Client is one SSH connection to an agent. Its methods may be called by
-// several goroutines.
+// A Client is one SSH connection to an agent. Several goroutines may call its
+// methods at the same time.
 type Client struct {
 	conn *ssh.Client
 	done chan struct{}
 }
 
-// New logs in to the agent at the other end of stream, which the Client owns
-// when there is no error. Of keys it needs HostPublic and ClientPrivate.
+// New logs in to the agent at the other end of stream. If it succeeds, the
+// Client owns stream. New uses only HostPublic and ClientPrivate of keys.
 func New(ctx context.Context, stream net.Conn, keys Keys) (*Client, error) {
 	config, err := keys.config()
 	if err != nil {
@@ -36,7 +36,7 @@ func New(ctx context.Context, stream net.Conn, keys Keys) (*Client, error) {
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	conn, channels, requests, err := ssh.NewClientConn(stream, "", config)
 	if !stop() && err == nil {
-		err = conn.Close() // ctx has ended, and the stream with it
+		err = conn.Close() // ctx ended and closed the stream
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -47,13 +47,14 @@ func New(ctx context.Context, stream net.Conn, keys Keys) (*Client, error) {
 	c := &Client{conn: ssh.NewClient(conn, channels, requests), done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
-		c.conn.Wait() //nolint:errcheck // whoever waits for an answer gets the error
+		// The callers that wait for a reply get the error too.
+		_ = c.conn.Wait()
 	}()
 	return c, nil
 }
 
-// config takes, of what both sides know, what costs least. The guest offers
-// AES-GCM where that is fast.
+// config selects the cheapest algorithms that both sides support. The guest
+// offers AES-GCM only if its processor is fast at it.
 func (k Keys) config() (*ssh.ClientConfig, error) {
 	host, _, _, _, err := ssh.ParseAuthorizedKey([]byte(k.HostPublic))
 	if err != nil {
@@ -76,8 +77,8 @@ func (k Keys) config() (*ssh.ClientConfig, error) {
 	}, nil
 }
 
-// Close ends the connection. Commands that still run are hung up, but for a
-// main command.
+// Close ends the connection. The guest hangs up commands that still run, except
+// for the main command.
 func (c *Client) Close() error {
 	err := c.conn.Close()
 	<-c.done
@@ -87,15 +88,14 @@ func (c *Client) Close() error {
 	return err
 }
 
-// text is a payload that is one SSH string.
-type text struct{ Text string }
+// stringPayload is a payload of one SSH string.
+type stringPayload struct{ Text string }
 
-// ask sends a request about the machine and reads its answer into v, unless
-// that is nil.
-func (c *Client) ask(ctx context.Context, request string, payload, v any) error {
+// request sends a global request and decodes the reply into v, unless v is nil.
+func (c *Client) request(ctx context.Context, name string, payload, v any) error {
 	b, err := json.Marshal(payload)
 	if err != nil {
-		return fmt.Errorf("%s: %w", request, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	type answer struct {
 		ok      bool
@@ -103,52 +103,52 @@ func (c *Client) ask(ctx context.Context, request string, payload, v any) error 
 		err     error
 	}
 	answered := make(chan answer, 1)
-	go func() { // ends with the connection at the latest
-		ok, payload, err := c.conn.SendRequest(request, true, ssh.Marshal(text{string(b)}))
+	go func() { // ends at the latest with the connection
+		ok, payload, err := c.conn.SendRequest(name, true, ssh.Marshal(stringPayload{string(b)}))
 		answered <- answer{ok, payload, err}
 	}()
 	select {
 	case <-ctx.Done():
-		return fmt.Errorf("%s: %w", request, ctx.Err())
+		return fmt.Errorf("%s: %w", name, ctx.Err())
 	case a := <-answered:
 		if a.err != nil {
-			return fmt.Errorf("%s: %w", request, a.err)
+			return fmt.Errorf("%s: %w", name, a.err)
 		}
 		if !a.ok {
-			return fmt.Errorf("%s: guest: %q", request, a.payload)
+			return fmt.Errorf("%s: guest: %q", name, a.payload)
 		}
-		return read(request, a.payload, v)
+		return decodeReply(name, a.payload, v)
 	}
 }
 
-func read(request string, payload []byte, v any) error {
+func decodeReply(name string, payload []byte, v any) error {
 	if v == nil {
 		return nil
 	}
-	var t text
+	var t stringPayload
 	if err := ssh.Unmarshal(payload, &t); err != nil {
-		return fmt.Errorf("%s: read answer: %w", request, err)
+		return fmt.Errorf("%s: read answer: %w", name, err)
 	}
 	if err := json.Unmarshal([]byte(t.Text), v); err != nil {
-		return fmt.Errorf("%s: read answer: %w", request, err)
+		return fmt.Errorf("%s: read answer: %w", name, err)
 	}
 	return nil
 }
 
-// PowerOff asks for the machine's end: guest.RequestPowerOff. It returns when
-// the request was taken.
+// PowerOff requests the machine's shutdown (guest.RequestPowerOff). It returns
+// when the guest has accepted the request.
 func (c *Client) PowerOff(ctx context.Context, grace time.Duration) error {
-	return c.ask(ctx, guest.RequestPowerOff, guest.PowerOff{Grace: grace.Milliseconds()}, nil)
+	return c.request(ctx, guest.RequestPowerOff, guest.PowerOff{Grace: grace.Milliseconds()}, nil)
 }
 
-// Status asks for the machine's state.
+// Status returns the machine's state.
 func (c *Client) Status(ctx context.Context) (guest.Status, error) {
 	var s guest.Status
-	err := c.ask(ctx, guest.RequestStatus, struct{}{}, &s)
+	err := c.request(ctx, guest.RequestStatus, struct{}{}, &s)
 	return s, err
 }
 
 // SetClock sets the machine's clock.
 func (c *Client) SetClock(ctx context.Context, now time.Time) error {
-	return c.ask(ctx, guest.RequestClock, guest.Clock{Time: now.UnixNano()}, nil)
+	return c.request(ctx, guest.RequestClock, guest.Clock{Time: now.UnixNano()}, nil)
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// serve answers logins with keys' host key, and hands each session to do.
+// serve accepts logins with the host key of keys, and calls do for each
+// session.
 func serve(t *testing.T, keys Keys, do func(ssh.Channel, <-chan *ssh.Request)) net.Conn {
 	t.Helper()
 	host, err := ssh.ParsePrivateKey([]byte(keys.HostPrivate))
@@ -77,7 +78,7 @@ func newKeys(t *testing.T) Keys {
 	return keys
 }
 
-// connected is a client of a server whose answer to exec is do's.
+// connected returns a client of a server that accepts exec and then calls do.
 func connected(t *testing.T, do func(ssh.Channel)) *Client {
 	t.Helper()
 	keys := newKeys(t)
@@ -98,7 +99,7 @@ func connected(t *testing.T, do func(ssh.Channel)) *Client {
 	return c
 }
 
-func TestKeysAreNew(t *testing.T) {
+func TestNewKeysAreDifferent(t *testing.T) {
 	a, b := newKeys(t), newKeys(t)
 	all := map[string]bool{}
 	for _, k := range []Keys{a, b} {
@@ -110,7 +111,7 @@ func TestKeysAreNew(t *testing.T) {
 		}
 	}
 	if len(all) != 8 {
-		t.Errorf("%d different keys of 8", len(all))
+		t.Errorf("%d of 8 keys are different", len(all))
 	}
 }
 
@@ -119,7 +120,7 @@ func TestHostKeyIsPinned(t *testing.T) {
 	stream := serve(t, keys, nil)
 	keys.HostPublic = newKeys(t).HostPublic
 	if _, err := New(t.Context(), stream, keys); err == nil || !strings.Contains(err.Error(), "host key") {
-		t.Errorf("got %v, want a complaint about the host key", err)
+		t.Errorf("got %v, want an error about the host key", err)
 	}
 	for _, bad := range []Keys{{}, {HostPublic: keys.HostPublic}, {ClientPrivate: keys.ClientPrivate}} {
 		if _, err := New(t.Context(), stream, bad); err == nil {
@@ -128,9 +129,10 @@ func TestHostKeyIsPinned(t *testing.T) {
 	}
 }
 
-func TestNewGivesUp(t *testing.T) {
+func TestNewStopsWithContext(t *testing.T) {
 	ours, theirs := net.Pipe()
-	go io.Copy(io.Discard, theirs) //nolint:errcheck // it never answers
+	// The other end never answers.
+	go func() { ignore(io.Copy(io.Discard, theirs)) }()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := New(ctx, ours, newKeys(t)); !errors.Is(err, context.DeadlineExceeded) {
@@ -138,16 +140,20 @@ func TestNewGivesUp(t *testing.T) {
 	}
 }
 
+// ignore discards results that the test checks in another way.
+func ignore(...any) {}
+
 type broken struct{}
 
 var errBroken = errors.New("broken")
 
 func (broken) Write([]byte) (int, error) { return 0, errBroken }
 
-// An output that cannot be written ends the process, with the output's error.
+// If an output cannot be written, the process ends with the output's error.
 func TestBrokenOutput(t *testing.T) {
 	c := connected(t, func(ch ssh.Channel) {
-		io.Copy(ch, endless{}) //nolint:errcheck // until it is closed
+		// The copy ends when the channel is closed.
+		ignore(io.Copy(ch, endless{}))
 	})
 	p, err := c.Start(t.Context(), guest.Command{Args: []string{"yes"}}, Stdio{Out: broken{}})
 	if err != nil {
@@ -163,7 +169,7 @@ type endless struct{}
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 // A channel that ends without an exit status is a lost process.
-func TestLost(t *testing.T) {
+func TestLostConnection(t *testing.T) {
 	c := connected(t, func(ch ssh.Channel) {
 		ch.Close()
 	})
@@ -214,19 +220,19 @@ func TestExits(t *testing.T) {
 }
 
 func TestCommandIsBounded(t *testing.T) {
-	var c Client // the check comes before the connection
+	var c Client // the size is checked before the connection is used
 	long := guest.Command{Args: []string{strings.Repeat("x", maxRequest)}}
 	if _, err := c.Start(t.Context(), long, Stdio{}); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// A start that nobody waits for any more leaves nothing behind.
-func TestStartGivesUp(t *testing.T) {
+// If ctx ends during a start, the client closes the channel.
+func TestStartStopsWithContext(t *testing.T) {
 	keys := newKeys(t)
 	closed := make(chan struct{})
 	stream := serve(t, keys, func(ch ssh.Channel, requests <-chan *ssh.Request) {
-		for range requests { // none is answered, until the client closes the channel
+		for range requests { // none is answered until the client closes the channel
 		}
 		close(closed)
 		ch.Close()

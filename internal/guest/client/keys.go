@@ -9,16 +9,16 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Keys are what host and machine know each other by: one pair for each, made
-// for one machine.
+// Keys are two key pairs that are made for one machine. The machine proves its
+// identity with one of them, and the host with the other.
 type Keys struct {
-	HostPrivate   string // OpenSSH's PEM; for guest.Config.HostKey
-	HostPublic    string // a line as in authorized_keys, ending in a newline
-	ClientPrivate string // OpenSSH's PEM, as ssh(1) reads it
-	ClientPublic  string // a line as in authorized_keys; for guest.Config.ClientKeys
+	HostPrivate   string // OpenSSH PEM, for guest.Config.HostKey
+	HostPublic    string // a line of authorized_keys, with a newline
+	ClientPrivate string // OpenSSH PEM, as ssh(1) reads it
+	ClientPublic  string // a line of authorized_keys, for guest.Config.ClientKeys
 }
 
-// NewKeys makes new keys.
+// NewKeys generates new keys.
 func NewKeys() (Keys, error) {
 	var k Keys
 	var err error

@@ -13,66 +13,67 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// maxRequest is how long a request may be, encoded: an SSH packet has 256 KiB
-// at most in golang.org/x/crypto/ssh.
+// maxRequest is the maximum size of an encoded request in bytes. An SSH packet
+// of golang.org/x/crypto/ssh has at most 256 KiB.
 const maxRequest = 250 << 10
 
-// Stdio is where a process's input and output are. Nil is nothing. Err gets
-// nothing when there is a terminal. In is read until the process ends or In
-// does; a Read that waits is left waiting.
+// Stdio holds the input and the outputs of a process. A nil stream is empty,
+// and a nil output is discarded. With a terminal, all output goes to Out. In is
+// read until it ends or the process has ended; a pending Read is not
+// interrupted.
 type Stdio struct {
 	In       io.Reader
 	Out, Err io.Writer
-	TTY      *TTY // nil: no terminal
+	TTY      *TTY // nil for no terminal
 }
 
-// TTY is a terminal to make for a process.
+// TTY describes a terminal to create for a process.
 type TTY struct {
 	Term       string
 	Rows, Cols int
 }
 
-// Exit is how a process ended.
+// Exit is the result of a process.
 type Exit struct {
-	Code   int    // its exit status; 128 and the signal's number where one ended it
-	Signal string // that signal, such as KILL or RTMIN+3
+	Code   int    // exit status; 128 plus the signal's number if a signal ended the process
+	Signal string // name of that signal, such as KILL or RTMIN+3
 }
 
-// A Process is one that was started in the machine.
+// A Process is a process that was started in the machine.
 type Process struct {
 	channel ssh.Channel
 	outputs sync.WaitGroup
-	done    chan struct{} // closed when the channel is
-	exit    *Exit         // valid then; nil for none
+	done    chan struct{} // closed when the channel is closed
+	exit    *Exit         // valid after done is closed; nil if the guest sent no status
 
 	mu  sync.Mutex
-	err error // of Out or Err
+	err error // first error of Out or Err
 }
 
-// ErrLost says that the connection ended before the process did.
+// ErrLost is returned if the connection ended before the process did.
 var ErrLost = errors.New("connection to the machine lost")
 
 // Start starts a command. It returns when the process runs, or when the guest
-// has found that it cannot; that is an Exit too.
+// could not start it. In the second case Wait returns the exit code.
 func (c *Client) Start(ctx context.Context, command guest.Command, streams Stdio) (*Process, error) {
-	p, err := c.begin(ctx, guest.RequestExec, command, streams)
+	p, err := c.start(ctx, guest.RequestExec, command, streams)
 	if err != nil {
 		return nil, fmt.Errorf("start command: %w", err)
 	}
 	return p, nil
 }
 
-// Archive starts to copy files: the tar stream, or what is known of a file, is
-// the process's output or input.
+// Archive starts to copy files, or to get information about a file. The tar
+// stream or the JSON is the output or input of the process.
 func (c *Client) Archive(ctx context.Context, archive guest.Archive, streams Stdio) (*Process, error) {
-	p, err := c.begin(ctx, guest.RequestArchive, archive, streams)
+	p, err := c.start(ctx, guest.RequestArchive, archive, streams)
 	if err != nil {
 		return nil, fmt.Errorf("start to copy: %w", err)
 	}
 	return p, nil
 }
 
-func (c *Client) begin(ctx context.Context, request string, payload any, streams Stdio) (*Process, error) {
+func (c *Client) start(ctx context.Context, request string, payload any, streams Stdio) (*Process, error) {
 	b, err := json.Marshal(payload)
 	if err != nil {
 		return nil, err
@@ -85,8 +86,8 @@ func (c *Client) begin(ctx context.Context, request string, payload any, streams
 		err error
 	}
 	started := make(chan result, 1)
-	go func() { // ends with the connection at the latest
-		p, err := c.start(ctx, request, b, streams)
+	go func() { // ends at the latest with the connection
+		p, err := c.open(ctx, request, b, streams)
 		started <- result{p, err}
 	}()
 	select {
@@ -97,9 +98,10 @@ func (c *Client) begin(ctx context.Context, request string, payload any, streams
 	}
 }
 
-// start closes the channel when ctx ends before the answer comes, so that the
-// command is not started any more, or is hung up.
-func (c *Client) start(ctx context.Context, request string, payload []byte, streams Stdio) (*Process, error) {
+// open starts the process of a request. If ctx ends before the reply, open
+// closes the channel. The guest then does not start the command, or hangs it
+// up.
+func (c *Client) open(ctx context.Context, request string, payload []byte, streams Stdio) (*Process, error) {
 	channel, requests, err := c.conn.OpenChannel("session", nil)
 	if err != nil {
 		return nil, err
@@ -107,16 +109,18 @@ func (c *Client) start(ctx context.Context, request string, payload []byte, stre
 	stop := context.AfterFunc(ctx, func() { channel.Close() })
 	defer stop()
 	if t := streams.TTY; t != nil {
-		// Not waited for: without a terminal the next request is refused or goes without.
+		// The reply is not awaited. If the terminal fails, the next request is
+		// refused, or the command runs without a terminal.
 		if _, err := channel.SendRequest("pty-req", false, t.request()); err != nil {
 			return nil, errors.Join(err, channel.Close())
 		}
 	}
 	p := &Process{channel: channel, done: make(chan struct{})}
-	// The outputs are read from the start, since more than a window may come before the answer.
-	p.carry(streams)
-	go p.follow(requests)
-	ok, err := channel.SendRequest(request, true, ssh.Marshal(text{string(payload)}))
+	// The outputs are read from here on, because the guest may send more than a
+	// window before the reply.
+	p.copyOutputs(streams)
+	go p.handleRequests(requests)
+	ok, err := channel.SendRequest(request, true, ssh.Marshal(stringPayload{string(payload)}))
 	if err == nil && !ok {
 		err = errors.New("the guest's agent refused the request")
 	}
@@ -124,7 +128,7 @@ func (c *Client) start(ctx context.Context, request string, payload []byte, stre
 		return nil, errors.Join(err, channel.Close())
 	}
 	if streams.In != nil {
-		go p.feed(streams.In)
+		go p.copyStdin(streams.In)
 	}
 	return p, nil
 }
@@ -134,11 +138,11 @@ func (t *TTY) request() []byte {
 		Term                      string
 		Cols, Rows, Width, Height uint32
 		Modes                     string
-	}{t.Term, uint32(t.Cols), uint32(t.Rows), 0, 0, "\x00"}) //nolint:gosec // a terminal's size
+	}{t.Term, uint32(t.Cols), uint32(t.Rows), 0, 0, "\x00"})
 }
 
-// carry copies both outputs.
-func (p *Process) carry(streams Stdio) {
+// copyOutputs copies both outputs.
+func (p *Process) copyOutputs(streams Stdio) {
 	for _, o := range []struct {
 		dst io.Writer
 		src io.Reader
@@ -154,7 +158,8 @@ func (p *Process) carry(streams Stdio) {
 	}
 }
 
-// fail ends a process whose output cannot be written: it would wait for ever.
+// fail closes the channel of a process whose output cannot be written. The
+// process would block otherwise.
 func (p *Process) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,14 +169,16 @@ func (p *Process) fail(err error) {
 	p.channel.Close()
 }
 
-// feed copies the input, whose end is the process's end of file.
-func (p *Process) feed(in io.Reader) {
-	io.Copy(p.channel, in) //nolint:errcheck // the process reads no more, or its end says so
-	p.channel.CloseWrite() //nolint:errcheck // likewise
+// copyStdin copies the input. The end of the input is EOF for the process.
+func (p *Process) copyStdin(in io.Reader) {
+	// An error means that the process has closed its input or has ended.
+	_, _ = io.Copy(p.channel, in)
+	_ = p.channel.CloseWrite()
 }
 
-// follow waits for the process's exit status and the channel's end.
-func (p *Process) follow(requests <-chan *ssh.Request) {
+// handleRequests reads the process's exit status and waits for the end of the
+// channel.
+func (p *Process) handleRequests(requests <-chan *ssh.Request) {
 	defer close(p.done)
 	for req := range requests {
 		if exit := exitOf(req); exit != nil {
@@ -203,14 +210,14 @@ func exitOf(req *ssh.Request) *Exit {
 		}
 		n, err := guest.ParseSignal(signal.Name)
 		if err != nil {
-			n = 127 // a signal, but none that Linux has
+			n = 127 // a signal that Linux does not have
 		}
 		return &Exit{Code: 128 + n, Signal: signal.Name}
 	}
 	return nil
 }
 
-// Wait waits for the process's end and for its outputs to be written.
+// Wait waits until the process has ended and its outputs are written.
 func (p *Process) Wait() (Exit, error) {
 	p.outputs.Wait()
 	<-p.done
@@ -225,25 +232,26 @@ func (p *Process) Wait() (Exit, error) {
 	return *p.exit, nil
 }
 
-// Signal sends the process a signal: a name such as TERM, SIGTERM or
+// Signal sends a signal to the process. name is a name such as TERM, SIGTERM or
 // SIGRTMIN+3, or a number.
 func (p *Process) Signal(name string) error {
 	n, err := guest.ParseSignal(name)
 	if err != nil {
 		return err
 	}
-	return p.request("signal", ssh.Marshal(text{guest.SignalName(n)}))
+	return p.request("signal", ssh.Marshal(stringPayload{guest.SignalName(n)}))
 }
 
-// HangUp gives the process up: it is hung up, as by the end of its terminal.
+// HangUp closes the channel. The guest then hangs up the process, as at the end
+// of its terminal.
 func (p *Process) HangUp() {
 	p.channel.Close()
 }
 
-// Resize tells the process's terminal its new size.
+// Resize sets the size of the process's terminal.
 func (p *Process) Resize(rows, cols int) error {
 	return p.request("window-change", ssh.Marshal(struct{ Cols, Rows, Width, Height uint32 }{
-		uint32(cols), uint32(rows), 0, 0, //nolint:gosec // a terminal's size
+		uint32(cols), uint32(rows), 0, 0,
 	}))
 }
 
@@ -251,5 +259,5 @@ func (p *Process) request(name string, payload []byte) error {
 	if _, err := p.channel.SendRequest(name, false, payload); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	return nil // io.EOF: the process has ended
+	return nil // the process has ended if it is io.EOF
 }
