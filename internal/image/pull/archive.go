@@ -16,18 +16,19 @@ import (
 )
 
 const (
-	// maxArchiveEntries bounds the index of an archive.
+	// maxArchiveEntries is the highest number of entries in an archive.
 	maxArchiveEntries = 1 << 16
-	// maxEntryName bounds a name in an archive in bytes.
+	// maxEntryName is the highest length in bytes of a name in an archive.
 	maxEntryName = 4096
-	// maxLinks is how many links lead to a file: docker writes a layer that
-	// two images share as a symbolic link.
+	// maxLinks is the highest number of links that find follows to a file. If two
+	// images share a layer, docker writes a symbolic link for one of them.
 	maxLinks = 4
-	// maxWindow bounds the memory of a zstd decoder in bytes.
+	// maxWindow is the highest window size in bytes of a zstd decoder, and so
+	// limits its memory.
 	maxWindow = 128 << 20
 )
 
-// archive gives the files of a tar in place, by an index made once.
+// archive reads the files of a tar in place, by an index of their offsets.
 type archive struct {
 	at      io.ReaderAt
 	entries map[string]archiveEntry
@@ -37,12 +38,12 @@ type archive struct {
 // archiveEntry is a file or link of an archive.
 type archiveEntry struct {
 	offset, size int64
-	link         string // name that it is a link to
-	odd          string // why it cannot be used, when that is asked for
+	link         string // target of a link, else ""
+	unusable     string // reason why find refuses the entry, else ""
 }
 
-// openArchive indexes the tar at s.path. One that is compressed or comes from
-// a pipe is first spooled to a file without a name.
+// openArchive indexes the tar at s.path. If the tar is compressed or comes from
+// a pipe, openArchive first copies it to an unnamed file.
 func openArchive(ctx context.Context, s source, o Options) (*archive, error) {
 	in, err := openInput(s.path, o)
 	if err != nil {
@@ -77,13 +78,13 @@ func openArchiveInput(ctx context.Context, in *input, o Options) (*archive, erro
 	return a, in.Close()
 }
 
-// spoolArchive copies a tar to disk so that it can be read at any offset.
+// spoolArchive copies a tar to an unnamed file, which can be read at any offset.
 func spoolArchive(ctx context.Context, r io.Reader, o Options) (*archive, error) {
 	cache := OpenCache(o.CacheDir)
 	if err := cache.prepare(ctx); err != nil {
 		return nil, err
 	}
-	f, err := cache.spool(ctx)
+	f, err := cache.createSpool(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,8 @@ func spoolArchive(ctx context.Context, r io.Reader, o Options) (*archive, error)
 
 const magicSize = 6
 
-// decompress recognises the compression by its magic number.
+// decompress detects the compression by its magic number, and returns a reader
+// of the decompressed content.
 func decompress(head []byte, r io.Reader) (plain io.ReadCloser, compressed bool, err error) {
 	is := func(magic string) bool { return strings.HasPrefix(string(head), magic) }
 	switch {
@@ -155,8 +157,8 @@ func newArchive(ctx context.Context, at io.ReaderAt, size int64, closeFile func(
 	}
 }
 
-// add notes an entry. What cannot be used is refused only when it is asked
-// for: archives hold much that no manifest refers to.
+// add indexes an entry. An unusable entry causes an error only in find, because
+// archives contain entries that no manifest refers to.
 func (a *archive) add(h *tar.Header, offset, size int64) error {
 	name := path.Clean(h.Name)
 	if len(name) > maxEntryName || len(h.Linkname) > maxEntryName {
@@ -168,50 +170,50 @@ func (a *archive) add(h *tar.Header, offset, size int64) error {
 		return nil
 	case tar.TypeReg:
 		if h.Size < 0 || h.Size > size-offset {
-			return fmt.Errorf("%s: cut short", clean(name))
+			return fmt.Errorf("%s: truncated", printable(name))
 		}
 		for key := range h.PAXRecords {
 			if strings.HasPrefix(key, "GNU.sparse.") {
-				e.odd = "is a sparse file"
+				e.unusable = "is a sparse file"
 			}
 		}
 	case tar.TypeSymlink:
 		e.link = path.Join(path.Dir(name), h.Linkname)
 		if path.IsAbs(h.Linkname) {
-			e.odd = "is an absolute symbolic link"
+			e.unusable = "is an absolute symbolic link"
 		}
 	case tar.TypeLink:
 		e.link = path.Clean(h.Linkname)
 	default:
-		e.odd = "is not a regular file"
+		e.unusable = "is not a regular file"
 	}
 	if _, ok := a.entries[name]; ok {
-		e.odd = "is there twice"
+		e.unusable = "appears twice"
 	}
 	a.entries[name] = e
 	return nil
 }
 
-// errNoEntry says that an archive or layout has no such file.
+// errNoEntry reports that an archive or a layout does not have a file.
 var errNoEntry = errors.New("no such file")
 
-// find returns the regular file that name leads to.
+// find returns the regular file with the given name. It follows links.
 func (a *archive) find(name string) (archiveEntry, error) {
 	at := path.Clean(name)
 	for range maxLinks {
 		e, ok := a.entries[at]
 		if !ok {
-			return e, fmt.Errorf("%s: %w", clean(name), errNoEntry)
+			return e, fmt.Errorf("%s: %w", printable(name), errNoEntry)
 		}
-		if e.odd != "" {
-			return e, fmt.Errorf("%s: %s", clean(name), e.odd)
+		if e.unusable != "" {
+			return e, fmt.Errorf("%s: %s", printable(name), e.unusable)
 		}
 		if e.link == "" {
 			return e, nil
 		}
 		at = e.link
 	}
-	return archiveEntry{}, fmt.Errorf("%s: more than %d links", clean(name), maxLinks)
+	return archiveEntry{}, fmt.Errorf("%s: more than %d links", printable(name), maxLinks)
 }
 
 // open implements files.
@@ -223,7 +225,8 @@ func (a *archive) open(name string) (io.ReadCloser, int64, error) {
 	return io.NopCloser(io.NewSectionReader(a.at, e.offset, e.size)), e.size, nil
 }
 
-// files is a folder or an archive. The caller closes what open returns.
+// files is a folder or an archive. The caller closes the reader that open
+// returns.
 type files interface {
 	open(name string) (r io.ReadCloser, size int64, err error)
 }
@@ -236,14 +239,14 @@ func readEntry(f files, name string, limit int64) ([]byte, error) {
 	}
 	defer r.Close()
 	if size > limit {
-		return nil, tooLarge(clean(name), size, limit)
+		return nil, tooLarge(printable(name), size, limit)
 	}
 	data, err := readAll(r, min(size, math.MaxInt32))
 	if err == nil && int64(len(data)) != size {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", clean(name), err)
+		return nil, fmt.Errorf("read %s: %w", printable(name), err)
 	}
 	return data, nil
 }

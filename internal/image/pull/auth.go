@@ -23,19 +23,19 @@ const (
 	maxAuthFile   = 1 << 20  // bytes
 	maxHelperText = 64 << 10 // bytes of a credential helper's output
 	helperTimeout = 2 * time.Minute
-	helperWait    = 500 * time.Millisecond // for its pipes after it was killed
+	helperWait    = 500 * time.Millisecond // for the helper's pipes to close after the helper is killed
 )
 
-// hubKey is what docker login files credentials for Docker Hub under.
+// hubKey is the key under which docker login stores credentials for Docker Hub.
 const hubKey = "https://index.docker.io/v1/"
 
-// keychain finds credentials in the places where podman and docker keep them
-// (containers-auth.json(5); docker's config.json). The first place that has
-// some for a registry wins, so that an empty file of one tool does not hide
-// the other's.
+// keychain finds credentials in the files and variables of podman and docker
+// (containers-auth.json(5); docker's config.json). The first place with
+// credentials for a registry has priority; a file without them does not hide
+// later files.
 type keychain struct{}
 
-// authFile is the part of such a file that is read.
+// authFile is the part of a credentials file that this package reads.
 type authFile struct {
 	Auths       map[string]authEntry `json:"auths"`
 	CredsStore  string               `json:"credsStore"`
@@ -50,7 +50,8 @@ type authEntry struct {
 	RegistryToken string `json:"registrytoken"`
 }
 
-// lookup returns the credentials for a repository, empty when there are none.
+// lookup returns the credentials for a repository. They are empty if there are
+// none.
 func (k *keychain) lookup(ctx context.Context, host, repo string) (authn.AuthConfig, error) {
 	if text := os.Getenv("DOCKER_AUTH_CONFIG"); text != "" {
 		c, err := lookupIn(ctx, []byte(text), host, repo)
@@ -80,8 +81,8 @@ func (k *keychain) lookup(ctx context.Context, host, repo string) (authn.AuthCon
 	return authn.AuthConfig{}, nil
 }
 
-// authFiles lists the places in the order of containers-auth.json(5), then
-// docker's.
+// authFiles returns the paths of podman's credentials files, in the order of
+// containers-auth.json(5), and then of docker's.
 func authFiles() []string {
 	var files []string
 	add := func(dir string, parts ...string) {
@@ -125,7 +126,7 @@ func lookupIn(ctx context.Context, data []byte, host, repo string) (authn.AuthCo
 		}
 	}
 	if helper != "" {
-		c, err := askHelper(ctx, helper, server)
+		c, err := runHelper(ctx, helper, server)
 		if err != nil || c != (authn.AuthConfig{}) {
 			return c, err
 		}
@@ -133,12 +134,13 @@ func lookupIn(ctx context.Context, data []byte, host, repo string) (authn.AuthCo
 	return f.entry(host, repo)
 }
 
-// entry finds the most exact of the keys registry/name/space, registry, and
-// the URL that older versions of docker wrote for a registry.
+// entry returns the credentials with the most specific key. Keys have the forms
+// registry/name/space and registry. Older versions of docker wrote a URL in place
+// of the registry.
 func (f *authFile) entry(host, repo string) (authn.AuthConfig, error) {
 	byHost := map[string]authEntry{}
 	for key, e := range f.Auths {
-		byHost[plainKey(key)] = e
+		byHost[hostKey(key)] = e
 	}
 	for _, h := range []string{host, aliasOf(host)} {
 		for key := h + "/" + repo; key != "." && key != ""; key = parent(key) {
@@ -155,9 +157,9 @@ func parent(key string) string {
 	return key[:max(i, 0)]
 }
 
-// plainKey reduces a URL to its host; other keys stay, but for their last
-// slash.
-func plainKey(key string) string {
+// hostKey returns the host of a key that is a URL. It returns other keys without
+// their trailing slash.
+func hostKey(key string) string {
 	for _, scheme := range []string{"https://", "http://"} {
 		if rest, ok := strings.CutPrefix(key, scheme); ok {
 			key, _, _ = strings.Cut(rest, "/")
@@ -167,7 +169,8 @@ func plainKey(key string) string {
 	return strings.TrimSuffix(key, "/")
 }
 
-// aliasOf returns what Docker Hub is called elsewhere.
+// aliasOf returns the other host name of Docker Hub. It returns other hosts
+// unchanged.
 func aliasOf(host string) string {
 	if host == name.DefaultRegistry {
 		return dockerHub
@@ -175,7 +178,7 @@ func aliasOf(host string) string {
 	return host
 }
 
-// serverKey is what credential helpers are asked for.
+// serverKey returns the server name to pass to a credential helper.
 func serverKey(host string) string {
 	if host == name.DefaultRegistry {
 		return hubKey
@@ -203,22 +206,22 @@ func (e authEntry) config() (authn.AuthConfig, error) {
 	return c, nil
 }
 
-// askHelper runs docker-credential-NAME get, as the docker-credential-helpers
-// project describes it. A helper that knows nothing of the server gives
-// empty credentials.
-func askHelper(ctx context.Context, helper, server string) (authn.AuthConfig, error) {
+// runHelper runs docker-credential-NAME get, by the protocol of the project
+// docker-credential-helpers. If the helper has no credentials for the server,
+// runHelper returns empty ones.
+func runHelper(ctx context.Context, helper, server string) (authn.AuthConfig, error) {
 	program := "docker-credential-" + helper
 	if strings.ContainsAny(helper, "/\x00") {
-		return authn.AuthConfig{}, fmt.Errorf("credential helper %q: not a name", clean(helper))
+		return authn.AuthConfig{}, fmt.Errorf("credential helper %q: not a name", printable(helper))
 	}
 	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
 	defer cancel()
-	var out, complaint bounded
+	var out, stderr limitedBuffer
 	cmd := exec.CommandContext(ctx, program, "get")
 	cmd.Stdin = strings.NewReader(server)
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &complaint, helperWait
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &stderr, helperWait
 	if err := cmd.Run(); err != nil {
-		text := clean(out.text.String() + " " + complaint.text.String())
+		text := printable(out.text.String() + " " + stderr.text.String())
 		if strings.Contains(text, "credentials not found") {
 			return authn.AuthConfig{}, nil
 		}
@@ -237,13 +240,14 @@ func askHelper(ctx context.Context, helper, server string) (authn.AuthConfig, er
 	return authn.AuthConfig{Username: answer.Username, Password: answer.Secret}, nil
 }
 
-// bounded keeps the first maxHelperText bytes and refuses more. The buffer is
-// not embedded: its ReadFrom would pass by the bound.
-type bounded struct{ text bytes.Buffer }
+// limitedBuffer stores at most maxHelperText bytes; a Write beyond that returns
+// an error. The buffer is not embedded, because its ReadFrom would bypass the
+// limit.
+type limitedBuffer struct{ text bytes.Buffer }
 
-func (b *bounded) Write(p []byte) (int, error) {
+func (b *limitedBuffer) Write(p []byte) (int, error) {
 	if b.text.Len()+len(p) > maxHelperText {
-		return 0, errors.New("more output than a credential has")
+		return 0, fmt.Errorf("more than %d bytes of output", maxHelperText)
 	}
 	return b.text.Write(p)
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-func write(t *testing.T, path, text string, mode os.FileMode) {
+func writeFile(t *testing.T, path, text string, mode os.FileMode) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
@@ -26,17 +26,18 @@ func write(t *testing.T, path, text string, mode os.FileMode) {
 
 func base64Of(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
-// helper puts a credential helper on PATH that runs the shell script.
-func helper(t *testing.T, name, script string) {
+// installHelper adds a credential helper to PATH that runs the shell script.
+func installHelper(t *testing.T, name, script string) {
 	t.Helper()
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "docker-credential-"+name), "#!/bin/sh\n"+script, 0o700)
+	writeFile(t, filepath.Join(dir, "docker-credential-"+name), "#!/bin/sh\n"+script, 0o700)
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-const knowsAll = `read server; echo "{\"ServerURL\":\"$server\",\"Username\":\"user of $server\",\"Secret\":\"secret\"}"`
+const echoHelper = `read server; echo "{\"ServerURL\":\"$server\",\"Username\":\"user of $server\",\"Secret\":\"secret\"}"`
 
-// TestP1CredentialsAreFound looks in every place.
+// TestP1CredentialsAreFound looks up credentials in every file, variable and
+// helper.
 func TestP1CredentialsAreFound(t *testing.T) {
 	auths := func(key, user string) string {
 		return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, key, base64Of(user+":pw"))
@@ -44,9 +45,9 @@ func TestP1CredentialsAreFound(t *testing.T) {
 	for _, row := range []struct {
 		name, host string
 		files      map[string]string // by path in the home folder
-		env        map[string]string // $HOME in it is the home folder
+		env        map[string]string // the test replaces $HOME by the home folder
 		helper     string
-		user       string // or token
+		user       string // the wanted user or token
 	}{
 		{"docker", "r.io", map[string]string{".docker/config.json": auths("r.io", "u")}, nil, "", "u"},
 		{"DOCKER_CONFIG", "r.io", map[string]string{"d/config.json": auths("r.io", "u"), ".docker/config.json": auths("r.io", "x")},
@@ -70,28 +71,28 @@ func TestP1CredentialsAreFound(t *testing.T) {
 		{"user and password apart", "r.io", map[string]string{
 			".docker/config.json": `{"auths":{"r.io":{"username":"u","password":"pw"}}}`}, nil, "", "u"},
 		{"identity token", "r.io", map[string]string{".docker/config.json": `{"auths":{"r.io":{"identitytoken":"tok"}}}`}, nil, "", "tok"},
-		{"credsStore", "r.io", map[string]string{".docker/config.json": `{"auths":{"r.io":{}},"credsStore":"fake"}`}, nil, knowsAll, "user of r.io"},
-		{"credHelpers", "r.io", map[string]string{".docker/config.json": `{"credHelpers":{"r.io":"fake"},"credsStore":"none"}`}, nil, knowsAll, "user of r.io"},
-		{"credHelpers of podman", "r.io", map[string]string{"run/containers/auth.json": `{"credHelpers":{"r.io":"fake"}}`}, nil, knowsAll, "user of r.io"},
-		{"Docker Hub by helper", "index.docker.io", map[string]string{".docker/config.json": `{"credsStore":"fake"}`}, nil, knowsAll, "user of " + hubKey},
+		{"credsStore", "r.io", map[string]string{".docker/config.json": `{"auths":{"r.io":{}},"credsStore":"fake"}`}, nil, echoHelper, "user of r.io"},
+		{"credHelpers", "r.io", map[string]string{".docker/config.json": `{"credHelpers":{"r.io":"fake"},"credsStore":"none"}`}, nil, echoHelper, "user of r.io"},
+		{"credHelpers of podman", "r.io", map[string]string{"run/containers/auth.json": `{"credHelpers":{"r.io":"fake"}}`}, nil, echoHelper, "user of r.io"},
+		{"Docker Hub by helper", "index.docker.io", map[string]string{".docker/config.json": `{"credsStore":"fake"}`}, nil, echoHelper, "user of " + hubKey},
 		{"helper's token", "r.io", map[string]string{".docker/config.json": `{"credsStore":"fake"}`}, nil,
 			`echo '{"Username":"<token>","Secret":"tok"}'`, "tok"},
-		{"helper that knows nothing", "r.io", map[string]string{
+		{"helper without the registry", "r.io", map[string]string{
 			".docker/config.json": `{"credsStore":"fake","auths":{"r.io":{"auth":"` + base64Of("u:pw") + `"}}}`}, nil,
 			`echo "credentials not found in native keychain"; exit 1`, "u"},
 		{"none", "r.io", nil, nil, "", ""},
 		{"only others", "r.io", map[string]string{".docker/config.json": auths("sr.io", "x")}, nil, "", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			home := isolate(t)
+			home := isolateHome(t)
 			for path, text := range row.files {
-				write(t, filepath.Join(home, path), text, 0o600)
+				writeFile(t, filepath.Join(home, path), text, 0o600)
 			}
 			for k, v := range row.env {
 				t.Setenv(k, strings.ReplaceAll(v, "$HOME", home))
 			}
 			if row.helper != "" {
-				helper(t, "fake", row.helper)
+				installHelper(t, "fake", row.helper)
 			}
 			c, err := (&keychain{}).lookup(t.Context(), row.host, "org/app")
 			if err != nil || c.Username+c.IdentityToken != row.user {
@@ -101,31 +102,32 @@ func TestP1CredentialsAreFound(t *testing.T) {
 	}
 }
 
-// TestP1BrokenCredentialsAreNotSilent pulls without them, says why, and says
-// it again when the registry refuses.
-func TestP1BrokenCredentialsAreNotSilent(t *testing.T) {
+// TestP1BrokenCredentialsAreReported pulls with credentials that cannot be read.
+// Resolve reports the reason in a notice, and again in its error if the registry
+// refuses the request.
+func TestP1BrokenCredentialsAreReported(t *testing.T) {
 	for _, row := range []struct{ name, file, helper, text string }{
 		{"no such helper", `{"credsStore":"missing"}`, "", "docker-credential-missing"},
 		{"helper fails", `{"credsStore":"fake"}`, `echo "keyring is locked"; exit 1`, "keyring is locked"},
 		{"helper with an escape sequence", `{"credsStore":"fake"}`, `printf 'bad\033[2J' >&2; exit 1`, "bad [2J"},
-		{"helper answers nonsense", `{"credsStore":"fake"}`, `echo hello`, "parse answer"},
-		{"helper without end", `{"credsStore":"fake"}`, `exec yes`, "credential helper"},
+		{"helper without JSON", `{"credsStore":"fake"}`, `echo hello`, "parse answer"},
+		{"helper with endless output", `{"credsStore":"fake"}`, `exec yes`, "credential helper"},
 		{"helper in a folder", `{"credsStore":"../../fake"}`, "", "not a name"},
 		{"no JSON", `{`, "", "config.json"},
 		{"no base64", `{"auths":{"127.0.0.1":{"auth":"!"}}}`, "", "base64"},
 		{"no colon", `{"auths":{"127.0.0.1":{"auth":"` + base64Of("user") + `"}}}`, "", "user:password"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
+			s, o := newServer(t), testOptions(t)
 			ref := s.push(t, "app:1", makeImage(t, 10))
 			file := strings.ReplaceAll(row.file, "127.0.0.1", s.host())
-			write(t, filepath.Join(os.Getenv("HOME"), ".docker/config.json"), file, 0o600)
+			writeFile(t, filepath.Join(os.Getenv("HOME"), ".docker/config.json"), file, 0o600)
 			if row.helper != "" {
-				helper(t, "fake", row.helper)
+				installHelper(t, "fake", row.helper)
 			}
 			var notices []string
 			o.Notice = func(s string) { notices = append(notices, s) }
-			s.misbehave(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			s.injectFault(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 				w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
 				w.WriteHeader(http.StatusUnauthorized)
 			})
@@ -141,11 +143,12 @@ func TestP1BrokenCredentialsAreNotSilent(t *testing.T) {
 	}
 }
 
-// TestP1HelperThatHangsEndsWithTheContext also has a grandchild hold the pipes.
+// TestP1HelperThatHangsEndsWithTheContext runs a helper that hangs, and whose own
+// child keeps the pipes open.
 func TestP1HelperThatHangsEndsWithTheContext(t *testing.T) {
-	home := isolate(t)
-	write(t, filepath.Join(home, ".docker/config.json"), `{"credsStore":"fake"}`, 0o600)
-	helper(t, "fake", "sleep 3 & sleep 3")
+	home := isolateHome(t)
+	writeFile(t, filepath.Join(home, ".docker/config.json"), `{"credsStore":"fake"}`, 0o600)
+	installHelper(t, "fake", "sleep 3 & sleep 3")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	start := time.Now()
@@ -154,13 +157,13 @@ func TestP1HelperThatHangsEndsWithTheContext(t *testing.T) {
 	}
 }
 
-// guard asks for credentials in the ways that registries do.
-type guard struct {
+// authServer requires credentials by the schemes of registries.
+type authServer struct {
 	mu     sync.Mutex
 	tokens int
 }
 
-func (g *guard) basic(w http.ResponseWriter, r *http.Request, next http.Handler) {
+func (g *authServer) basic(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	if user, password, _ := r.BasicAuth(); user != "u" || password != "pw" {
 		w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
 		w.WriteHeader(http.StatusUnauthorized)
@@ -169,8 +172,8 @@ func (g *guard) basic(w http.ResponseWriter, r *http.Request, next http.Handler)
 	next.ServeHTTP(w, r)
 }
 
-// bearer gives out tokens that are good for three requests.
-func (g *guard) bearer(needsUser bool) handler {
+// bearer requires tokens, and issues tokens that are valid for three requests.
+func (g *authServer) bearer(needsUser bool) handler {
 	left := map[string]int{}
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		g.mu.Lock()
@@ -203,21 +206,21 @@ func (g *guard) bearer(needsUser bool) handler {
 	}
 }
 
-func TestP1RegistriesThatAskForCredentials(t *testing.T) {
+func TestP1RegistriesThatRequireCredentials(t *testing.T) {
 	for _, row := range []struct {
 		name  string
-		fault func(g *guard) handler
+		fault func(g *authServer) handler
 		file  string
 		fails bool
 	}{
-		{"basic", func(g *guard) handler { return g.basic }, `{"auths":{"HOST":{"auth":"` + base64Of("u:pw") + `"}}}`, false},
-		{"basic, wrong password", func(g *guard) handler { return g.basic }, `{"auths":{"HOST":{"auth":"` + base64Of("u:no") + `"}}}`, true},
-		{"basic, anonymous", func(g *guard) handler { return g.basic }, `{}`, true},
-		{"bearer", func(g *guard) handler { return g.bearer(true) }, `{"auths":{"HOST":{"auth":"` + base64Of("u:pw") + `"}}}`, false},
-		{"bearer, identity token", func(g *guard) handler { return g.bearer(true) }, `{"auths":{"HOST":{"identitytoken":"tok"}}}`, false},
-		{"bearer, anonymous", func(g *guard) handler { return g.bearer(false) }, `{}`, false},
-		{"bearer, anonymous refused", func(g *guard) handler { return g.bearer(true) }, `{}`, true},
-		{"asked only for content", func(g *guard) handler {
+		{"basic", func(g *authServer) handler { return g.basic }, `{"auths":{"HOST":{"auth":"` + base64Of("u:pw") + `"}}}`, false},
+		{"basic, wrong password", func(g *authServer) handler { return g.basic }, `{"auths":{"HOST":{"auth":"` + base64Of("u:no") + `"}}}`, true},
+		{"basic, anonymous", func(g *authServer) handler { return g.basic }, `{}`, true},
+		{"bearer", func(g *authServer) handler { return g.bearer(true) }, `{"auths":{"HOST":{"auth":"` + base64Of("u:pw") + `"}}}`, false},
+		{"bearer, identity token", func(g *authServer) handler { return g.bearer(true) }, `{"auths":{"HOST":{"identitytoken":"tok"}}}`, false},
+		{"bearer, anonymous", func(g *authServer) handler { return g.bearer(false) }, `{}`, false},
+		{"bearer, anonymous refused", func(g *authServer) handler { return g.bearer(true) }, `{}`, true},
+		{"required only for content", func(g *authServer) handler {
 			return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				if r.URL.Path == "/v2/" {
 					next.ServeHTTP(w, r)
@@ -228,11 +231,11 @@ func TestP1RegistriesThatAskForCredentials(t *testing.T) {
 		}, `{"auths":{"HOST":{"auth":"` + base64Of("u:pw") + `"}}}`, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
+			s, o := newServer(t), testOptions(t)
 			want := makeImage(t, 1000, 2000, 3000, 4000)
 			ref := s.push(t, "app:1", want)
-			write(t, filepath.Join(os.Getenv("HOME"), ".docker/config.json"), strings.ReplaceAll(row.file, "HOST", s.host()), 0o600)
-			s.misbehave(row.fault(&guard{}))
+			writeFile(t, filepath.Join(os.Getenv("HOME"), ".docker/config.json"), strings.ReplaceAll(row.file, "HOST", s.host()), 0o600)
+			s.injectFault(row.fault(&authServer{}))
 			img, err := Resolve(t.Context(), ref, o)
 			if row.fails {
 				if !errors.Is(err, ErrUnauthorized) {
@@ -251,29 +254,30 @@ func TestP1RegistriesThatAskForCredentials(t *testing.T) {
 	}
 }
 
-// TestP1CredentialsStayWithTheirRegistry follows a redirect to another host.
+// TestP1CredentialsStayWithTheirRegistry follows a redirect to another host, which
+// must not receive credentials.
 func TestP1CredentialsStayWithTheirRegistry(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1000)
-	data := stored(t, want, 0)
+	data := compressedLayer(t, want, 0)
 	var leaked []string
 	other := newServer(t)
-	other.misbehave(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+	other.injectFault(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		leaked = append(leaked, r.Header.Get("Authorization"))
 		serveRange(w, r, data, len(data))
 	})
 	ref := s.push(t, "app:1", want)
-	write(t, filepath.Join(os.Getenv("HOME"), ".docker/config.json"), `{"auths":{"`+s.host()+`":{"auth":"`+base64Of("u:pw")+`"}}}`, 0o600)
+	writeFile(t, filepath.Join(os.Getenv("HOME"), ".docker/config.json"), `{"auths":{"`+s.host()+`":{"auth":"`+base64Of("u:pw")+`"}}}`, 0o600)
 	img := mustResolve(t, ref, o)
-	g := &guard{}
-	s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+	g := &authServer{}
+	s.injectFault(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		g.basic(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, other.URL+"/storage", http.StatusTemporaryRedirect)
 		}))
 	}))
 	expectLayers(t, img, want)
 	if len(leaked) != 1 || leaked[0] != "" {
-		t.Errorf("the storage saw %q", leaked)
+		t.Errorf("the storage received %q", leaked)
 	}
 }
 

@@ -16,17 +16,17 @@ import (
 	"github.com/banger-vm/banger/internal/base/flock"
 )
 
-// Cache is the folder of blobs that registries gave. It holds
+// Cache is the folder of blobs from registries. Its files are
 //
 //	oci/              an OCI image layout: oci-layout, index.json, blobs/sha256/HEX
-//	partial/HEX       a download that goes on or can be resumed
-//	partial/HEX-…     a download beside another of the same blob
-//	partial/tmp-…     a small file before it gets its name
-//	lock              held while the set of files changes
+//	partial/HEX       a download that is running or can be resumed
+//	partial/HEX-…     a second download of the same blob
+//	partial/tmp-…     a small file before it has its name
+//	lock              locked while files are added or removed
 //
-// A blob has its name only when it is whole, verified and on disk. Whoever
-// downloads holds a lock on the partial file; whoever holds the cache's lock
-// may remove what nobody has locked.
+// A blob gets its name after it is complete, verified and synced to disk. A
+// download locks its partial file. The process that holds the cache's lock may
+// remove partial files that are not locked.
 type Cache struct{ dir string }
 
 const (
@@ -34,11 +34,11 @@ const (
 	blobMode = 0o644
 
 	temporaryPrefix = "tmp-"
-	// staleAfter is when nobody is expected to resume a download any more.
+	// staleAfter is the age after which prepare removes a partial download.
 	staleAfter = 24 * time.Hour
 )
 
-// OpenCache names the cache in the folder dir, which need not exist yet.
+// OpenCache returns the cache in the folder dir, which may be missing.
 func OpenCache(dir string) *Cache { return &Cache{dir} }
 
 func (c *Cache) layoutDir() string  { return filepath.Join(c.dir, "oci") }
@@ -49,9 +49,10 @@ func (c *Cache) lockPath() string   { return filepath.Join(c.dir, "lock") }
 func (c *Cache) blobPath(d digest.Digest) string    { return filepath.Join(c.blobDir(), d.Hex()) }
 func (c *Cache) partialPath(d digest.Digest) string { return filepath.Join(c.partialDir(), d.Hex()) }
 
-// locked runs do while no other process, and no other goroutine, changes which
-// files the cache has. Downloads continue meanwhile; each locks its own file.
-func (c *Cache) locked(ctx context.Context, do func() error) error {
+// withLock runs do while it holds the cache's lock. No other process or goroutine
+// adds or removes files of the cache meanwhile. Downloads continue, because each
+// has a lock of its own.
+func (c *Cache) withLock(ctx context.Context, do func() error) error {
 	unlock, err := flock.LockFile(ctx, c.lockPath())
 	if err != nil {
 		return fmt.Errorf("lock cache: %w", err)
@@ -60,7 +61,7 @@ func (c *Cache) locked(ctx context.Context, do func() error) error {
 	return do()
 }
 
-// prepare makes the folders and sweeps what died processes left.
+// prepare creates the folders, and removes the files of processes that died.
 func (c *Cache) prepare(ctx context.Context) error {
 	if c.dir == "" {
 		return errors.New("no cache folder given")
@@ -70,7 +71,7 @@ func (c *Cache) prepare(ctx context.Context) error {
 			return fmt.Errorf("make cache: %w", err)
 		}
 	}
-	return c.locked(ctx, func() error {
+	return c.withLock(ctx, func() error {
 		if err := c.initLayout(); err != nil {
 			return err
 		}
@@ -81,9 +82,10 @@ func (c *Cache) prepare(ctx context.Context) error {
 	})
 }
 
-// sweep removes from partial what nobody has locked: temporary files, private
-// downloads, and those whose blob is in the cache or that keep does not want.
-// The cache's lock is held.
+// sweep removes files in partial that no process has locked: temporary files,
+// private downloads, downloads whose blob is in the cache, and downloads for
+// which keep returns false. It returns the bytes freed. The caller holds the
+// cache's lock.
 func (c *Cache) sweep(keep func(hex string, info fs.FileInfo) bool) (freed int64, err error) {
 	entries, err := os.ReadDir(c.partialDir())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -93,7 +95,7 @@ func (c *Cache) sweep(keep func(hex string, info fs.FileInfo) bool) (freed int64
 		return 0, fmt.Errorf("sweep cache: %w", err)
 	}
 	for _, e := range entries {
-		n, err := c.sweepOne(e.Name(), keep)
+		n, err := c.sweepFile(e.Name(), keep)
 		if err != nil {
 			return freed, fmt.Errorf("sweep cache: %w", err)
 		}
@@ -102,11 +104,11 @@ func (c *Cache) sweep(keep func(hex string, info fs.FileInfo) bool) (freed int64
 	return freed, nil
 }
 
-func (c *Cache) sweepOne(name string, keep func(hex string, info fs.FileInfo) bool) (int64, error) {
+func (c *Cache) sweepFile(name string, keep func(hex string, info fs.FileInfo) bool) (int64, error) {
 	path := filepath.Join(c.partialDir(), name)
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil // published or dropped meanwhile
+		return 0, nil // published or removed after ReadDir
 	}
 	if err != nil || info.IsDir() {
 		return 0, err
@@ -133,26 +135,26 @@ func (c *Cache) sweepOne(name string, keep func(hex string, info fs.FileInfo) bo
 	return info.Size(), os.Remove(path)
 }
 
-// temporary makes a file in partial that no sweep takes: the cache's lock
-// must be held until it has its name.
-func (c *Cache) temporary() (*os.File, error) {
+// createTemp creates a temporary file in partial. The caller holds the cache's
+// lock until the file has its name, because sweep removes temporary files.
+func (c *Cache) createTemp() (*os.File, error) {
 	return os.CreateTemp(c.partialDir(), temporaryPrefix+"*")
 }
 
-// write publishes a small file. The cache's lock is held.
-func (c *Cache) write(path string, data []byte) error {
-	f, err := c.temporary()
+// writeFile publishes a small file. The caller holds the cache's lock.
+func (c *Cache) writeFile(path string, data []byte) error {
+	f, err := c.createTemp()
 	if err != nil {
 		return err
 	}
 	return atomicfile.WriteTemp(f, path, data, blobMode)
 }
 
-// spool makes a file without a name for what has to be read twice. It is gone
-// when it is closed, also by the death of the process.
-func (c *Cache) spool(ctx context.Context) (f *os.File, err error) {
-	err = c.locked(ctx, func() error {
-		if f, err = c.temporary(); err != nil {
+// createSpool creates an unnamed file for content that must be read twice. The
+// kernel removes it when it is closed or the process ends.
+func (c *Cache) createSpool(ctx context.Context) (f *os.File, err error) {
+	err = c.withLock(ctx, func() error {
+		if f, err = c.createTemp(); err != nil {
 			return err
 		}
 		return os.Remove(f.Name())
@@ -160,38 +162,41 @@ func (c *Cache) spool(ctx context.Context) (f *os.File, err error) {
 	return f, err
 }
 
-// document returns a cached document, nil when it is not there whole.
+// document returns a cached document, or nil if it is missing, damaged or larger
+// than limit bytes.
 func (c *Cache) document(d digest.Digest, limit int64) []byte {
 	data, err := readFile(c.blobPath(d), limit)
 	if err != nil || digestOf(data) != d {
-		return nil // it is fetched again and replaced
+		return nil // the pull fetches and replaces it
 	}
 	return data
 }
 
-// putDocument adds a document that was verified.
+// putDocument adds a verified document.
 func (c *Cache) putDocument(ctx context.Context, d digest.Digest, data []byte) error {
-	err := c.locked(ctx, func() error { return c.write(c.blobPath(d), data) })
+	err := c.withLock(ctx, func() error { return c.writeFile(c.blobPath(d), data) })
 	if err != nil {
-		return c.fault(err)
+		return c.writeError(err)
 	}
 	return nil
 }
 
-// fault is an error of the disk below the cache, without the name of the
-// blob's file, which the layer's error says.
-func (c *Cache) fault(err error) error {
+// writeError returns an error of a write to the cache. It omits the blob's path,
+// because the layer's error has the digest.
+func (c *Cache) writeError(err error) error {
 	return fmt.Errorf("write to cache %s: %w", c.dir, withoutPath(err))
 }
 
-// has reports whether a blob is there with the right size, without reading.
+// has reports whether the cache has a blob of the right size. It does not read
+// the blob.
 func (c *Cache) has(b blob) bool {
 	info, err := os.Lstat(c.blobPath(b.digest))
 	return err == nil && info.Mode().IsRegular() && info.Size() == b.size
 }
 
-// open returns a cached blob after reading it whole to verify it, or nil when
-// the cache does not have it. One that does not match its digest is dropped.
+// open opens a cached blob and reads all of it to verify it. It returns nil if
+// the cache does not have the blob. It removes a blob that does not match its
+// digest.
 func (c *Cache) open(ctx context.Context, b blob) (*os.File, error) {
 	path := c.blobPath(b.digest)
 	f, err := os.Open(path)
@@ -201,21 +206,21 @@ func (c *Cache) open(ctx context.Context, b blob) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cached blob: %w", err)
 	}
-	sound, err := c.isSound(ctx, f, b)
-	if err == nil && sound {
+	intact, err := c.isIntact(ctx, f, b)
+	if err == nil && intact {
 		if _, err = f.Seek(0, io.SeekStart); err == nil {
 			return f, nil
 		}
 	}
 	if err == nil {
-		err = c.drop(ctx, f, path)
+		err = c.removeIfSame(ctx, f, path)
 	}
 	return nil, errors.Join(err, f.Close())
 }
 
-// isSound reports whether f holds b. Content that the disk cannot give back
-// is not sound either.
-func (c *Cache) isSound(ctx context.Context, f *os.File, b blob) (bool, error) {
+// isIntact reports whether f has the size and the digest of b. It returns false
+// also if the disk cannot read the content.
+func (c *Cache) isIntact(ctx context.Context, f *os.File, b blob) (bool, error) {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() || info.Size() != b.size {
 		return false, err
@@ -228,9 +233,9 @@ func (c *Cache) isSound(ctx context.Context, f *os.File, b blob) (bool, error) {
 	return err == nil && sumOf(h) == b.digest, nil
 }
 
-// drop removes the file at path if it still is f.
-func (c *Cache) drop(ctx context.Context, f *os.File, path string) error {
-	return c.locked(ctx, func() error {
+// removeIfSame removes the file at path if it is still f.
+func (c *Cache) removeIfSame(ctx context.Context, f *os.File, path string) error {
+	return c.withLock(ctx, func() error {
 		if !flock.IsAt(f, path) {
 			return nil
 		}
@@ -238,7 +243,7 @@ func (c *Cache) drop(ctx context.Context, f *os.File, path string) error {
 	})
 }
 
-// blobs calls do for each blob of the cache, in the order of their digests.
+// blobs calls do for each blob of the cache, in the order of the digests.
 func (c *Cache) blobs(do func(b blob) error) error {
 	entries, err := os.ReadDir(c.blobDir())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -250,11 +255,11 @@ func (c *Cache) blobs(do func(b blob) error) error {
 	for _, e := range entries {
 		d, err := digest.ParseDigest("sha256:" + e.Name())
 		if err != nil {
-			continue // not a name that a blob can have, so not ours to touch
+			continue // not a blob: another program made it
 		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // pruned meanwhile
+			continue // pruned after ReadDir
 		}
 		if err != nil {
 			return fmt.Errorf("read cache: %w", err)
@@ -266,7 +271,7 @@ func (c *Cache) blobs(do func(b blob) error) error {
 	return nil
 }
 
-// Usage returns how many bytes the blobs have together, and how many they are.
+// Usage returns the total size and the number of the blobs.
 func (c *Cache) Usage() (bytes int64, count int, err error) {
 	err = c.blobs(func(b blob) error {
 		bytes += b.size
@@ -276,8 +281,8 @@ func (c *Cache) Usage() (bytes int64, count int, err error) {
 	return bytes, count, err
 }
 
-// Verify reads every blob and returns those that do not match their digest.
-// It changes nothing: a pull that needs such a blob replaces it.
+// Verify reads every blob and returns those that do not match their digest. It
+// removes none of them; a pull that needs such a blob replaces it.
 func (c *Cache) Verify(ctx context.Context) (corrupt []digest.Digest, err error) {
 	err = c.blobs(func(b blob) error {
 		f, err := os.Open(c.blobPath(b.digest))
@@ -288,8 +293,8 @@ func (c *Cache) Verify(ctx context.Context) (corrupt []digest.Digest, err error)
 			return fmt.Errorf("verify cache: %w", err)
 		}
 		defer f.Close()
-		sound, err := c.isSound(ctx, f, b)
-		if err == nil && !sound {
+		intact, err := c.isIntact(ctx, f, b)
+		if err == nil && !intact {
 			corrupt = append(corrupt, b.digest)
 		}
 		return err
@@ -297,15 +302,16 @@ func (c *Cache) Verify(ctx context.Context) (corrupt []digest.Digest, err error)
 	return corrupt, err
 }
 
-// Prune removes the blobs that keep does not want, with the exception of what
-// manifests that it wants refer to; downloads that nobody works on; and the
-// entries of index.json whose manifest is gone. It returns the bytes freed.
+// Prune removes blobs, partial downloads that no process has locked, and the
+// entries of index.json whose manifest is missing. It keeps a blob if keep
+// returns true for the blob or for a manifest that refers to it. It returns the
+// bytes freed.
 func (c *Cache) Prune(ctx context.Context, keep func(digest.Digest) bool) (freed int64, err error) {
 	if _, err := os.Lstat(c.dir); errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
-	err = c.locked(ctx, func() error {
-		needed, err := c.referenced(keep)
+	err = c.withLock(ctx, func() error {
+		needed, err := c.referencedBlobs(keep)
 		if err != nil {
 			return err
 		}
@@ -331,12 +337,13 @@ func (c *Cache) Prune(ctx context.Context, keep func(digest.Digest) bool) (freed
 	return freed, err
 }
 
-// contextReader ends with the context's error.
+// contextReader calls check before each read, and returns its error.
 type contextReader struct {
 	io.Reader
 	check func() error
 }
 
+// withContext returns a reader of r whose reads fail after ctx ends.
 func withContext(ctx context.Context, r io.Reader) io.Reader {
 	return &contextReader{r, func() error {
 		if ctx.Err() != nil {

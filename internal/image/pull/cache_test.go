@@ -21,10 +21,10 @@ import (
 	"github.com/banger-vm/banger/internal/base/flock"
 )
 
-// TestP3ManyReadersOneDownload has readers of the same layers at once, as two
-// processes would: each opens the cache by itself.
+// TestP3ManyReadersOneDownload reads the same layers concurrently. Each image
+// opens the cache itself, as separate processes do.
 func TestP3ManyReadersOneDownload(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1<<20, 300_000)
 	ref := s.push(t, "app:1", want)
 	var wg sync.WaitGroup
@@ -34,7 +34,7 @@ func TestP3ManyReadersOneDownload(t *testing.T) {
 		for i, l := range img.Layers {
 			wg.Go(func() {
 				data, err := readLayer(t.Context(), l)
-				if err == nil && !bytes.Equal(data, stored(t, want, i)) {
+				if err == nil && !bytes.Equal(data, compressedLayer(t, want, i)) {
 					err = errors.New("other bytes")
 				}
 				errs <- err
@@ -50,19 +50,19 @@ func TestP3ManyReadersOneDownload(t *testing.T) {
 	}
 	for _, l := range mustResolve(t, ref, o).Layers {
 		if n := s.count("/blobs/" + string(l.Digest())); n != 1 {
-			t.Errorf("layer %s was asked for %d times, want 1", l.Digest().Short(), n)
+			t.Errorf("layer %s was requested %d times, want 1", l.Digest().Short(), n)
 		}
 	}
-	expectSound(t, o)
+	expectIntactBlobs(t, o)
 	if left := partials(t, o); len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
 }
 
-// TestP3WaiterFallsBack reads a layer that another reader has begun and does
-// not go on with.
+// TestP3WaiterFallsBack reads a layer while another reader of it has stopped in
+// the middle.
 func TestP3WaiterFallsBack(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	o.Timeout = 100 * time.Millisecond
 	want := makeImage(t, 1<<20)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
@@ -76,22 +76,22 @@ func TestP3WaiterFallsBack(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := readLayer(ctx, img.Layers[0]); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a waiter whose time is over: %v", err)
+		t.Errorf("a waiter after its deadline: %v", err)
 	}
 	expectLayers(t, img, want)
 	if err := stuck.Close(); err != nil {
 		t.Error(err)
 	}
 	expectLayers(t, img, want)
-	expectSound(t, o)
+	expectIntactBlobs(t, o)
 	if left := partials(t, o); len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
 }
 
-// TestP3WaiterTakesOver waits for a download that then fails.
+// TestP3WaiterTakesOver waits for a download that ends early.
 func TestP3WaiterTakesOver(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1<<20)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
 	first, err := img.Layers[0].Open(t.Context())
@@ -104,7 +104,7 @@ func TestP3WaiterTakesOver(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		data, err := readLayer(t.Context(), img.Layers[0])
-		if err == nil && !bytes.Equal(data, stored(t, want, 0)) {
+		if err == nil && !bytes.Equal(data, compressedLayer(t, want, 0)) {
 			err = errors.New("other bytes")
 		}
 		done <- err
@@ -115,23 +115,23 @@ func TestP3WaiterTakesOver(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	expectSound(t, o)
+	expectIntactBlobs(t, o)
 }
 
-// TestP3KilledDownloadIsResumed runs a pull in a process of its own and kills
-// it in the middle.
+// TestP3KilledDownloadIsResumed runs a pull in another process and kills it in the
+// middle of a layer.
 func TestP3KilledDownloadIsResumed(t *testing.T) {
 	if ref := os.Getenv("PULL_AND_WAIT"); ref != "" {
 		o := Options{Platform: "linux/amd64", CacheDir: os.Getenv("PULL_CACHE")}
 		_, err := readLayer(t.Context(), mustResolve(t, ref, o).Layers[0])
-		t.Fatalf("the layer came to its end: %v", err)
+		t.Fatalf("the layer ended: %v", err)
 	}
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1<<20)
-	data := stored(t, want, 0)
+	data := compressedLayer(t, want, 0)
 	ref := s.push(t, "app:1", want)
 	expected := mustResolve(t, ref, o)
-	s.misbehave(onBlob(expected.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+	s.injectFault(onBlob(expected.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 		_, _ = w.Write(data[:len(data)/2])
 		_ = http.NewResponseController(w).Flush()
@@ -159,25 +159,25 @@ func TestP3KilledDownloadIsResumed(t *testing.T) {
 		t.Error(err)
 	}
 	_ = cmd.Wait() // killed
-	expectSound(t, o)
+	expectIntactBlobs(t, o)
 
 	var ranges []string
-	s.misbehave(onBlob(expected.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+	s.injectFault(onBlob(expected.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		ranges = append(ranges, r.Header.Get("Range"))
 		serveRange(w, r, data, len(data))
 	}))
 	expectLayers(t, mustResolve(t, ref, o), want)
 	if fmt.Sprint(ranges) != fmt.Sprintf("[bytes=%d-]", len(data)/2) {
-		t.Errorf("asked for %v", ranges)
+		t.Errorf("requested %v", ranges)
 	}
-	expectSound(t, o)
+	expectIntactBlobs(t, o)
 	if left := partials(t, o); len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
 }
 
-func TestP3ResolveSweepsWhatDiedProcessesLeft(t *testing.T) {
-	s, o := newServer(t), quick(t)
+func TestP3ResolveSweepsFilesOfDeadProcesses(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1000)
 	ref := s.push(t, "app:1", want)
 	expectLayers(t, mustResolve(t, ref, o), want)
@@ -186,10 +186,10 @@ func TestP3ResolveSweepsWhatDiedProcessesLeft(t *testing.T) {
 	hex := func(c string) digest.Digest { return digest.Digest("sha256:" + strings.Repeat(c, 64)) }
 	old := time.Now().Add(-25 * time.Hour)
 	for _, row := range []struct {
-		name   string
-		age    time.Time
-		locked bool
-		stays  bool
+		name     string
+		age      time.Time
+		withLock bool
+		want     bool
 	}{
 		{"tmp-123", time.Now(), false, false},
 		{hex("a").Hex() + "-123", time.Now(), false, false},
@@ -207,7 +207,7 @@ func TestP3ResolveSweepsWhatDiedProcessesLeft(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			if row.locked {
+			if row.withLock {
 				if got, err := flock.TryLock(f); !got || err != nil {
 					t.Fatal(got, err)
 				}
@@ -216,15 +216,15 @@ func TestP3ResolveSweepsWhatDiedProcessesLeft(t *testing.T) {
 				t.Fatal(err)
 			}
 			mustResolve(t, ref, o)
-			if _, err := os.Stat(path); (err == nil) != row.stays {
-				t.Errorf("stays: %v, want %v", err == nil, row.stays)
+			if _, err := os.Stat(path); (err == nil) != row.want {
+				t.Errorf("exists: %v, want %v", err == nil, row.want)
 			}
 		})
 	}
 }
 
-func TestPruneKeepsWhatKeptManifestsNeed(t *testing.T) {
-	s, o := newServer(t), quick(t)
+func TestPruneKeepsBlobsOfKeptManifests(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	first, second := makeImage(t, 1000, 20), makeImage(t, 1000, 30)
 	img := mustResolve(t, s.push(t, "app:1", first), o)
 	expectLayers(t, img, first)
@@ -247,8 +247,8 @@ func TestPruneKeepsWhatKeptManifestsNeed(t *testing.T) {
 	if len(entries) != 1 || entries[0].Digest.String() != string(img.Digest) {
 		t.Errorf("entries %v", entries)
 	}
-	s.misbehave(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusTeapot) })
-	// By digest, all of it comes from the cache.
+	s.injectFault(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusTeapot) })
+	// A reference by digest needs only the cache.
 	expectLayers(t, mustResolve(t, s.ref("app@"+string(img.Digest)), o), first)
 	if _, err := c.Prune(t.Context(), func(digest.Digest) bool { return false }); err != nil {
 		t.Error(err)
@@ -261,8 +261,8 @@ func TestPruneKeepsWhatKeptManifestsNeed(t *testing.T) {
 	}
 }
 
-func TestPruneSparesRunningDownloads(t *testing.T) {
-	s, o := newServer(t), quick(t)
+func TestPruneKeepsRunningDownloads(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1<<20)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
 	r, err := img.Layers[0].Open(t.Context())
@@ -278,21 +278,21 @@ func TestPruneSparesRunningDownloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	rest, err := io.ReadAll(r)
-	if err != nil || !bytes.Equal(slices.Concat(head, rest), stored(t, want, 0)) {
+	if err != nil || !bytes.Equal(slices.Concat(head, rest), compressedLayer(t, want, 0)) {
 		t.Errorf("other bytes, %v", err)
 	}
 	if n := len(readLayoutIndex(t, OpenCache(o.CacheDir).layoutDir())); n != 0 {
-		t.Errorf("%d entries of an image whose manifest is gone", n)
+		t.Errorf("%d entries of an image whose manifest was removed", n)
 	}
-	expectSound(t, o)
+	expectIntactBlobs(t, o)
 }
 
 func TestVerifyFindsCorruptBlobs(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1000, 2000)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
 	expectLayers(t, img, want)
-	expectSound(t, o)
+	expectIntactBlobs(t, o)
 	path := OpenCache(o.CacheDir).blobPath(img.Layers[1].Digest())
 	if err := os.Truncate(path, 10); err != nil {
 		t.Fatal(err)
@@ -303,8 +303,8 @@ func TestVerifyFindsCorruptBlobs(t *testing.T) {
 	}
 }
 
-func TestDamagedIndexIsMadeAnew(t *testing.T) {
-	s, o := newServer(t), quick(t)
+func TestDamagedIndexIsReplaced(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1000)
 	ref := s.push(t, "app:1", want)
 	expectLayers(t, mustResolve(t, ref, o), want)
@@ -318,7 +318,7 @@ func TestDamagedIndexIsMadeAnew(t *testing.T) {
 	}
 }
 
-func TestCacheOfNothing(t *testing.T) {
+func TestMissingCache(t *testing.T) {
 	c := OpenCache(filepath.Join(t.TempDir(), "none"))
 	if bytes, n, err := c.Usage(); bytes != 0 || n != 0 || err != nil {
 		t.Errorf("usage %d %d %v", bytes, n, err)
@@ -331,13 +331,13 @@ func TestCacheOfNothing(t *testing.T) {
 	}
 }
 
-// TestLockWaitEndsWithItsContext has another process hold the cache's lock.
+// TestLockWaitEndsWithItsContext resolves while another owner has the cache's lock.
 func TestLockWaitEndsWithItsContext(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	ref := s.push(t, "app:1", makeImage(t, 10))
 	mustResolve(t, ref, o)
 	c := OpenCache(o.CacheDir)
-	err := c.locked(t.Context(), func() error {
+	err := c.withLock(t.Context(), func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		_, err := Resolve(ctx, ref, o)

@@ -21,7 +21,7 @@ import (
 )
 
 func TestP1TagAndDigestResolveAnonymously(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1000, 2000)
 	tag := s.push(t, "org/app:1", want)
 	byDigest := s.ref("org/app@" + string(digestOfImage(t, want)))
@@ -42,7 +42,7 @@ func TestP1TagAndDigestResolveAnonymously(t *testing.T) {
 }
 
 func TestP1PlatformIsTheHostsUnlessGiven(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	index := v1.ImageIndex(empty.Index)
 	for _, arch := range []string{"s390x", "riscv64", runtime.GOARCH} {
 		img := makePlatform(t, arch, "", 500)
@@ -67,8 +67,8 @@ func TestP1PlatformIsTheHostsUnlessGiven(t *testing.T) {
 	}
 }
 
-func TestP2CacheIsALayoutThatOthersRead(t *testing.T) {
-	s, o := newServer(t), quick(t)
+func TestP2CacheIsALayoutForOtherTools(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 30000, 20, 400)
 	img := mustResolve(t, s.push(t, "org/app:1", want), o)
 	dir := filepath.Join(o.CacheDir, "oci")
@@ -97,14 +97,14 @@ func TestP2CacheIsALayoutThatOthersRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range img.Layers {
-		if !bytes.Equal(stored(t, got, i), stored(t, want, i)) {
+		if !bytes.Equal(compressedLayer(t, got, i), compressedLayer(t, want, i)) {
 			t.Errorf("layer %d of the layout differs", i)
 		}
 	}
 	if config, err := got.RawConfigFile(); err != nil || !bytes.Equal(config, img.RawConfig) {
 		t.Errorf("configuration of the layout differs (%v)", err)
 	}
-	// A second image, and the same again, must not disturb the first.
+	// A second image, and a second pull of the first, must not change the first.
 	expectLayers(t, mustResolve(t, s.push(t, "org/other:1", makeImage(t, 7)), o), makeImage(t, 7))
 	expectLayers(t, mustResolve(t, s.ref("org/app:1"), o), want)
 	if n := len(readLayoutIndex(t, dir)); n != 2 {
@@ -127,7 +127,7 @@ func readLayoutIndex(t *testing.T, dir string) []v1.Descriptor {
 
 func TestP2SkopeoReadsTheCache(t *testing.T) {
 	skopeo := needTool(t, "skopeo")
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 30000, 20)
 	img := mustResolve(t, s.push(t, "org/app:1", want), o)
 	expectLayers(t, img, want)
@@ -141,14 +141,14 @@ func TestP2SkopeoReadsTheCache(t *testing.T) {
 	}
 	for i := range img.Layers {
 		got, err := os.ReadFile(filepath.Join(to, img.Layers[i].Digest().Hex()))
-		if err != nil || !bytes.Equal(got, stored(t, want, i)) {
+		if err != nil || !bytes.Equal(got, compressedLayer(t, want, i)) {
 			t.Errorf("layer %d of skopeo's copy differs (%v)", i, err)
 		}
 	}
 }
 
 func TestP2MovedTagReplacesItsEntry(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	var last digest.Digest
 	for _, size := range []int{10, 20, 30} {
 		want := makeImage(t, size)
@@ -163,9 +163,9 @@ func TestP2MovedTagReplacesItsEntry(t *testing.T) {
 }
 
 func TestP3OpenAndCloseUnreadLeavesNothing(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	img := mustResolve(t, s.push(t, "app:1", makeImage(t, 500_000)), o)
-	before := tree(t, o.CacheDir)
+	before := listFiles(t, o.CacheDir)
 	for _, read := range []int{0, 1, 1000, 300_000} {
 		r, err := img.Layers[0].Open(t.Context())
 		if err != nil {
@@ -177,7 +177,7 @@ func TestP3OpenAndCloseUnreadLeavesNothing(t *testing.T) {
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
-		if after := tree(t, o.CacheDir); fmt.Sprint(after) != fmt.Sprint(before) {
+		if after := listFiles(t, o.CacheDir); fmt.Sprint(after) != fmt.Sprint(before) {
 			t.Errorf("after %d bytes there is %v, before %v", read, after, before)
 		}
 		if _, err := r.Read(make([]byte, 1)); err == nil {
@@ -185,12 +185,12 @@ func TestP3OpenAndCloseUnreadLeavesNothing(t *testing.T) {
 		}
 	}
 	if s.count("/blobs/"+string(img.Layers[0].Digest())) == 0 {
-		t.Error("the registry was never asked: the test shows nothing")
+		t.Error("the registry received no request: the test shows nothing")
 	}
 }
 
-func TestP3BlobIsThereOnlyAfterVerifiedEOF(t *testing.T) {
-	s, o := newServer(t), quick(t)
+func TestP3BlobAppearsOnlyAfterVerifiedEOF(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 300_000)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
 	path := filepath.Join(o.CacheDir, "oci/blobs/sha256", img.Layers[0].Digest().Hex())
@@ -203,13 +203,13 @@ func TestP3BlobIsThereOnlyAfterVerifiedEOF(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err == nil {
-		t.Error("the blob has its name before its end was seen")
+		t.Error("the blob has its name before the end of the layer")
 	}
 	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Fatalf("read %d, %v", n, err)
 	}
 	got, err := os.ReadFile(path)
-	if err != nil || !bytes.Equal(got, stored(t, want, 0)) {
+	if err != nil || !bytes.Equal(got, compressedLayer(t, want, 0)) {
 		t.Errorf("cached blob: other bytes (%v)", err)
 	}
 	if left := partials(t, o); len(left) > 0 {
@@ -218,7 +218,7 @@ func TestP3BlobIsThereOnlyAfterVerifiedEOF(t *testing.T) {
 }
 
 func TestP3CorruptCachedBlobIsFetchedAgain(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 200_000)
 	ref := s.push(t, "app:1", want)
 	expectLayers(t, mustResolve(t, ref, o), want)
@@ -230,7 +230,7 @@ func TestP3CorruptCachedBlobIsFetchedAgain(t *testing.T) {
 		"gone":        func(p string, _ []byte) error { return os.Remove(p) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, b := range tree(t, filepath.Join(o.CacheDir, "oci/blobs/sha256")) {
+			for _, b := range listFiles(t, filepath.Join(o.CacheDir, "oci/blobs/sha256")) {
 				path := filepath.Join(o.CacheDir, "oci/blobs/sha256", b)
 				data, err := os.ReadFile(path)
 				if err != nil {
@@ -240,13 +240,13 @@ func TestP3CorruptCachedBlobIsFetchedAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			s.misbehave(nil)
+			s.injectFault(nil)
 			img := mustResolve(t, ref, o)
 			expectLayers(t, img, want)
 			if s.count(string(img.Layers[0].Digest())) != 1 {
 				t.Errorf("%d requests for the layer, want 1", s.count(string(img.Layers[0].Digest())))
 			}
-			expectSound(t, o)
+			expectIntactBlobs(t, o)
 			expectLayers(t, img, want)
 			if s.count(string(img.Layers[0].Digest())) != 1 {
 				t.Error("a sound blob was fetched again")
@@ -256,7 +256,7 @@ func TestP3CorruptCachedBlobIsFetchedAgain(t *testing.T) {
 }
 
 func TestP4ResolveOpensNoLayer(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	img := mustResolve(t, s.push(t, "app:1", makeImage(t, 5000, 6000)), o)
 	for _, l := range img.Layers {
 		if n := s.count(string(l.Digest())); n != 0 {
@@ -264,6 +264,6 @@ func TestP4ResolveOpensNoLayer(t *testing.T) {
 		}
 	}
 	if s.count("/manifests/") == 0 {
-		t.Error("no request for the manifest: the test counts wrongly")
+		t.Error("no request for the manifest: the count is wrong")
 	}
 }

@@ -12,11 +12,11 @@ import (
 	"strings"
 )
 
-// defaultSocket is where dockerd listens.
+// defaultSocket is the default address of dockerd.
 const defaultSocket = "/var/run/docker.sock"
 
-// resolveDaemon asks a Docker daemon for what docker save gives (Docker
-// Engine API, ImageGet) and reads that as an archive.
+// resolveDaemon requests a docker save archive from a Docker daemon (Docker
+// Engine API, ImageGet), and resolves the image in it.
 func resolveDaemon(ctx context.Context, s source, want platform, o Options) (*Image, error) {
 	socket, err := daemonSocket(os.Getenv("DOCKER_HOST"))
 	if err != nil {
@@ -30,13 +30,13 @@ func resolveDaemon(ctx context.Context, s source, want platform, o Options) (*Im
 		DisableCompression:     true,
 	}
 	defer transport.CloseIdleConnections()
-	// The host name is not used for anything but the Host header.
+	// The host name is only for the Host header.
 	target := url.URL{Scheme: "http", Host: "docker", Path: path.Join("/images", s.tag, "get")}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := (&http.Client{Transport: agent{transport}}).Do(req)
+	resp, err := (&http.Client{Transport: agentTransport{transport}}).Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask Docker daemon at %s: %w", socket, daemonError(ctx, err))
 	}
@@ -48,7 +48,7 @@ func resolveDaemon(ctx context.Context, s source, want platform, o Options) (*Im
 	if err != nil {
 		return nil, daemonError(ctx, err)
 	}
-	// The daemon may have sent all tags of the image; what was asked for is it.
+	// The archive has one image, but may have all of its tags.
 	s.path, s.tag = s.tag, ""
 	img, err := a.dockerImage(s, want, o)
 	if err != nil {
@@ -60,6 +60,8 @@ func resolveDaemon(ctx context.Context, s source, want platform, o Options) (*Im
 	return img, nil
 }
 
+// daemonError returns the cause of err without the URL and the address, which the
+// caller adds. If ctx has ended, it returns the context's error.
 func daemonError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -73,14 +75,14 @@ func daemonError(ctx context.Context, err error) error {
 	return err
 }
 
-// daemonSocket returns the path of the socket that DOCKER_HOST names.
+// daemonSocket returns the path of the socket in host, the value of DOCKER_HOST.
 func daemonSocket(host string) (string, error) {
 	if host == "" {
 		return defaultSocket, nil
 	}
 	socket, ok := strings.CutPrefix(host, "unix://")
 	if !ok || socket == "" {
-		return "", fmt.Errorf("DOCKER_HOST is %s, only unix:// is supported", clean(host))
+		return "", fmt.Errorf("DOCKER_HOST is %s, only unix:// is supported", printable(host))
 	}
 	return socket, nil
 }

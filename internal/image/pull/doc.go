@@ -1,12 +1,12 @@
-// Package pull turns a SOURCE, such as a registry reference or an
-// archive, into an image's configuration and readers of its layers as they
-// are stored. All bytes are checked against the digest and size that name
-// them, while they stream.
+// Package pull resolves a SOURCE, such as a registry reference or an archive,
+// to an image's configuration and to readers of its layers as stored. While
+// content streams, the package compares it with the digest and the size that
+// the image's documents give for it.
 //
-// Nothing that comes from outside is trusted: documents, lists, names,
-// redirects, headers and error bodies are bounded, and what has no bound of
-// its own ends with the descriptor's size. No path of an image becomes a path
-// of the host: blobs are found by digest, archives are read in place by
-// offset. Decompression and the check of diffIDs are package layer's, so that
-// a layer is read once.
+// The package trusts no input. Documents, lists, names, redirects, headers and
+// error bodies have limits; all other content ends at the size in its
+// descriptor. No path of an image becomes a path of the host: the package finds
+// blobs by digest and reads archives in place, by offset. Package layer
+// decompresses the layers and checks their diffIDs, because each layer is read
+// only once.
 package pull

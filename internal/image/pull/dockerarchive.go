@@ -12,14 +12,14 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// dockerManifestFile lists the images of what docker save writes (Docker
-// image specification v1.2, "Combined Image JSON + Filesystem Changeset
+// dockerManifestFile is the file of a docker save archive that lists its images
+// (Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset
 // Format").
 const dockerManifestFile = "manifest.json"
 
 // savedImage is one image of manifest.json.
 type savedImage struct {
-	Config   string       `json:"Config"` // names in the archive
+	Config   string       `json:"Config"` // Config and Layers are names of files in the archive
 	RepoTags list[string] `json:"RepoTags"`
 	Layers   list[string] `json:"Layers"`
 }
@@ -36,17 +36,18 @@ func resolveDockerArchive(ctx context.Context, s source, want platform, o Option
 	return img, nil
 }
 
-// dockerImage returns the image that s.tag names. It closes the archive.
+// dockerImage returns the image that s.tag names. Close of the image closes the
+// archive.
 func (a *archive) dockerImage(s source, want platform, o Options) (*Image, error) {
 	data, err := readEntry(a, dockerManifestFile, o.maxJSON())
 	if err != nil {
-		return nil, fmt.Errorf("not what docker save writes: %w", err)
+		return nil, fmt.Errorf("not a docker save archive: %w", err)
 	}
 	var saved list[savedImage]
 	if err := json.Unmarshal(data, &saved); err != nil {
-		return nil, fmt.Errorf("parse %s: %s", dockerManifestFile, clean(err.Error()))
+		return nil, fmt.Errorf("parse %s: %s", dockerManifestFile, printable(err.Error()))
 	}
-	chosen, err := pickSaved(saved, s.tag)
+	chosen, err := selectSaved(saved, s.tag)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func (a *archive) savedConfig(s *savedImage, want platform, o Options) (*Image, 
 	}
 	id := digestOf(raw)
 	if named := digestIn(s.Config); named != "" && named != id {
-		return nil, nil, fmt.Errorf("%s: %w", clean(s.Config), &mismatchError{id})
+		return nil, nil, fmt.Errorf("%s: %w", printable(s.Config), &mismatchError{id})
 	}
 	config, diffIDs, err := parseConfig(raw)
 	if err != nil {
@@ -87,15 +88,15 @@ func (a *archive) savedConfig(s *savedImage, want platform, o Options) (*Image, 
 	if len(diffIDs) != len(s.Layers) {
 		return nil, nil, fmt.Errorf("manifest has %d layers, its configuration %d", len(s.Layers), len(diffIDs))
 	}
-	p, err := (&resolver{want: want}).check(config)
+	p, err := (&resolver{want: want}).checkPlatform(config)
 	if err != nil {
 		return nil, nil, err
 	}
 	return &Image{Digest: id, Platform: p.String(), RawConfig: raw, Config: *config}, diffIDs, nil
 }
 
-// digestIn returns the digest that a name in the archive promises: HEX.json
-// or blobs/sha256/HEX; "" when there is none.
+// digestIn returns the digest in the name of an archive's file, which has the
+// form HEX.json or blobs/sha256/HEX. It returns "" for other names.
 func digestIn(name string) digest.Digest {
 	hex, ok := strings.CutPrefix(name, "blobs/sha256/")
 	if !ok {
@@ -108,8 +109,8 @@ func digestIn(name string) digest.Digest {
 	return d
 }
 
-// savedLayer reads a layer in place. Where its name does not promise a digest
-// the diffID alone says what it should be, which package layer checks.
+// savedLayer returns a layer that is read in place. If its name has no digest,
+// the layer's only checksum is the diffID, which package layer checks.
 func (a *archive) savedLayer(name string, diffID digest.DiffID) (Layer, error) {
 	e, err := a.find(name)
 	if err != nil {
@@ -125,33 +126,34 @@ func (a *archive) savedLayer(name string, diffID digest.DiffID) (Layer, error) {
 	}}, nil
 }
 
-// pickSaved returns the image that tag names, or the only one.
-func pickSaved(saved []savedImage, tag string) (*savedImage, error) {
+// selectSaved returns the image that tag names. Without a tag it returns the
+// only image, or an error if there are several.
+func selectSaved(saved []savedImage, tag string) (*savedImage, error) {
 	if tag == "" && len(saved) == 1 {
 		return &saved[0], nil
 	}
 	var tags []string
 	for i := range saved {
-		if tag != "" && saved[i].is(tag) {
+		if tag != "" && saved[i].matches(tag) {
 			return &saved[i], nil
 		}
 		tags = append(tags, saved[i].RepoTags...)
 	}
-	has := "none has a tag"
+	available := "its images have no tags"
 	if len(tags) > 0 {
-		has = "there is " + clean(strings.Join(tags[:min(len(tags), 20)], ", "))
+		available = "available: " + printable(strings.Join(tags[:min(len(tags), 20)], ", "))
 	}
 	switch {
 	case len(saved) == 0:
 		return nil, errors.New("archive has no images")
 	case tag == "":
-		return nil, fmt.Errorf("archive has several images, say which after a colon (%s)", has)
+		return nil, fmt.Errorf("archive has several images: append a colon and the tag of one (%s)", available)
 	}
-	return nil, fmt.Errorf("%w: archive has no image %s (%s)", ErrNotFound, clean(tag), has)
+	return nil, fmt.Errorf("%w: archive has no image %s (%s)", ErrNotFound, printable(tag), available)
 }
 
-// is reports whether tag means the image: one of its tags or its ID.
-func (s *savedImage) is(tag string) bool {
+// matches reports whether tag is one of the image's tags or its ID.
+func (s *savedImage) matches(tag string) bool {
 	if slices.Contains(s.RepoTags, tag) || digestIn(s.Config) != "" && string(digestIn(s.Config)) == tag {
 		return true
 	}
@@ -159,8 +161,8 @@ func (s *savedImage) is(tag string) bool {
 	return full != "" && slices.ContainsFunc(s.RepoTags, func(t string) bool { return CanonicalName(t) == full })
 }
 
-// name is how the image is called: by the tag that it was asked for with, or
-// its first.
+// name returns the canonical form of tag, or of the image's first tag if tag is
+// "" or an ID. It returns "" if there is none.
 func (s *savedImage) name(tag string) string {
 	if _, err := digest.ParseDigest(tag); err != nil && tag != "" {
 		return CanonicalName(tag)

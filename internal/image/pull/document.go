@@ -32,8 +32,9 @@ const (
 	annotationReference  = "vnd.docker.reference.type" // attestations of BuildKit
 )
 
-// maxList bounds every list of a document, whatever its size in bytes, since
-// an empty entry takes far more memory than text.
+// maxList is the highest number of entries in a list of a document. The limit
+// on a document's bytes is not enough, because an empty entry takes much more
+// memory than text.
 const maxList = 4096
 
 // list is a JSON array of at most maxList entries.
@@ -48,7 +49,7 @@ func (l *list[T]) UnmarshalJSON(data []byte) error {
 	if t, err := d.Token(); err != nil || t != json.Delim('[') {
 		return fmt.Errorf("want a list: %w", errors.Join(err))
 	}
-	*l = list[T]{} // an empty list is not an absent one
+	*l = list[T]{} // an empty list differs from a missing one, which is nil
 	for d.More() {
 		if len(*l) == maxList {
 			return fmt.Errorf("list of more than %d entries", maxList)
@@ -62,7 +63,7 @@ func (l *list[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// descriptor points to a blob (OCI image specification, descriptor.md).
+// descriptor refers to a blob (OCI image specification, descriptor.md).
 type descriptor struct {
 	MediaType   string            `json:"mediaType"`
 	Digest      string            `json:"digest"`
@@ -78,7 +79,7 @@ type wirePlatform struct {
 	Variant      string `json:"variant"`
 }
 
-// blob is a descriptor that was checked.
+// blob is the digest and the size of a checked descriptor.
 type blob struct {
 	digest digest.Digest
 	size   int64 // bytes
@@ -87,7 +88,7 @@ type blob struct {
 func (d descriptor) blob() (blob, error) {
 	h, err := digest.ParseDigest(d.Digest)
 	if err != nil {
-		return blob{}, fmt.Errorf("descriptor: %s", clean(err.Error()))
+		return blob{}, fmt.Errorf("descriptor: %s", printable(err.Error()))
 	}
 	if d.Size < 0 {
 		return blob{}, fmt.Errorf("descriptor of %s: size %d", h, d.Size)
@@ -95,7 +96,8 @@ func (d descriptor) blob() (blob, error) {
 	return blob{h, d.Size}, nil
 }
 
-// isAttestation reports a manifest that goes with an image and is none.
+// isAttestation reports whether d is the attestation of another manifest in the
+// same index. An attestation is not an image.
 func (d descriptor) isAttestation() bool {
 	if d.Annotations[annotationReference] != "" {
 		return true
@@ -103,7 +105,8 @@ func (d descriptor) isAttestation() bool {
 	return d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
 }
 
-// document is a manifest or an index, before it is known which.
+// document has the fields of both a manifest and an index. isIndex reports
+// which of the two it is.
 type document struct {
 	SchemaVersion int              `json:"schemaVersion"`
 	MediaType     string           `json:"mediaType"`
@@ -113,16 +116,17 @@ type document struct {
 	FSLayers      json.RawMessage  `json:"fsLayers"`
 }
 
-// parseDocument reads a manifest or index whose descriptor, or whose answer's
-// Content-Type, says mediaType. A document that could be taken for both kinds
-// is refused (CVE-2021-41190).
+// parseDocument parses a manifest or an index. mediaType is the type in its
+// descriptor or in the Content-Type header of its response; it applies if the
+// document has no mediaType field. parseDocument returns an error if the
+// document can be read as both kinds (CVE-2021-41190).
 func parseDocument(data []byte, mediaType string) (*document, error) {
 	var d document
 	if err := json.Unmarshal(data, &d); err != nil {
 		if strings.HasPrefix(strings.TrimSpace(mediaType), "text/html") {
 			return nil, errors.New("parse manifest: it is a web page")
 		}
-		return nil, fmt.Errorf("parse manifest: %s", clean(err.Error()))
+		return nil, fmt.Errorf("parse manifest: %s", printable(err.Error()))
 	}
 	if d.MediaType == "" {
 		d.MediaType, _, _ = strings.Cut(mediaType, ";")
@@ -139,22 +143,23 @@ func parseDocument(data []byte, mediaType string) (*document, error) {
 	index := d.MediaType == typeOCIIndex || d.MediaType == typeDockerList
 	manifest := d.MediaType == typeOCIManifest || d.MediaType == typeDockerManifest
 	if index && d.Config != nil || manifest && d.Manifests != nil {
-		return nil, fmt.Errorf("document is not what its media type %s says", d.MediaType)
+		return nil, fmt.Errorf("document does not match its media type %s", d.MediaType)
 	}
 	if d.Manifests == nil && d.Config == nil && !index {
-		return nil, fmt.Errorf("document of type %q is neither a manifest nor an index", clean(d.MediaType))
+		return nil, fmt.Errorf("document of type %q is neither a manifest nor an index", printable(d.MediaType))
 	}
 	return &d, nil
 }
 
 func (d *document) isIndex() bool { return d.Config == nil }
 
-// checkImage refuses what is not an image or has layers that cannot be read.
+// checkImage returns an error if the manifest is not an image's, has more than
+// maxLayers layers, or has a layer of an unsupported type.
 func (d *document) checkImage(maxLayers int) error {
 	switch t := d.Config.MediaType; t {
 	case typeOCIConfig, typeDockerConfig, "":
 	default:
-		return &artifactError{clean(t)}
+		return &artifactError{printable(t)}
 	}
 	if len(d.Layers) > maxLayers {
 		return tooManyLayers(len(d.Layers), maxLayers)
@@ -171,15 +176,15 @@ func (d *document) checkImage(maxLayers int) error {
 	return nil
 }
 
-// artifactError says that a manifest is of something else than an image.
+// artifactError reports a manifest of an artifact other than an image.
 type artifactError struct{ mediaType string }
 
 func (e *artifactError) Error() string {
 	return fmt.Sprintf("artifact of type %q is not an image", e.mediaType)
 }
 
-// checkLayerType leaves the compression to package layer, which goes by
-// content.
+// checkLayerType returns an error if t is not the media type of a layer. It does
+// not check the compression, because package layer detects it from the content.
 func checkLayerType(t string) error {
 	switch {
 	case strings.HasSuffix(t, "+encrypted"):
@@ -187,15 +192,16 @@ func checkLayerType(t string) error {
 	case t == "" || strings.HasPrefix(t, typeOCILayer) || strings.HasPrefix(t, typeDockerLayer):
 		return nil
 	}
-	return fmt.Errorf("media type %q is not a layer", clean(t))
+	return fmt.Errorf("media type %q is not a layer", printable(t))
 }
 
-// isForeign reports a layer whose content its registry need not have.
+// isForeign reports whether d is a layer whose content may be missing from its
+// registry.
 func (d descriptor) isForeign() bool {
 	return len(d.URLs) > 0 && (strings.Contains(d.MediaType, ".foreign.") || strings.Contains(d.MediaType, ".nondistributable."))
 }
 
-// parseConfig reads an image configuration (OCI image specification,
+// parseConfig parses an image configuration (OCI image specification,
 // config.md) and returns the diffIDs of its layers.
 func parseConfig(data []byte) (*v1.ConfigFile, []digest.DiffID, error) {
 	var bounds struct {
@@ -206,22 +212,22 @@ func parseConfig(data []byte) (*v1.ConfigFile, []digest.DiffID, error) {
 		History list[struct{}] `json:"history"`
 	}
 	if err := json.Unmarshal(data, &bounds); err != nil {
-		return nil, nil, fmt.Errorf("parse image configuration: %s", clean(err.Error()))
+		return nil, nil, fmt.Errorf("parse image configuration: %s", printable(err.Error()))
 	}
 	if t := bounds.RootFS.Type; t != "" && t != "layers" {
-		return nil, nil, fmt.Errorf("image configuration: rootfs of type %q", clean(t))
+		return nil, nil, fmt.Errorf("image configuration: rootfs of type %q", printable(t))
 	}
 	var ids []digest.DiffID
 	for _, s := range bounds.RootFS.DiffIDs {
 		id, err := digest.ParseDiffID(s)
 		if err != nil {
-			return nil, nil, fmt.Errorf("image configuration: diffID: %s", clean(err.Error()))
+			return nil, nil, fmt.Errorf("image configuration: diffID: %s", printable(err.Error()))
 		}
 		ids = append(ids, id)
 	}
 	var c v1.ConfigFile
 	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, nil, fmt.Errorf("parse image configuration: %s", clean(err.Error()))
+		return nil, nil, fmt.Errorf("parse image configuration: %s", printable(err.Error()))
 	}
 	return &c, ids, nil
 }

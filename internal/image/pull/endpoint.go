@@ -15,27 +15,27 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// endpoint is one server that has the repository: the registry or a mirror.
+// endpoint is a server of the repository: the registry or one of its mirrors.
 type endpoint struct {
-	host    string   // as dialled, with the port if any
-	repo    string   // on that host
-	schemes []string // in the order to try
-	base    http.RoundTripper
-	keys    *keychain
-	notice  func(string)
+	host     string   // as dialled, with the port if any
+	repo     string   // on that host
+	schemes  []string // in the order of the attempts
+	base     http.RoundTripper
+	keychain *keychain
+	notice   func(string)
 
 	timeout time.Duration
-	down    atomic.Bool // a mirror that is not worth asking again
+	down    atomic.Bool // this mirror failed; send it no more requests
 
-	turn       chan struct{} // held while connecting; guards what follows
-	client     *http.Client  // nil before the first connection
-	scheme     string
-	challenged bool  // the client authenticates
-	trouble    error // why credentials could not be read
+	connecting     chan struct{} // a mutex for the fields below; waiting ends with a context
+	client         *http.Client  // nil before the first connection
+	scheme         string
+	authenticated  bool  // the client authenticates
+	credentialsErr error // error of reading the credentials
 }
 
-// newEndpoint takes a host as in Options.Mirrors, with an optional scheme and
-// path.
+// newEndpoint returns the endpoint at host, which may have a scheme and a path as
+// in Options.Mirrors. If plain is set, the endpoint uses http.
 func newEndpoint(host, repo string, plain bool) *endpoint {
 	if rest, ok := strings.CutPrefix(host, "http://"); ok {
 		host, plain = rest, true
@@ -45,7 +45,7 @@ func newEndpoint(host, repo string, plain bool) *endpoint {
 	if prefix != "" {
 		repo = prefix + "/" + repo
 	}
-	e := &endpoint{host: host, repo: repo, turn: make(chan struct{}, 1)}
+	e := &endpoint{host: host, repo: repo, connecting: make(chan struct{}, 1)}
 	switch {
 	case plain:
 		e.schemes = []string{"http"}
@@ -57,15 +57,17 @@ func newEndpoint(host, repo string, plain bool) *endpoint {
 	return e
 }
 
-// request is a GET for something of the repository.
+// request returns a GET request for an object of the repository. kind is
+// "manifests" or "blobs".
 func (e *endpoint) request(ctx context.Context, kind, identifier string) (*http.Request, error) {
 	url := fmt.Sprintf("%s://%s/v2/%s/%s/%s", e.scheme, e.host, e.repo, kind, identifier)
 	return http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 }
 
-// connect finds the scheme and authenticates, once.
+// connect returns the endpoint's client. The first call finds the scheme and
+// authenticates.
 func (e *endpoint) connect(ctx context.Context) (*http.Client, error) {
-	return e.connected(ctx, func() (*transport.Challenge, error) {
+	return e.ensureClient(ctx, func() (*transport.Challenge, error) {
 		if e.client != nil {
 			return nil, nil
 		}
@@ -73,24 +75,26 @@ func (e *endpoint) connect(ctx context.Context) (*http.Client, error) {
 	})
 }
 
-// challenge authenticates as the answer of a request demands. Some servers
-// let the version endpoint pass and only then ask for credentials.
-func (e *endpoint) challenge(ctx context.Context, resp *http.Response) (*http.Client, error) {
+// answerChallenge authenticates by the challenge in a response, and returns the
+// new client. Some servers answer the version endpoint without authentication,
+// and send a challenge only for other requests.
+func (e *endpoint) answerChallenge(ctx context.Context, resp *http.Response) (*http.Client, error) {
 	c := parseChallenge(resp.Header.Values("WWW-Authenticate"), resp.Request.URL.Scheme == "http")
-	return e.connected(ctx, func() (*transport.Challenge, error) {
-		if e.challenged {
-			return nil, nil // by another request meanwhile
+	return e.ensureClient(ctx, func() (*transport.Challenge, error) {
+		if e.authenticated {
+			return nil, nil // another request has done it
 		}
 		return c, nil
 	})
 }
 
-// connected makes the client for what find returns, or keeps the one that is
-// there where that is nil. One goroutine at a time does so.
-func (e *endpoint) connected(ctx context.Context, find func() (*transport.Challenge, error)) (*http.Client, error) {
+// ensureClient creates the client for the challenge that find returns. If the
+// challenge is nil and there is a client, it returns that client. Only one
+// goroutine at a time runs find.
+func (e *endpoint) ensureClient(ctx context.Context, find func() (*transport.Challenge, error)) (*http.Client, error) {
 	select {
-	case e.turn <- struct{}{}:
-		defer func() { <-e.turn }()
+	case e.connecting <- struct{}{}:
+		defer func() { <-e.connecting }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -101,17 +105,17 @@ func (e *endpoint) connected(ctx context.Context, find func() (*transport.Challe
 	if challenge == nil && e.client != nil {
 		return e.client, nil
 	}
-	rt, err := e.authenticate(ctx, challenge)
+	rt, err := e.authTransport(ctx, challenge)
 	if err != nil {
 		return nil, err
 	}
-	e.challenged = challenge != nil
+	e.authenticated = challenge != nil
 	e.client = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
 	return e.client, nil
 }
 
-// ping asks for the version endpoint and returns the authentication that it
-// wants, nil for none.
+// ping requests the version endpoint with each of the schemes until one works. It
+// returns the challenge in the response, or nil if there is none.
 func (e *endpoint) ping(ctx context.Context) (*transport.Challenge, error) {
 	var resp *http.Response
 	var err error
@@ -122,7 +126,7 @@ func (e *endpoint) ping(ctx context.Context) (*transport.Challenge, error) {
 			return nil, err
 		}
 		client := &http.Client{Transport: e.base, CheckRedirect: checkRedirect}
-		if resp, err = watch(client, req, e.timeout, func() {}); err == nil || isCertificate(err) || isDial(err) || ctx.Err() != nil {
+		if resp, err = doWithTimeout(client, req, e.timeout, func() {}); err == nil || isCertificate(err) || isDial(err) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -130,7 +134,7 @@ func (e *endpoint) ping(ctx context.Context) (*transport.Challenge, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	// Reading to the end lets the connection be used again.
+	// net/http reuses a connection only after its body is read to the end.
 	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody)); err != nil {
 		return nil, err
 	}
@@ -140,33 +144,34 @@ func (e *endpoint) ping(ctx context.Context) (*transport.Challenge, error) {
 	return nil, temporaryStatus(resp)
 }
 
-// temporaryStatus lets any answer of the version endpoint pass but those
-// that ask to come again: the request itself will show what is wrong.
+// temporaryStatus returns an error if the status of the version endpoint is
+// temporary. It ignores all other statuses, because the next request returns a
+// more precise error.
 func temporaryStatus(resp *http.Response) error {
-	e := &statusError{status: resp.StatusCode, after: retryAfter(resp.Header.Get("Retry-After"))}
+	e := &statusError{status: resp.StatusCode, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 	if e.temporary() {
 		return e
 	}
 	return nil
 }
 
-// authenticate makes what adds credentials to requests for this endpoint,
-// and to no other host.
-func (e *endpoint) authenticate(ctx context.Context, challenge *transport.Challenge) (http.RoundTripper, error) {
+// authTransport returns a transport that adds credentials to requests to this
+// endpoint, and to no other host. If challenge is nil, it adds none.
+func (e *endpoint) authTransport(ctx context.Context, challenge *transport.Challenge) (http.RoundTripper, error) {
 	if challenge == nil {
 		return e.base, nil
 	}
 	reg, err := name.NewRegistry(e.host, name.Insecure)
 	if err != nil {
-		return nil, fmt.Errorf("registry %s: %s", clean(e.host), clean(err.Error()))
+		return nil, fmt.Errorf("registry %s: %s", printable(e.host), printable(err.Error()))
 	}
-	credentials, err := e.keys.lookup(ctx, e.host, e.repo)
+	credentials, err := e.keychain.lookup(ctx, e.host, e.repo)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		e.trouble = err
-		e.notice(fmt.Sprintf("%v: going on without credentials", err))
+		e.credentialsErr = err
+		e.notice(fmt.Sprintf("%v: continuing without credentials", err))
 	}
 	auth := authn.Anonymous
 	if credentials != (authn.AuthConfig{}) {
@@ -178,7 +183,7 @@ func (e *endpoint) authenticate(ctx context.Context, challenge *transport.Challe
 		defer cancel()
 		scopes := []string{"repository:" + e.repo + ":pull"}
 		if token, err = transport.Exchange(ctx, reg, auth, e.base, scopes, challenge); err != nil {
-			return nil, e.withTrouble(err)
+			return nil, e.withCredentialsErr(err)
 		}
 		if token.Token == "" {
 			token.Token = token.AccessToken
@@ -187,31 +192,34 @@ func (e *endpoint) authenticate(ctx context.Context, challenge *transport.Challe
 	return transport.FromToken(reg, auth, e.base, challenge, token)
 }
 
-// withTrouble says with a refusal that credentials could not be read.
-func (e *endpoint) withTrouble(err error) error {
-	if err = classify(err); e.trouble != nil && errors.Is(err, ErrUnauthorized) {
-		return fmt.Errorf("%w (%w)", err, e.trouble)
+// withCredentialsErr classifies err. If the server refused the request and the
+// credentials could not be read, it adds that error.
+func (e *endpoint) withCredentialsErr(err error) error {
+	if err = classify(err); e.credentialsErr != nil && errors.Is(err, ErrUnauthorized) {
+		return fmt.Errorf("%w (%w)", err, e.credentialsErr)
 	}
 	return err
 }
 
-// maxChallenge bounds a WWW-Authenticate header in bytes.
+// maxChallenge is the highest length in bytes of a WWW-Authenticate header.
 const maxChallenge = 8 << 10
 
-// parseChallenge reads WWW-Authenticate headers (RFC 9110, section 11.6.1)
-// and returns the first of a scheme that registries use, else an unknown one.
+// parseChallenge parses WWW-Authenticate headers (RFC 9110, section 11.6.1). It
+// returns the first bearer or basic challenge. If there is none, it returns a
+// basic challenge without parameters.
 func parseChallenge(headers []string, insecure bool) *transport.Challenge {
 	for _, h := range headers {
 		scheme, rest, _ := strings.Cut(strings.TrimSpace(h), " ")
 		if len(h) <= maxChallenge && (strings.EqualFold(scheme, "bearer") || strings.EqualFold(scheme, "basic")) {
-			return &transport.Challenge{Scheme: scheme, Parameters: parameters(rest), Insecure: insecure}
+			return &transport.Challenge{Scheme: scheme, Parameters: parseParameters(rest), Insecure: insecure}
 		}
 	}
 	return &transport.Challenge{Scheme: "basic", Insecure: insecure}
 }
 
-// parameters reads name=token and name="quoted string", with commas between.
-func parameters(s string) map[string]string {
+// parseParameters parses a list of name=token and name="quoted string", separated
+// by commas.
+func parseParameters(s string) map[string]string {
 	out := map[string]string{}
 	for {
 		key, rest, ok := strings.Cut(s, "=")
@@ -221,7 +229,7 @@ func parameters(s string) map[string]string {
 		key = strings.ToLower(strings.Trim(key, " \t,"))
 		var value string
 		if strings.HasPrefix(rest, `"`) {
-			value, s = quoted(rest[1:])
+			value, s = parseQuoted(rest[1:])
 		} else {
 			value, s, _ = strings.Cut(rest, ",")
 			value = strings.TrimSpace(value)
@@ -232,7 +240,9 @@ func parameters(s string) map[string]string {
 	}
 }
 
-func quoted(s string) (value, rest string) {
+// parseQuoted returns the string up to its closing quote, without backslashes,
+// and the text after the quote.
+func parseQuoted(s string) (value, rest string) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		switch s[i] {

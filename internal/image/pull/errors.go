@@ -20,24 +20,26 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// What a caller can tell apart, to say what the user can do.
+// The errors for which a caller has a hint for the user.
 var (
-	// ErrNotFound says that the registry or daemon has no such image.
+	// ErrNotFound means that the registry, the daemon or the archive does not
+	// have the image.
 	ErrNotFound = errors.New("not found")
-	// ErrUnauthorized says that the registry wants other credentials.
-	// Several registries answer so when a repository does not exist.
+	// ErrUnauthorized means that the registry requires other credentials.
+	// Several registries also return it if a repository does not exist.
 	ErrUnauthorized = errors.New("not authorized")
-	// ErrPlainHTTP says that the registry answered http to https.
+	// ErrPlainHTTP means that the registry sent an http response to an https
+	// request.
 	ErrPlainHTTP = errors.New("registry speaks plain http")
-	// ErrNetwork says that the registry could not be reached, or that the
-	// connection broke.
+	// ErrNetwork means that there was no connection to the registry, or that
+	// the connection broke.
 	ErrNetwork = errors.New("network error")
 )
 
-// A LayerError is about the bytes of one layer.
+// A LayerError is an error of reading one layer.
 type LayerError struct {
-	Digest digest.Digest // "" when not known
-	DiffID digest.DiffID // names the layer where Digest is not known
+	Digest digest.Digest // "" if not known
+	DiffID digest.DiffID // names the layer if Digest is not known
 	Err    error
 }
 
@@ -54,12 +56,11 @@ func (e *LayerError) Error() string {
 
 func (e *LayerError) Unwrap() error { return e.Err }
 
-// A LimitError says which limit an image exceeds, and which key of the
-// configuration raises it.
+// A LimitError reports an image that exceeds a limit.
 type LimitError struct {
-	What   string // what is limited and how much of it there is
+	What   string // the limited object and its amount
 	Limit  int64
-	Option string
+	Option string // the key in the configuration file that sets the limit
 }
 
 func (e *LimitError) Error() string {
@@ -74,7 +75,7 @@ func tooLarge(document string, size, limit int64) error {
 	return &LimitError{fmt.Sprintf("%s has %d bytes", document, size), limit, "limits.json"}
 }
 
-// A PlatformError says that an image is not to be had for a platform.
+// A PlatformError reports that an image is not available for a platform.
 type PlatformError struct {
 	Want string   // os/arch[/variant]
 	Have []string // in the order of the image's index, each once
@@ -84,15 +85,15 @@ func (e *PlatformError) Error() string {
 	if len(e.Have) == 0 {
 		return fmt.Sprintf("no image for platform %s", e.Want)
 	}
-	return fmt.Sprintf("no image for platform %s (there is %s)", e.Want, strings.Join(e.Have, ", "))
+	return fmt.Sprintf("no image for platform %s (available: %s)", e.Want, strings.Join(e.Have, ", "))
 }
 
-// statusError is an answer of a server that is not a success.
+// statusError is a response of a server whose status is not a success.
 type statusError struct {
-	status  int
-	text    string        // of the server, cleaned; may be empty
-	after   time.Duration // Retry-After, 0 when not given
-	rewound bool          // the server cannot send the range that was asked for
+	status       int
+	text         string        // of the server, cleaned; may be empty
+	retryAfter   time.Duration // Retry-After, 0 when not given
+	rangeRefused bool          // the server cannot send the range that was asked for
 }
 
 func (e *statusError) Error() string {
@@ -112,14 +113,14 @@ func (e *statusError) temporary() bool {
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
-	return e.rewound
+	return e.rangeRefused
 }
 
-// maxErrorBody bounds what is read of an error's body, in bytes.
+// maxErrorBody is the highest number of bytes to read of an error's body.
 const maxErrorBody = 64 << 10
 
-// checkStatus consumes and closes the body of an answer that has none of the
-// wanted status codes.
+// checkStatus returns a *statusError if the response has none of the wanted status
+// codes. In this case it reads and closes the body.
 func checkStatus(resp *http.Response, want ...int) error {
 	for _, code := range want {
 		if resp.StatusCode == code {
@@ -127,16 +128,17 @@ func checkStatus(resp *http.Response, want ...int) error {
 		}
 	}
 	defer resp.Body.Close()
-	e := &statusError{status: resp.StatusCode, after: retryAfter(resp.Header.Get("Retry-After"))}
-	e.rewound = resp.StatusCode == http.StatusRequestedRangeNotSatisfiable
-	// The status says enough where the body cannot be read.
+	e := &statusError{status: resp.StatusCode, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	e.rangeRefused = resp.StatusCode == http.StatusRequestedRangeNotSatisfiable
+	// If the body cannot be read, the status alone is the error.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	e.text = errorText(body)
 	return e
 }
 
-// errorText takes the messages out of an error body: of the OCI distribution
-// specification ("Error Codes") or of the Docker Engine API.
+// errorText returns the messages in an error body of the OCI distribution
+// specification ("Error Codes") or of the Docker Engine API. It returns "" for
+// other bodies.
 func errorText(body []byte) string {
 	var doc struct {
 		Message string `json:"message"`
@@ -155,14 +157,16 @@ func errorText(body []byte) string {
 		}
 		texts = append(texts, e.Message)
 	}
-	return clean(strings.Trim(strings.Join(texts, "; "), "; "))
+	return printable(strings.Trim(strings.Join(texts, "; "), "; "))
 }
 
-// maxText bounds foreign text in messages, in runes.
+// maxText is the highest length in runes of untrusted text in a message.
 const maxText = 300
 
-// clean makes foreign text fit for one line of a terminal.
-func clean(s string) string {
+// printable returns untrusted text in a form that is safe for one line of a
+// terminal. It replaces characters that are not printable by spaces, and truncates
+// long text.
+func printable(s string) string {
 	var b strings.Builder
 	n := 0
 	for _, r := range s {
@@ -178,8 +182,8 @@ func clean(s string) string {
 	return strings.TrimSpace(b.String())
 }
 
-// classify gives err the sentinel that fits it and drops what the caller says
-// anyway: addresses and URLs, whose query may hold secrets.
+// classify wraps err with the matching sentinel error. It removes addresses and
+// URLs, because the caller adds the source, and a URL's query may have secrets.
 func classify(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || isClassified(err) {
 		return err
@@ -188,7 +192,7 @@ func classify(err error) error {
 		err = e.Err
 	}
 	if e, ok := errors.AsType[*transport.Error](err); ok {
-		err = ownStatus(e)
+		err = tokenError(e)
 	}
 	if e, ok := errors.AsType[*statusError](err); ok {
 		return classifyStatus(e, err)
@@ -197,7 +201,7 @@ func classify(err error) error {
 		return ErrPlainHTTP
 	}
 	if isNetwork(err) {
-		return fmt.Errorf("%w: %w", ErrNetwork, shortNetwork(err))
+		return fmt.Errorf("%w: %w", ErrNetwork, networkCause(err))
 	}
 	return err
 }
@@ -221,8 +225,9 @@ func classifyStatus(e *statusError, err error) error {
 	return err
 }
 
-// ownStatus rewrites an error of the token exchange, which names a URL.
-func ownStatus(e *transport.Error) error {
+// tokenError converts an error of the token exchange to a statusError, which has
+// no URL.
+func tokenError(e *transport.Error) error {
 	var texts []string
 	for _, d := range e.Errors {
 		if d.Message == "" {
@@ -230,15 +235,17 @@ func ownStatus(e *transport.Error) error {
 		}
 		texts = append(texts, d.Message)
 	}
-	return fmt.Errorf("get token: %w", &statusError{status: e.StatusCode, text: clean(strings.Join(texts, "; "))})
+	return fmt.Errorf("get token: %w", &statusError{status: e.StatusCode, text: printable(strings.Join(texts, "; "))})
 }
 
-// errForeign says that a registry need not have a layer.
+// errForeign reports that a foreign layer is missing from its registry.
 var errForeign = errors.New("foreign layer, its content is not in the registry")
 
-// errStalled says that a connection was given up since nothing came.
+// errStalled reports that a connection was closed because the server sent nothing.
 var errStalled = errors.New("no data for too long")
 
+// isNetwork reports whether err is an error of the network. Certificate errors are
+// not, because a retry or a working network does not resolve them.
 func isNetwork(err error) bool {
 	if isCertificate(err) {
 		return false
@@ -246,7 +253,7 @@ func isNetwork(err error) bool {
 	if _, ok := errors.AsType[*net.OpError](err); ok {
 		return true
 	}
-	// An Errno is a net.Error by its methods, also where a file caused it.
+	// Errno implements net.Error, even if the error is that of a file.
 	if _, ok := errors.AsType[syscall.Errno](err); ok {
 		return isConnection(err)
 	}
@@ -256,7 +263,8 @@ func isNetwork(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, errStalled) || isHTTP2(err)
 }
 
-// isConnection tells the errors of a socket from those of the cache's files.
+// isConnection reports whether err is an error of a socket. Files of the cache
+// return other error numbers.
 func isConnection(err error) bool {
 	for _, errno := range []syscall.Errno{syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.ECONNABORTED,
 		syscall.EPIPE, syscall.ETIMEDOUT, syscall.ENETUNREACH, syscall.EHOSTUNREACH} {
@@ -267,8 +275,8 @@ func isConnection(err error) bool {
 	return false
 }
 
-// isHTTP2 recognises errors of net/http's HTTP/2 client, which exports no
-// type for them.
+// isHTTP2 reports whether err is an error of net/http's HTTP/2 client, which
+// exports no type for it.
 func isHTTP2(err error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
 		if strings.HasPrefix(fmt.Sprintf("%T", err), "http.http2") {
@@ -283,14 +291,15 @@ func isCertificate(err error) bool {
 	return ok
 }
 
-// isDial reports errors before any connection stood, which at the start most
-// likely come from a wrong name or a server that does not run.
+// isDial reports whether err occurred while connecting. On the first request, the
+// likely reason is a wrong host name or a server that is not running.
 func isDial(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "dial" && !op.Timeout()
 }
 
-func shortNetwork(err error) error {
+// networkCause returns the cause of a network error, without the address.
+func networkCause(err error) error {
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		return fmt.Errorf("look up %s: %s", e.Name, e.Err)
 	}

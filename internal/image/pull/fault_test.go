@@ -19,7 +19,8 @@ import (
 
 type handler = func(w http.ResponseWriter, r *http.Request, next http.Handler)
 
-// onBlob lets fault answer requests for the blob, and the registry others.
+// onBlob returns a handler that calls fault for requests for the layer's blob, and
+// the registry for all others.
 func onBlob(l Layer, fault handler) handler {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if strings.HasSuffix(r.URL.Path, "/blobs/"+string(l.Digest())) {
@@ -30,8 +31,8 @@ func onBlob(l Layer, fault handler) handler {
 	}
 }
 
-// serveRange answers as a server that knows ranges, from data, and breaks the
-// connection after limit bytes of the body.
+// serveRange serves data with support for ranges, and breaks the connection after
+// limit bytes of the body.
 func serveRange(w http.ResponseWriter, r *http.Request, data []byte, limit int) {
 	start := 0
 	status := http.StatusOK
@@ -46,7 +47,8 @@ func serveRange(w http.ResponseWriter, r *http.Request, data []byte, limit int) 
 	send(w, status, data[start:], limit)
 }
 
-// send announces the whole body and breaks the connection after limit bytes.
+// send sets the Content-Length of the whole body, and breaks the connection after
+// limit bytes.
 func send(w http.ResponseWriter, status int, body []byte, limit int) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
@@ -59,11 +61,11 @@ func send(w http.ResponseWriter, status int, body []byte, limit int) {
 	}
 }
 
-// TestP4LayerRecovers has a layer come through all that is worth a retry.
+// TestP4LayerRecovers reads a layer through every fault that causes a retry.
 func TestP4LayerRecovers(t *testing.T) {
 	const size = 3 << 20
 	want := makeImage(t, size)
-	data := stored(t, want, 0)
+	data := compressedLayer(t, want, 0)
 	for name, fault := range map[string]func(n int) handler{
 		"connection dropped in the middle": func(n int) handler {
 			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) { serveRange(w, r, data, len(data)/3) }
@@ -120,19 +122,19 @@ func TestP4LayerRecovers(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
+			s, o := newServer(t), testOptions(t)
 			var notices atomic.Int64
 			o.Notice = func(string) { notices.Add(1) }
 			img := mustResolve(t, s.push(t, "app:1", want), o)
 			var n atomic.Int64
-			s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			s.injectFault(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				fault(int(n.Add(1)-1))(w, r, next)
 			}))
 			expectLayers(t, img, want)
 			if n.Load() < 2 || notices.Load() == 0 {
 				t.Errorf("%d requests, %d notices: nothing was retried", n.Load(), notices.Load())
 			}
-			expectSound(t, o)
+			expectIntactBlobs(t, o)
 			if left := partials(t, o); len(left) > 0 {
 				t.Errorf("left over: %v", left)
 			}
@@ -140,15 +142,15 @@ func TestP4LayerRecovers(t *testing.T) {
 	}
 }
 
-// TestP4ProgressForgivesFailures has more failures in all than are allowed in
-// a row, with enough of the layer between them.
-func TestP4ProgressForgivesFailures(t *testing.T) {
-	s, o := newServer(t), quick(t)
+// TestP4ProgressResetsFailures causes more failures than the limit of consecutive
+// ones, with enough progress between them.
+func TestP4ProgressResetsFailures(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	o.Retries = 1
 	want := makeImage(t, 6<<20)
-	data := stored(t, want, 0)
+	data := compressedLayer(t, want, 0)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
-	s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+	s.injectFault(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		serveRange(w, r, data, 2<<20)
 	}))
 	expectLayers(t, img, want)
@@ -157,20 +159,21 @@ func TestP4ProgressForgivesFailures(t *testing.T) {
 	}
 	retry := &retrier{retries: 2, delay: time.Nanosecond, notice: func(string) {}}
 	for i, row := range []struct {
-		gained int
-		fails  bool
-	}{{0, false}, {enoughProgress - 1, false}, {enoughProgress - 1, true}, {enoughProgress, false}, {0, false}, {0, true}} {
-		retry.progress(row.gained)
+		received int
+		fails    bool
+	}{{0, false}, {progressThreshold - 1, false}, {progressThreshold - 1, true}, {progressThreshold, false}, {0, false}, {0, true}} {
+		retry.progress(row.received)
 		if err := retry.wait(t.Context(), "test", io.ErrUnexpectedEOF); (err != nil) != row.fails {
 			t.Errorf("failure %d: %v", i, err)
 		}
 	}
 }
 
-// TestP4LayerFails has each fault named by the step that reads the layer.
+// TestP4LayerFails reads a layer through every fault that is final. The error
+// names the layer.
 func TestP4LayerFails(t *testing.T) {
 	want := makeImage(t, 1<<20)
-	data := stored(t, want, 0)
+	data := compressedLayer(t, want, 0)
 	wrong := bytes.Clone(data)
 	wrong[len(wrong)/2] ^= 1
 	for _, row := range []struct {
@@ -183,13 +186,13 @@ func TestP4LayerFails(t *testing.T) {
 		{"wrong bytes", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			send(w, http.StatusOK, wrong, len(wrong))
 		}, "digest mismatch", nil, false},
-		{"announced short", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		{"Content-Length too small", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			send(w, http.StatusOK, data[:1000], 1000)
 		}, "server sends 1000 bytes", nil, false},
-		{"announced long", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		{"Content-Length too large", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			send(w, http.StatusOK, append(bytes.Clone(data), 1), len(data)+1)
 		}, "server sends", nil, false},
-		{"unannounced and endless", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		{"endless without Content-Length", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write(data); err != nil {
 					return
@@ -198,12 +201,12 @@ func TestP4LayerFails(t *testing.T) {
 		}, "server sends more than", nil, false},
 		{"always short", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			_, _ = w.Write(data[:1000])
-			_ = http.NewResponseController(w).Flush() // so that no length is announced
+			_ = http.NewResponseController(w).Flush() // so that there is no Content-Length
 		}, "unexpected EOF", ErrNetwork, true},
-		{"drops for good", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		{"dropped every time", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			send(w, http.StatusOK, data, 300_000)
 		}, "unexpected EOF", ErrNetwork, true},
-		{"500 for good", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		{"500 every time", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			w.WriteHeader(http.StatusInternalServerError)
 		}, "500", nil, false},
 		{"gone", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
@@ -235,10 +238,10 @@ func TestP4LayerFails(t *testing.T) {
 		}, "range", nil, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
+			s, o := newServer(t), testOptions(t)
 			img := mustResolve(t, s.push(t, "app:1", want), o)
-			before := tree(t, o.CacheDir)
-			s.misbehave(onBlob(img.Layers[0], row.fault))
+			before := listFiles(t, o.CacheDir)
+			s.injectFault(onBlob(img.Layers[0], row.fault))
 			_, err := readLayer(t.Context(), img.Layers[0])
 			expectError(t, err, "layer "+string(img.Layers[0].Digest())+": ", row.text)
 			if strings.Count(err.Error(), string(img.Layers[0].Digest())) != 1 {
@@ -253,12 +256,12 @@ func TestP4LayerFails(t *testing.T) {
 			if kept := len(partials(t, o)) > 0; kept != row.keeps {
 				t.Errorf("partial kept: %v, want %v", kept, row.keeps)
 			}
-			if !row.keeps && fmt.Sprint(tree(t, o.CacheDir)) != fmt.Sprint(before) {
-				t.Errorf("left over: %v", tree(t, o.CacheDir))
+			if !row.keeps && fmt.Sprint(listFiles(t, o.CacheDir)) != fmt.Sprint(before) {
+				t.Errorf("left over: %v", listFiles(t, o.CacheDir))
 			}
-			s.misbehave(nil)
-			expectLayers(t, img, want) // a retry goes on and succeeds
-			expectSound(t, o)
+			s.injectFault(nil)
+			expectLayers(t, img, want) // a later read succeeds
+			expectIntactBlobs(t, o)
 			if left := partials(t, o); len(left) > 0 {
 				t.Errorf("left over: %v", left)
 			}
@@ -266,14 +269,14 @@ func TestP4LayerFails(t *testing.T) {
 	}
 }
 
-// TestP4NextOpenResumes goes on where a failed or killed download stopped.
+// TestP4NextOpenResumes resumes the partial file of a failed or killed download.
 func TestP4NextOpenResumes(t *testing.T) {
 	want := makeImage(t, 1<<20)
-	data := stored(t, want, 0)
+	data := compressedLayer(t, want, 0)
 	for _, row := range []struct {
 		name    string
 		partial []byte
-		from    string // Range of the first request; none when it is not asked
+		from    string // Range of the first request; "none" without a request
 	}{
 		{"half", data[:len(data)/2], fmt.Sprintf("bytes=%d-", len(data)/2)},
 		{"whole, but not published", data, "none"},
@@ -282,13 +285,13 @@ func TestP4NextOpenResumes(t *testing.T) {
 		{"too long", append(bytes.Clone(data), 1, 2, 3), ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
+			s, o := newServer(t), testOptions(t)
 			img := mustResolve(t, s.push(t, "app:1", want), o)
 			if err := os.WriteFile(OpenCache(o.CacheDir).partialPath(img.Layers[0].Digest()), row.partial, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			first := "none"
-			s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			s.injectFault(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 				if first == "none" {
 					first = r.Header.Get("Range")
 				}
@@ -298,7 +301,7 @@ func TestP4NextOpenResumes(t *testing.T) {
 			if first != row.from {
 				t.Errorf("first request for %q, want %q", first, row.from)
 			}
-			expectSound(t, o)
+			expectIntactBlobs(t, o)
 			if left := partials(t, o); len(left) > 0 {
 				t.Errorf("left over: %v", left)
 			}
@@ -306,10 +309,10 @@ func TestP4NextOpenResumes(t *testing.T) {
 	}
 }
 
-// TestP4CancelReturnsAtOnce ends each kind of waiting by its context.
+// TestP4CancelReturnsAtOnce cancels the context during each kind of wait.
 func TestP4CancelReturnsAtOnce(t *testing.T) {
 	want := makeImage(t, 1<<20)
-	data := stored(t, want, 0)
+	data := compressedLayer(t, want, 0)
 	for name, fault := range map[string]handler{
 		"no answer": func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() },
 		"body that stops": func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
@@ -324,11 +327,11 @@ func TestP4CancelReturnsAtOnce(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
+			s, o := newServer(t), testOptions(t)
 			img := mustResolve(t, s.push(t, "app:1", want), o)
-			before := tree(t, o.CacheDir)
+			before := listFiles(t, o.CacheDir)
 			ctx, cancel := context.WithCancel(t.Context())
-			s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			s.injectFault(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				time.AfterFunc(50*time.Millisecond, cancel)
 				fault(w, r, next)
 			}))
@@ -340,21 +343,21 @@ func TestP4CancelReturnsAtOnce(t *testing.T) {
 			if took := time.Since(start); took > time.Second {
 				t.Errorf("took %v", took)
 			}
-			if after := tree(t, o.CacheDir); fmt.Sprint(after) != fmt.Sprint(before) {
+			if after := listFiles(t, o.CacheDir); fmt.Sprint(after) != fmt.Sprint(before) {
 				t.Errorf("left over: %v", after)
 			}
 		})
 	}
 }
 
-// TestResolveEndsWithItsContext has a registry that never answers.
+// TestResolveEndsWithItsContext resolves from a registry that never responds.
 func TestResolveEndsWithItsContext(t *testing.T) {
 	for _, part := range []string{"/v2/", "/manifests/", "/blobs/"} {
 		t.Run(part, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
+			s, o := newServer(t), testOptions(t)
 			ref := s.push(t, "app:1", makeImage(t, 10))
 			ctx, cancel := context.WithCancel(t.Context())
-			s.misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			s.injectFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 				if r.URL.Path != part && !strings.Contains(r.URL.Path[3:], part) {
 					next.ServeHTTP(w, r)
 					return
@@ -371,14 +374,14 @@ func TestResolveEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestP4SilentServerIsGivenUp has a server that stops in the middle.
-func TestP4SilentServerIsGivenUp(t *testing.T) {
-	s, o := newServer(t), quick(t)
+// TestP4SilentServerTimesOut reads from a server that stops in the middle.
+func TestP4SilentServerTimesOut(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	o.Timeout, o.Retries = 50*time.Millisecond, 1
 	want := makeImage(t, 1<<20)
-	data := stored(t, want, 0)
+	data := compressedLayer(t, want, 0)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
-	s.misbehave(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+	s.injectFault(onBlob(img.Layers[0], func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		_, _ = w.Write(data[:1000])
 		_ = http.NewResponseController(w).Flush()
@@ -391,10 +394,10 @@ func TestP4SilentServerIsGivenUp(t *testing.T) {
 	}
 }
 
-// TestP4SlowReaderIsNotTheServersFault reads with pauses that are longer than
-// a server may be silent.
-func TestP4SlowReaderIsNotTheServersFault(t *testing.T) {
-	s, o := newServer(t), quick(t)
+// TestP4SlowReaderDoesNotTimeOut pauses between reads for longer than the
+// registry's timeout.
+func TestP4SlowReaderDoesNotTimeOut(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	o.Timeout = 300 * time.Millisecond
 	want := makeImage(t, 8<<20)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
@@ -443,7 +446,7 @@ func TestResolveErrorsAreClassified(t *testing.T) {
 		text  string
 	}{
 		{"no such tag", nil, "", ErrNotFound, "404"},
-		{"nobody listens", nil, closed, ErrNetwork, "connection refused"},
+		{"no listener", nil, closed, ErrNetwork, "connection refused"},
 		{"no such host", nil, "registry.invalid", ErrNetwork, "registry.invalid"},
 		{"unauthorized", answer(401, "application/json", `{"errors":[{"code":"UNAUTHORIZED","message":"log in"}]}`), "", ErrUnauthorized, "log in"},
 		{"forbidden", answer(403, "", ""), "", ErrUnauthorized, "403"},
@@ -452,8 +455,8 @@ func TestResolveErrorsAreClassified(t *testing.T) {
 		{"endless", answer(200, typeOCIManifest, strings.Repeat(" ", 9<<20)), "", nil, "the limit is 8388608 (set by limits.json)"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
-			s.misbehave(row.fault)
+			s, o := newServer(t), testOptions(t)
+			s.injectFault(row.fault)
 			host := row.host
 			if host == "" {
 				host = s.host()
@@ -463,7 +466,7 @@ func TestResolveErrorsAreClassified(t *testing.T) {
 			if row.is != nil && !errors.Is(err, row.is) {
 				t.Errorf("error %q is not %q", err, row.is)
 			}
-			if files := tree(t, filepath.Join(o.CacheDir, "oci/blobs")); len(files) > 0 {
+			if files := listFiles(t, filepath.Join(o.CacheDir, "oci/blobs")); len(files) > 0 {
 				t.Errorf("left over: %v", files)
 			}
 		})

@@ -14,7 +14,7 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// file of an archive made by hand.
+// member is a file in an archive.
 type member struct {
 	name, body, link string
 	kind             byte // tar.TypeReg when 0
@@ -42,8 +42,8 @@ func archiveOf(t *testing.T, members ...member) []byte {
 	return out.Bytes()
 }
 
-// savedBy makes an archive of docker save's form with one layer "l".
-func savedBy(config string, members ...member) []member {
+// savedMembers returns the members of a docker save archive with one layer "l".
+func savedMembers(config string, members ...member) []member {
 	manifest := fmt.Sprintf(`[{"Config":"c","RepoTags":["a:1"],"Layers":[%s]}]`, `"l"`)
 	return append([]member{{name: "manifest.json", body: manifest}, {name: "c", body: config}}, members...)
 }
@@ -55,7 +55,8 @@ const (
 	tarOfBytes = "tar"
 )
 
-// TestDockerArchiveLinks has layers that are links, as docker save wrote them.
+// TestDockerArchiveLinks reads layers that are links, which older versions of
+// docker save wrote.
 func TestDockerArchiveLinks(t *testing.T) {
 	for name, m := range map[string][]member{
 		"file":           {{name: "./l", body: tarOfBytes}},
@@ -64,23 +65,23 @@ func TestDockerArchiveLinks(t *testing.T) {
 		"link to a link": {{name: "l", kind: tar.TypeSymlink, link: "m"}, {name: "m", kind: tar.TypeSymlink, link: "n"}, {name: "n", body: tarOfBytes}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			img := mustResolve(t, "docker-archive:"+file(t, archiveOf(t, savedBy(configOf1, m...)...)), quick(t))
-			if got := readsAs(t, img.Layers[0]); got != tarOfBytes || FamiliarName(img.Name) != "a:1" {
+			img := mustResolve(t, "docker-archive:"+tempFile(t, archiveOf(t, savedMembers(configOf1, m...)...)), testOptions(t))
+			if got := readString(t, img.Layers[0]); got != tarOfBytes || FamiliarName(img.Name) != "a:1" {
 				t.Errorf("got %q, %s", got, img.Name)
 			}
 		})
 	}
 }
 
-// TestDockerArchiveThatIsALayoutToo is what docker save writes since version
-// 25: names promise digests.
-func TestDockerArchiveThatIsALayoutToo(t *testing.T) {
+// TestDockerArchiveThatIsAlsoALayout reads the format of docker save since version
+// 25, where the names of files have digests.
+func TestDockerArchiveThatIsAlsoALayout(t *testing.T) {
 	name := func(text string) string { return "blobs/sha256/" + digestOf([]byte(text)).Hex() }
 	for body, want := range map[string]string{tarOfBytes: "", "oth": "digest mismatch"} {
 		data := archiveOf(t,
 			member{name: "manifest.json", body: fmt.Sprintf(`[{"Config":%q,"Layers":[%q]}]`, name(configOf1), name(tarOfBytes))},
 			member{name: name(configOf1), body: configOf1}, member{name: name(tarOfBytes), body: body})
-		img := mustResolve(t, "docker-archive:"+file(t, data), quick(t))
+		img := mustResolve(t, "docker-archive:"+tempFile(t, data), testOptions(t))
 		l := img.Layers[0]
 		_, err := readLayer(t.Context(), l)
 		if l.Digest() != digestOf([]byte(tarOfBytes)) || img.Digest != digestOf([]byte(configOf1)) || (err != nil) != (want != "") {
@@ -99,23 +100,23 @@ func TestHostileArchives(t *testing.T) {
 		many[i].name = fmt.Sprint(i)
 	}
 	manifest := func(text string) []byte { return archiveOf(t, member{name: "manifest.json", body: text}) }
-	whole := archiveOf(t, savedBy(configOf1, layer)...)
+	whole := archiveOf(t, savedMembers(configOf1, layer)...)
 	for _, row := range []struct {
 		name, want string
 		data       []byte
 	}{
-		{"layer climbs out of the archive", "no such file", archiveOf(t, savedBy(configOf1, member{name: "l", kind: tar.TypeSymlink, link: "../../../etc/hostname"})...)},
-		{"layer is an absolute link", "absolute", archiveOf(t, savedBy(configOf1, member{name: "l", kind: tar.TypeSymlink, link: "/etc/hostname"})...)},
-		{"layer links to itself", "links", archiveOf(t, savedBy(configOf1, member{name: "l", kind: tar.TypeSymlink, link: "l"})...)},
-		{"layer is a fifo", "not a regular file", archiveOf(t, savedBy(configOf1, member{name: "l", kind: tar.TypeFifo})...)},
-		{"layer is a device", "not a regular file", archiveOf(t, savedBy(configOf1, member{name: "l", kind: tar.TypeBlock})...)},
-		{"layer is a folder", "no such file", archiveOf(t, savedBy(configOf1, member{name: "l/", kind: tar.TypeDir})...)},
-		{"layer is there twice", "twice", archiveOf(t, savedBy(configOf1, layer, layer)...)},
-		{"manifest is there twice", "twice", archiveOf(t, append(savedBy(configOf1, layer), member{name: "./manifest.json", body: "[]"})...)},
-		{"layer is missing", "no such file", archiveOf(t, savedBy(configOf1)...)},
-		{"configuration has other layers", "1 layers, its configuration 0", archiveOf(t, savedBy(configOf0, layer)...)},
-		{"configuration is no JSON", "parse image configuration", archiveOf(t, savedBy("{", layer)...)},
-		{"configuration is huge", "limit", archiveOf(t, savedBy(strings.Repeat(" ", 9<<20), layer)...)},
+		{"layer climbs out of the archive", "no such file", archiveOf(t, savedMembers(configOf1, member{name: "l", kind: tar.TypeSymlink, link: "../../../etc/hostname"})...)},
+		{"layer is an absolute link", "absolute", archiveOf(t, savedMembers(configOf1, member{name: "l", kind: tar.TypeSymlink, link: "/etc/hostname"})...)},
+		{"layer links to itself", "links", archiveOf(t, savedMembers(configOf1, member{name: "l", kind: tar.TypeSymlink, link: "l"})...)},
+		{"layer is a fifo", "not a regular file", archiveOf(t, savedMembers(configOf1, member{name: "l", kind: tar.TypeFifo})...)},
+		{"layer is a device", "not a regular file", archiveOf(t, savedMembers(configOf1, member{name: "l", kind: tar.TypeBlock})...)},
+		{"layer is a folder", "no such file", archiveOf(t, savedMembers(configOf1, member{name: "l/", kind: tar.TypeDir})...)},
+		{"layer appears twice", "twice", archiveOf(t, savedMembers(configOf1, layer, layer)...)},
+		{"manifest appears twice", "twice", archiveOf(t, append(savedMembers(configOf1, layer), member{name: "./manifest.json", body: "[]"})...)},
+		{"layer is missing", "no such file", archiveOf(t, savedMembers(configOf1)...)},
+		{"configuration has other layers", "1 layers, its configuration 0", archiveOf(t, savedMembers(configOf0, layer)...)},
+		{"configuration is no JSON", "parse image configuration", archiveOf(t, savedMembers("{", layer)...)},
+		{"configuration is huge", "limit", archiveOf(t, savedMembers(strings.Repeat(" ", 9<<20), layer)...)},
 		{"configuration is of another digest", "digest mismatch", archiveOf(t, member{name: "manifest.json",
 			body: `[{"Config":"` + zeros + `.json","Layers":[]}]`}, member{name: zeros + ".json", body: configOf0})},
 		{"configuration climbs", "no such file", manifest(`[{"Config":"../../etc/passwd","Layers":[]}]`)},
@@ -124,17 +125,17 @@ func TestHostileArchives(t *testing.T) {
 		{"manifest of many images", "more than 4096", manifest("[" + strings.Repeat("{},", maxList) + "{}]")},
 		{"manifest with many layers", "more than 4096", manifest(`[{"Config":"c","Layers":[` + strings.Repeat(`"",`, maxList) + `""]}]`)},
 		{"too many entries", "more than 65536 entries", archiveOf(t, many...)},
-		{"name without end", "name of more than", archiveOf(t, member{name: strings.Repeat("a/", 5000) + "x"})},
-		{"cut short in a header", "read archive", whole[:1100]},
-		{"cut short in a file", "read archive", archiveOf(t, member{name: "l", body: strings.Repeat("x", 5000)})[:2000]},
-		{"gzip cut short", "EOF", gzipped(t, whole)[:60]},
-		{"gzip flipped", "", flipped(gzipped(t, whole))},
-		{"zstd cut short", "EOF", zstded(t, whole)[:60]},
-		{"gzip of nothing else", "header", []byte("\x1f\x8bxxxxxxxxxxxxxxxx")},
+		{"endless name", "name of more than", archiveOf(t, member{name: strings.Repeat("a/", 5000) + "x"})},
+		{"truncated in a header", "read archive", whole[:1100]},
+		{"truncated in a file", "read archive", archiveOf(t, member{name: "l", body: strings.Repeat("x", 5000)})[:2000]},
+		{"gzip truncated", "EOF", gzipped(t, whole)[:60]},
+		{"gzip with a flipped bit", "", flipped(gzipped(t, whole))},
+		{"zstd truncated", "EOF", zstdCompressed(t, whole)[:60]},
+		{"gzip magic number alone", "header", []byte("\x1f\x8bxxxxxxxxxxxxxxxx")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			o := quick(t)
-			_, err := Resolve(t.Context(), "docker-archive:"+file(t, row.data), o)
+			o := testOptions(t)
+			_, err := Resolve(t.Context(), "docker-archive:"+tempFile(t, row.data), o)
 			expectError(t, err, row.want)
 			expectEmptyCache(t, o)
 		})
@@ -146,34 +147,34 @@ func flipped(data []byte) []byte {
 	return data
 }
 
-// TestBombAgainstTheSpool has an archive that unpacks to far more.
-func TestBombAgainstTheSpool(t *testing.T) {
-	for name, data := range map[string][]byte{"gzip": gzipped(t, make([]byte, 10<<20)), "zstd": zstded(t, make([]byte, 10<<20))} {
+// TestDecompressionBomb resolves an archive that unpacks to more than MaxSpool.
+func TestDecompressionBomb(t *testing.T) {
+	for name, data := range map[string][]byte{"gzip": gzipped(t, make([]byte, 10<<20)), "zstd": zstdCompressed(t, make([]byte, 10<<20))} {
 		t.Run(name, func(t *testing.T) {
-			o := quick(t)
+			o := testOptions(t)
 			o.MaxSpool = 1 << 20
-			_, err := Resolve(t.Context(), "docker-archive:"+file(t, data), o)
+			_, err := Resolve(t.Context(), "docker-archive:"+tempFile(t, data), o)
 			expectError(t, err, "more than 1048576 bytes")
 			expectEmptyCache(t, o)
 		})
 	}
 }
 
-// documents is a registry that serves texts by their digest, and one by tag.
-type documents map[digest.Digest]string
+// documentServer is a registry that serves texts by digest, and one text by tag.
+type documentServer map[digest.Digest]string
 
-func (d documents) add(text string) (digest.Digest, int) {
+func (d documentServer) add(text string) (digest.Digest, int) {
 	h := digestOf([]byte(text))
 	d[h] = text
 	return h, len(text)
 }
 
-func (d documents) descriptor(kind, text string) string {
+func (d documentServer) descriptor(kind, text string) string {
 	h, n := d.add(text)
 	return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, kind, h, n)
 }
 
-func (d documents) serve(root, kind string) handler {
+func (d documentServer) serve(root, kind string) handler {
 	return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		text, ok := root, true
 		if name := filepath.Base(r.URL.Path); strings.HasPrefix(name, "sha256:") {
@@ -191,7 +192,7 @@ func (d documents) serve(root, kind string) handler {
 }
 
 func TestHostileDocuments(t *testing.T) {
-	d := documents{}
+	d := documentServer{}
 	layer := func(kind string) string { return d.descriptor(kind, "layer") }
 	const gz = typeOCILayer + "v1.tar+gzip"
 	config := d.descriptor(typeOCIConfig, configOf1)
@@ -208,14 +209,14 @@ func TestHostileDocuments(t *testing.T) {
 		{"schema 1 in disguise", typeOCIManifest, `{"schemaVersion":2,"fsLayers":[],"config":{}}`, "schema 1"},
 		{"schema 3", typeOCIManifest, `{"schemaVersion":3,"config":{}}`, "version 3"},
 		{"both manifest and index", "", `{"schemaVersion":2,"manifests":[],"layers":[]}`, "both"},
-		{"index in a manifest's clothes", typeOCIManifest, `{"schemaVersion":2,"manifests":[]}`, "not what its media type"},
-		{"manifest in an index's clothes", typeOCIIndex, `{"schemaVersion":2,"config":{}}`, "not what its media type"},
+		{"index with a manifest's type", typeOCIManifest, `{"schemaVersion":2,"manifests":[]}`, "does not match its media type"},
+		{"manifest with an index's type", typeOCIIndex, `{"schemaVersion":2,"config":{}}`, "does not match its media type"},
 		{"neither", "application/json", `{"schemaVersion":2}`, "neither"},
 		{"empty index", typeOCIIndex, `{"schemaVersion":2,"manifests":[]}`, "no image for platform"},
 		{"trailing data", typeOCIManifest, manifest(config, layer(gz)) + "{}", "parse manifest"},
-		{"nesting without end", typeOCIManifest, strings.Repeat(`{"a":`, 100_000), "parse manifest"},
-		{"list without end", typeOCIIndex, `{"schemaVersion":2,"manifests":[` + strings.Repeat("{},", maxList) + "{}]}", "more than 4096"},
-		{"layers without end", typeOCIManifest, manifest(config, strings.Repeat(layer(gz)+",", 600)+layer(gz)), "601 layers, the limit is 512"},
+		{"endless nesting", typeOCIManifest, strings.Repeat(`{"a":`, 100_000), "parse manifest"},
+		{"too long list", typeOCIIndex, `{"schemaVersion":2,"manifests":[` + strings.Repeat("{},", maxList) + "{}]}", "more than 4096"},
+		{"too many layers", typeOCIManifest, manifest(config, strings.Repeat(layer(gz)+",", 600)+layer(gz)), "601 layers, the limit is 512"},
 		{"encrypted layer", typeOCIManifest, manifest(config, layer(gz+"+encrypted")), "encrypted"},
 		{"foreign layer", typeOCIManifest, manifest(config, `{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"sha256:`+
 			zeros+`","size":1,"urls":["http://169.254.169.254/"]}`), "foreign"},
@@ -231,23 +232,23 @@ func TestHostileDocuments(t *testing.T) {
 		{"size too large for a number", typeOCIManifest, manifest(config, sized("9223372036854775808")), "parse manifest"},
 		{"huge configuration", typeOCIManifest, manifest(sized("9000000000"), layer(gz)), "limit"},
 		{"configuration missing", typeOCIManifest, manifest(sized("10"), layer(gz)), "not found"},
-		{"configuration longer than said", typeOCIManifest, manifest(strings.Replace(config, `"size":`, `"size":1`, 1), layer(gz)), "server sends"},
+		{"configuration longer than its size", typeOCIManifest, manifest(strings.Replace(config, `"size":`, `"size":1`, 1), layer(gz)), "server sends"},
 		{"configuration with odd rootfs", typeOCIManifest, manifest(d.descriptor("", `{"rootfs":{"type":"x"}}`), ""), `type "x"`},
 		{"diffID of another algorithm", typeOCIManifest, manifest(d.descriptor("", `{"rootfs":{"diff_ids":["md5:00"]}}`), layer(gz)), "not sha256"},
-		{"history without end", typeOCIManifest, manifest(d.descriptor("", `{"history":[`+strings.Repeat("{},", maxList)+`{}]}`), ""), "more than 4096"},
+		{"too long history", typeOCIManifest, manifest(d.descriptor("", `{"history":[`+strings.Repeat("{},", maxList)+`{}]}`), ""), "more than 4096"},
 		{"configuration that is no image's", typeOCIManifest, manifest(d.descriptor("", `{"os":["linux"]}`), ""), "parse image configuration"},
 		{"escape sequence in a media type", "x", `{"schemaVersion":2,"mediaType":"\u001b[2J"}`, "neither"},
 		{"escape sequence in a platform", typeOCIIndex, `{"schemaVersion":2,"manifests":[{"digest":"","platform":{"os":"\u001b[2J\n","architecture":"x"}}]}`, "[2j/x"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, o := newServer(t), quick(t)
-			s.misbehave(d.serve(row.root, row.kind))
+			s, o := newServer(t), testOptions(t)
+			s.injectFault(d.serve(row.root, row.kind))
 			_, err := Resolve(t.Context(), s.ref("app:1"), o)
 			if row.want == "" && err == nil {
 				return
 			}
 			expectError(t, err, row.want)
-			expectSound(t, o)
+			expectIntactBlobs(t, o)
 			if _, err := os.Stat(filepath.Join(o.CacheDir, "..", "etc")); err == nil {
 				t.Error("a digest became a path")
 			}
@@ -255,15 +256,16 @@ func TestHostileDocuments(t *testing.T) {
 	}
 }
 
-// TestManifestOfAnotherDigest is a registry that answers with something else.
+// TestManifestOfAnotherDigest resolves from a registry whose manifests do not
+// match their digests.
 func TestManifestOfAnotherDigest(t *testing.T) {
-	s, o := newServer(t), quick(t)
-	d := documents{}
-	s.misbehave(d.serve("", typeOCIManifest))
+	s, o := newServer(t), testOptions(t)
+	d := documentServer{}
+	s.injectFault(d.serve("", typeOCIManifest))
 	d["sha256:"+zeros] = fmt.Sprintf(`{"schemaVersion":2,"config":%s,"layers":[]}`, d.descriptor("", configOf0))
 	_, err := Resolve(t.Context(), s.ref("app@sha256:"+zeros), o)
 	expectError(t, err, "digest mismatch")
-	s.misbehave(d.serve(`{"schemaVersion":2,"manifests":[{"digest":"sha256:`+zeros+`","size":`+fmt.Sprint(len(d["sha256:"+zeros]))+`}]}`, typeOCIIndex))
+	s.injectFault(d.serve(`{"schemaVersion":2,"manifests":[{"digest":"sha256:`+zeros+`","size":`+fmt.Sprint(len(d["sha256:"+zeros]))+`}]}`, typeOCIIndex))
 	_, err = Resolve(t.Context(), s.ref("app:1"), o)
 	expectError(t, err, "has the digest")
 }
@@ -283,7 +285,7 @@ func FuzzDocument(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, kind string) {
 		if doc, err := parseDocument(data, kind); err == nil {
 			if doc.isIndex() {
-				pickOrNot(doc.Manifests)
+				selectBoth(doc.Manifests)
 			} else if doc.checkImage(10) == nil && len(doc.Layers) > 10 {
 				t.Error("more layers than allowed")
 			}
@@ -294,17 +296,18 @@ func FuzzDocument(f *testing.F) {
 	})
 }
 
-// pickOrNot must not panic, whatever it says.
-func pickOrNot(entries []descriptor) {
-	_, _, _ = pick(entries, "")
-	_, _, _ = pick(entries, "a:1")
+// selectBoth calls selectEntries with and without a tag. It ignores the results,
+// because the fuzz test only looks for panics.
+func selectBoth(entries []descriptor) {
+	_, _, _ = selectEntries(entries, "")
+	_, _, _ = selectEntries(entries, "a:1")
 }
 
 func FuzzArchive(f *testing.F) {
 	seeds := [][]byte{}
 	for _, m := range [][]member{
-		savedBy(configOf1, member{name: "l", body: tarOfBytes}),
-		savedBy(configOf1, member{name: "l", kind: tar.TypeSymlink, link: "m"}, member{name: "m", body: tarOfBytes}),
+		savedMembers(configOf1, member{name: "l", body: tarOfBytes}),
+		savedMembers(configOf1, member{name: "l", kind: tar.TypeSymlink, link: "m"}, member{name: "m", body: tarOfBytes}),
 		{{name: "oci-layout", body: layoutVersion}, {name: "index.json", body: `{"schemaVersion":2,"manifests":[]}`}},
 	} {
 		var t testing.T

@@ -13,25 +13,25 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// Options are what a pull can be told. The zero value but for CacheDir pulls
-// from public registries for this host.
+// Options configure Resolve. With only CacheDir set, Resolve pulls from public
+// registries for this host's platform.
 type Options struct {
 	Platform  string              // os/arch[/variant]; "" is linux on this host's architecture
-	CacheDir  string              // blobs under oci/blobs/sha256, downloads under partial; made when missing
-	PlainHTTP bool                // speak http to the registry; to this host itself both are tried anyway
+	CacheDir  string              // blobs under oci/blobs/sha256, downloads under partial; created if missing
+	PlainHTTP bool                // use http for the registry; for this host, https and http are tried in any case
 	CACert    string              // PEM file of authorities to trust besides the system's
 	Mirrors   map[string][]string // registry host to hosts tried first, in order; each may begin with http://
-	Stdin     io.Reader           // what the path "-" of an archive means
+	Stdin     io.Reader           // the content of an archive with the path "-"
 
 	MaxJSON        int64         // bytes of one document; 0 is 8 MiB
 	MaxLayers      int           // of an image; 0 is 512
 	MaxSpool       int64         // bytes that a piped or compressed archive may take on disk; 0 is 64 GiB
-	MaxConnections int           // requests to registries under way at a time; 0 is 4
-	Retries        int           // of a request that failed, in a row; 0 is 5
+	MaxConnections int           // concurrent requests to registries; 0 is 4
+	Retries        int           // consecutive retries of a failed request; 0 is 5
 	RetryDelay     time.Duration // before the first retry, doubled for each further one; 0 is 500 ms
-	Timeout        time.Duration // of a registry that sends nothing; 0 is a minute
+	Timeout        time.Duration // how long a registry may send nothing; 0 is a minute
 
-	Notice func(string) // one-line remarks, such as retries; from several goroutines; may be nil
+	Notice func(string) // receives one-line remarks, such as retries, from several goroutines; may be nil
 }
 
 const (
@@ -53,18 +53,18 @@ func (o *Options) notice(text string) {
 // Image is an image whose layers can be read until Close.
 type Image struct {
 	Source    string        // as given to Resolve
-	Name      string        // canonical, such as docker.io/library/debian:12; made from the path where there is none
+	Name      string        // canonical, such as docker.io/library/debian:12; derived from the path if the source has no name
 	Digest    digest.Digest // of the platform's manifest; of the configuration for docker-archive; "" for tar
 	Platform  string        // os/arch[/variant]
-	RawConfig []byte        // made up for tar, else as its digest names it
+	RawConfig []byte        // generated for tar, else the bytes that the manifest refers to
 	Config    v1.ConfigFile
 	Layers    []Layer // oldest first
 
 	close func() error
 }
 
-// Close gives back what the image holds open. Readers of its layers must not
-// be used after it.
+// Close closes the files and connections of the image. The caller must not use
+// readers of its layers after Close.
 func (i *Image) Close() error {
 	if i.close == nil {
 		return nil
@@ -80,23 +80,25 @@ type Layer struct {
 	open   func(context.Context) (io.ReadCloser, error)
 }
 
-// Digest names the layer's bytes as stored, "" when the source does not.
+// Digest returns the digest of the layer's bytes as stored, or "" if the source
+// does not give it.
 func (l Layer) Digest() digest.Digest { return l.digest }
 
-// DiffID names the layer's tar, "" for a source without configuration.
+// DiffID returns the digest of the layer's uncompressed tar, or "" if the source
+// has no configuration.
 func (l Layer) DiffID() digest.DiffID { return l.diffID }
 
-// Size returns how many bytes are stored, -1 when that is not known.
+// Size returns the layer's size in bytes as stored, or -1 if it is not known.
 func (l Layer) Size() int64 { return l.size }
 
-// Open returns the layer's bytes as stored. Where the source names digest and
-// size they are verified: the reader returns an error in place of io.EOF when
-// they do not match. The reader ends with ctx. All errors are of type
-// *LayerError.
+// Open returns a reader of the layer's bytes as stored. If the source gives the
+// layer's digest and size, the reader verifies them, and returns an error in
+// place of io.EOF if they do not match. Reads fail after ctx ends. All errors
+// are of type *LayerError.
 //
-// A layer of a registry asks for nothing before the first Read. While a
-// reader has a connection it takes one of Options.MaxConnections, so whoever
-// reads several layers in turns needs as many.
+// The reader of a registry's layer sends no request before the first Read. While
+// it has a connection, it occupies one of Options.MaxConnections. A caller that
+// reads n layers alternately needs n connections.
 func (l Layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	r, err := l.open(ctx)
 	if err != nil {
@@ -130,17 +132,17 @@ func (r *layerReader) Close() error {
 	return nil
 }
 
-// Resolve finds the image that source means for the wanted platform and reads
-// its manifest and configuration, but no layer. The forms of source are those
-// of the command line. An error begins with what was being pulled or read.
+// Resolve finds the image that the source text names for o.Platform, and reads
+// its manifest and configuration, but no layer. The forms of text are those of
+// the command line. Each error begins with the source.
 func Resolve(ctx context.Context, text string, o Options) (*Image, error) {
 	s, err := parseSource(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.what(), err)
+		return nil, fmt.Errorf("%s: %w", s.errorPrefix(), err)
 	}
 	want, err := parsePlatform(o.Platform)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.what(), err)
+		return nil, fmt.Errorf("%s: %w", s.errorPrefix(), err)
 	}
 	resolve := map[string]func(context.Context, source, platform, Options) (*Image, error){
 		kindRegistry:      resolveRegistry,
@@ -152,7 +154,7 @@ func Resolve(ctx context.Context, text string, o Options) (*Image, error) {
 	}[s.kind]
 	img, err := resolve(ctx, s, want, o)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.what(), err)
+		return nil, fmt.Errorf("%s: %w", s.errorPrefix(), err)
 	}
 	img.Source = text
 	return img, nil

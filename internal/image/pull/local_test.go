@@ -28,7 +28,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// writeLayout makes an OCI layout of the images by their names.
+// writeLayout writes an OCI layout of the images, and returns its path. The keys
+// of images are the names.
 func writeLayout(t *testing.T, images map[string]v1.Image) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "layout")
@@ -48,8 +49,8 @@ func writeLayout(t *testing.T, images map[string]v1.Image) string {
 	return dir
 }
 
-// pack makes a tar of a folder.
-func pack(t *testing.T, dir string) []byte {
+// tarOfDir returns a tar of a folder.
+func tarOfDir(t *testing.T, dir string) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
@@ -62,8 +63,9 @@ func pack(t *testing.T, dir string) []byte {
 	return out.Bytes()
 }
 
-// save makes what docker save writes, of the images by their tags.
-func save(t *testing.T, images map[string]v1.Image) []byte {
+// dockerSave returns an archive in the format of docker save. The keys of images
+// are the tags.
+func dockerSave(t *testing.T, images map[string]v1.Image) []byte {
 	t.Helper()
 	tags := map[name.Tag]v1.Image{}
 	for n, img := range images {
@@ -84,10 +86,10 @@ func save(t *testing.T, images map[string]v1.Image) []byte {
 	return data
 }
 
-func file(t *testing.T, data []byte) string {
+func tempFile(t *testing.T, data []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "archive.tar")
-	write(t, path, string(data), 0o600)
+	writeFile(t, path, string(data), 0o600)
 	return path
 }
 
@@ -104,7 +106,7 @@ func gzipped(t *testing.T, data []byte) []byte {
 	return out.Bytes()
 }
 
-func zstded(t *testing.T, data []byte) []byte {
+func zstdCompressed(t *testing.T, data []byte) []byte {
 	t.Helper()
 	w, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -117,13 +119,13 @@ func zstded(t *testing.T, data []byte) []byte {
 	return out
 }
 
-// TestLocalSources reads one image from every kind of place.
+// TestLocalSources reads one image from every kind of local source.
 func TestLocalSources(t *testing.T) {
 	want := makeImage(t, 1000, 200_000)
 	one, two := writeLayout(t, map[string]v1.Image{"": want}), writeLayout(t, map[string]v1.Image{"v1": want, "v2": makeImage(t, 5)})
 	named := writeLayout(t, map[string]v1.Image{"localhost:5000/x:1": want})
-	saved := save(t, map[string]v1.Image{"org/app:1": want})
-	both := save(t, map[string]v1.Image{"org/app:1": want, "org/app:2": makeImage(t, 5)})
+	saved := dockerSave(t, map[string]v1.Image{"org/app:1": want})
+	both := dockerSave(t, map[string]v1.Image{"org/app:1": want, "org/app:2": makeImage(t, 5)})
 	manifest := string(digestOfImage(t, want))
 	id, err := want.ConfigName()
 	if err != nil {
@@ -135,16 +137,16 @@ func TestLocalSources(t *testing.T) {
 		{"layout with full name", "oci:" + named, "localhost:5000/x:1", manifest},
 		{"layout by full name", "oci:" + named + ":localhost:5000/x:1", "localhost:5000/x:1", manifest},
 		{"layout by digest", "oci:" + two + ":@" + manifest, "layout:v1", manifest},
-		{"layout archive", "oci-archive:" + file(t, pack(t, one)), "archive:latest", manifest},
-		{"layout archive, gzip", "oci-archive:" + file(t, gzipped(t, pack(t, two))) + ":v1", "archive:v1", manifest},
-		{"docker archive", "docker-archive:" + file(t, saved), "org/app:1", id.String()},
-		{"docker archive, gzip", "docker-archive:" + file(t, gzipped(t, saved)), "org/app:1", id.String()},
-		{"docker archive, zstd", "docker-archive:" + file(t, zstded(t, saved)), "org/app:1", id.String()},
-		{"docker archive by tag", "docker-archive:" + file(t, both) + ":org/app:1", "org/app:1", id.String()},
-		{"docker archive by full name", "docker-archive:" + file(t, both) + ":docker.io/org/app:1", "org/app:1", id.String()},
+		{"layout archive", "oci-archive:" + tempFile(t, tarOfDir(t, one)), "archive:latest", manifest},
+		{"layout archive, gzip", "oci-archive:" + tempFile(t, gzipped(t, tarOfDir(t, two))) + ":v1", "archive:v1", manifest},
+		{"docker archive", "docker-archive:" + tempFile(t, saved), "org/app:1", id.String()},
+		{"docker archive, gzip", "docker-archive:" + tempFile(t, gzipped(t, saved)), "org/app:1", id.String()},
+		{"docker archive, zstd", "docker-archive:" + tempFile(t, zstdCompressed(t, saved)), "org/app:1", id.String()},
+		{"docker archive by tag", "docker-archive:" + tempFile(t, both) + ":org/app:1", "org/app:1", id.String()},
+		{"docker archive by full name", "docker-archive:" + tempFile(t, both) + ":docker.io/org/app:1", "org/app:1", id.String()},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			o := quick(t)
+			o := testOptions(t)
 			img := mustResolve(t, row.source, o)
 			if FamiliarName(img.Name) != row.shown || string(img.Digest) != row.digest || img.Platform != "linux/amd64" {
 				t.Errorf("got %s %s %s", img.Name, img.Digest, img.Platform)
@@ -164,13 +166,13 @@ func expectLocalLayers(t *testing.T, img *Image, want v1.Image) {
 	expectLayers(t, img, want)
 	for i, l := range img.Layers {
 		diffID, err := layers[i].DiffID()
-		if err != nil || string(l.DiffID()) != diffID.String() || l.Size() != int64(len(stored(t, want, i))) {
+		if err != nil || string(l.DiffID()) != diffID.String() || l.Size() != int64(len(compressedLayer(t, want, i))) {
 			t.Errorf("layer %d: %s, %d bytes", i, l.DiffID(), l.Size())
 		}
 	}
 }
 
-// expectEmptyCache wants that local sources left nothing.
+// expectEmptyCache verifies that the cache has no blobs and no partial files.
 func expectEmptyCache(t *testing.T, o Options) {
 	t.Helper()
 	_, n, err := OpenCache(o.CacheDir).Usage()
@@ -187,14 +189,14 @@ func expectEmptyCache(t *testing.T, o Options) {
 
 func TestArchiveFromAPipe(t *testing.T) {
 	want := makeImage(t, 100_000)
-	saved := save(t, map[string]v1.Image{"org/app:1": want})
+	saved := dockerSave(t, map[string]v1.Image{"org/app:1": want})
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct{ name, source string }{{"fifo", "docker-archive:" + fifo}, {"stdin", "docker-archive:-"}} {
 		t.Run(row.name, func(t *testing.T) {
-			o := quick(t)
+			o := testOptions(t)
 			done := make(chan error, 1)
 			if row.name == "stdin" {
 				o.Stdin = bytes.NewReader(saved)
@@ -214,9 +216,9 @@ func TestArchiveFromAPipe(t *testing.T) {
 
 func TestTarSource(t *testing.T) {
 	data := layerTar(t, 1, 5000)
-	o := quick(t)
+	o := testOptions(t)
 	path := filepath.Join(t.TempDir(), "rootfs.tar.gz")
-	write(t, path, string(gzipped(t, data)), 0o600)
+	writeFile(t, path, string(gzipped(t, data)), 0o600)
 	img := mustResolve(t, "tar:"+path, o)
 	l := img.Layers[0]
 	if img.Digest != "" || l.Digest() != "" || l.DiffID() != "" || FamiliarName(img.Name) != "rootfs:latest" || img.Platform != "linux/amd64" {
@@ -241,7 +243,7 @@ func TestTarSource(t *testing.T) {
 	}
 }
 
-// TestWaitingForAPipeEndsWithTheContext reads pipes that nobody writes to.
+// TestWaitingForAPipeEndsWithTheContext reads pipes that have no writer.
 func TestWaitingForAPipeEndsWithTheContext(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
@@ -255,7 +257,7 @@ func TestWaitingForAPipeEndsWithTheContext(t *testing.T) {
 	defer w.Close()
 	for _, source := range []string{"tar:" + fifo, "tar:-", "docker-archive:" + fifo, "docker-archive:-"} {
 		t.Run(source, func(t *testing.T) {
-			o := quick(t)
+			o := testOptions(t)
 			o.Stdin = r
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
@@ -271,8 +273,8 @@ func TestWaitingForAPipeEndsWithTheContext(t *testing.T) {
 	}
 }
 
-// daemon is a Docker daemon that saves images.
-func daemon(t *testing.T, images map[string][]byte) {
+// startDaemon starts a Docker daemon that serves docker save archives.
+func startDaemon(t *testing.T, images map[string][]byte) {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "docker.sock")
 	listener, err := net.Listen("unix", socket)
@@ -299,9 +301,9 @@ func daemon(t *testing.T, images map[string][]byte) {
 }
 
 func TestDaemonSource(t *testing.T) {
-	o := quick(t)
+	o := testOptions(t)
 	want := makeImage(t, 1000, 200_000)
-	daemon(t, map[string][]byte{"org/app:1": save(t, map[string]v1.Image{"org/app:1": want}), "bad": []byte("hello")})
+	startDaemon(t, map[string][]byte{"org/app:1": dockerSave(t, map[string]v1.Image{"org/app:1": want}), "bad": []byte("hello")})
 	img := mustResolve(t, "docker-daemon:org/app:1", o)
 	if FamiliarName(img.Name) != "org/app:1" {
 		t.Errorf("name %s", img.Name)
@@ -328,8 +330,8 @@ func TestDaemonSource(t *testing.T) {
 	expectError(t, err, "/no/such.sock", "no such file")
 }
 
-func TestLocalSourcesThatAreNotThere(t *testing.T) {
-	saved := save(t, map[string]v1.Image{"org/app:1": makeImage(t, 4), "org/app:2": makeImage(t, 5)})
+func TestLocalSourceErrors(t *testing.T) {
+	saved := dockerSave(t, map[string]v1.Image{"org/app:1": makeImage(t, 4), "org/app:2": makeImage(t, 5)})
 	two := writeLayout(t, map[string]v1.Image{"v1": makeImage(t, 4), "v2": makeImage(t, 5)})
 	dir := t.TempDir()
 	for _, row := range []struct {
@@ -342,17 +344,17 @@ func TestLocalSourcesThatAreNotThere(t *testing.T) {
 		{"oci:" + dir, []string{"not an OCI image layout", "oci-layout"}},
 		{"oci:" + two, []string{"several images", "v1", "v2"}},
 		{"oci:" + two + ":v3", []string{"no image v3", "v1", "v2"}},
-		{"oci-archive:" + file(t, saved), []string{"not an OCI image layout"}},
-		{"docker-archive:" + file(t, pack(t, two)), []string{"not what docker save writes"}},
-		{"docker-archive:" + file(t, saved), []string{"several images", "org/app:1", "org/app:2"}},
-		{"docker-archive:" + file(t, saved) + ":org/app:3", []string{"no image org/app:3", "org/app:2"}},
-		{"docker-archive:" + file(t, []byte("\xfd7zXZ\x00...")), []string{"xz"}},
-		{"docker-archive:" + file(t, []byte("BZh9...")), []string{"bzip2"}},
-		{"docker-archive:" + file(t, []byte("this is no archive at all")), []string{"read archive"}},
-		{"docker-archive:" + file(t, nil), []string{"manifest.json"}},
+		{"oci-archive:" + tempFile(t, saved), []string{"not an OCI image layout"}},
+		{"docker-archive:" + tempFile(t, tarOfDir(t, two)), []string{"not a docker save archive"}},
+		{"docker-archive:" + tempFile(t, saved), []string{"several images", "org/app:1", "org/app:2"}},
+		{"docker-archive:" + tempFile(t, saved) + ":org/app:3", []string{"no image org/app:3", "org/app:2"}},
+		{"docker-archive:" + tempFile(t, []byte("\xfd7zXZ\x00...")), []string{"xz"}},
+		{"docker-archive:" + tempFile(t, []byte("BZh9...")), []string{"bzip2"}},
+		{"docker-archive:" + tempFile(t, []byte("this is no archive at all")), []string{"read archive"}},
+		{"docker-archive:" + tempFile(t, nil), []string{"manifest.json"}},
 		{"docker-archive:-", []string{"no standard input"}},
 	} {
-		o := quick(t)
+		o := testOptions(t)
 		_, err := Resolve(t.Context(), row.source, o)
 		expectError(t, err, append(row.texts, "reading "+row.source+": ")...)
 		if strings.Count(err.Error(), row.source) != 1 {
@@ -364,7 +366,7 @@ func TestLocalSourcesThatAreNotThere(t *testing.T) {
 // TestLocalLayersAreVerified damages stored layers.
 func TestLocalLayersAreVerified(t *testing.T) {
 	want := makeImage(t, 50_000)
-	layer := stored(t, want, 0)
+	layer := compressedLayer(t, want, 0)
 	bad := bytes.Clone(layer)
 	bad[len(bad)/2] ^= 1
 	dir := writeLayout(t, map[string]v1.Image{"": want})
@@ -372,8 +374,8 @@ func TestLocalLayersAreVerified(t *testing.T) {
 	if err := os.WriteFile(blobPath, bad, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, source := range []string{"oci:" + dir, "oci-archive:" + file(t, pack(t, dir))} {
-		img := mustResolve(t, source, quick(t))
+	for _, source := range []string{"oci:" + dir, "oci-archive:" + tempFile(t, tarOfDir(t, dir))} {
+		img := mustResolve(t, source, testOptions(t))
 		_, err := readLayer(t.Context(), img.Layers[0])
 		expectError(t, err, "layer "+string(digestOf(layer)), "digest mismatch")
 	}
@@ -390,14 +392,14 @@ func TestLocalLayersAreVerified(t *testing.T) {
 			if err := damage(); err != nil {
 				t.Fatal(err)
 			}
-			_, err := Resolve(t.Context(), "oci:"+dir, quick(t))
+			_, err := Resolve(t.Context(), "oci:"+dir, testOptions(t))
 			expectError(t, err, "layer "+string(digestOf(layer)))
 		})
 	}
 }
 
-// readsAs is what a reader gives, for archives made by hand.
-func readsAs(t *testing.T, l Layer) string {
+// readString returns the content of a layer.
+func readString(t *testing.T, l Layer) string {
 	t.Helper()
 	r, err := l.Open(t.Context())
 	if err != nil {

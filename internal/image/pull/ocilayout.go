@@ -15,20 +15,20 @@ import (
 )
 
 // ociLayout reads images from an OCI image layout (OCI image specification,
-// image-layout.md) that is a folder or an archive.
+// image-layout.md), which is a folder or an archive.
 type ociLayout struct {
 	files   files
 	maxJSON int64
 }
 
-// folder is a layout on disk. No symbolic link leads out of it.
+// folder is a layout on disk. os.Root follows no symbolic link out of it.
 type folder struct{ root *os.Root }
 
 // open implements files.
 func (f folder) open(name string) (io.ReadCloser, int64, error) {
 	info, err := f.root.Stat(name)
 	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("is not a regular file") // opening a fifo or device would do something
+		err = errors.New("is not a regular file") // opening a fifo or a device can block or have effects
 	}
 	var file *os.File
 	if err == nil {
@@ -79,15 +79,15 @@ func (l *ociLayout) resolve(ctx context.Context, s source, want platform, o Opti
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", indexFile, err)
 	}
-	entries, name, err := pick(index.Manifests, s.tag)
+	entries, name, err := selectEntries(index.Manifests, s.tag)
 	if err != nil {
 		return nil, err
 	}
-	found, err := newResolver(l, want, o).choose(ctx, entries)
+	found, err := newResolver(l, want, o).fromEntries(ctx, entries)
 	if err != nil {
 		return nil, err
 	}
-	img := found.image()
+	img := found.newImage()
 	if img.Name = qualifiedName(name); img.Name == "" {
 		img.Name = fileName(s.path, name)
 	}
@@ -101,8 +101,8 @@ func (l *ociLayout) resolve(ctx context.Context, s source, want platform, o Opti
 	return img, nil
 }
 
-// qualifiedName returns the canonical form of a name that says more than a
-// tag; the annotation of a layout often is a tag alone.
+// qualifiedName returns the canonical form of a layout's name annotation. It
+// returns "" if the annotation is only a tag, which is common.
 func qualifiedName(name string) string {
 	if !strings.ContainsAny(name, "/:@") {
 		return ""
@@ -119,24 +119,25 @@ func (l *ociLayout) checkVersion() error {
 		Version string `json:"imageLayoutVersion"`
 	}
 	if err := json.Unmarshal(data, &v); err != nil {
-		return fmt.Errorf("parse %s: %s", layoutFile, clean(err.Error()))
+		return fmt.Errorf("parse %s: %s", layoutFile, printable(err.Error()))
 	}
 	if !strings.HasPrefix(v.Version, "1.") {
-		return fmt.Errorf("OCI image layout of version %q, want 1", clean(v.Version))
+		return fmt.Errorf("OCI image layout of version %q, want 1", printable(v.Version))
 	}
 	return nil
 }
 
-// pick returns the entries of a layout's index that tag names, or without a
-// tag all of them where they are one image, and how they are called.
-func pick(all []descriptor, tag string) (entries []descriptor, name string, err error) {
+// selectEntries returns the entries of a layout's index that match tag, and
+// their name. Without a tag it returns all entries, or an error if they have
+// several names.
+func selectEntries(all []descriptor, tag string) (entries []descriptor, name string, err error) {
 	var names []string
 	for _, d := range all {
 		if d.isAttestation() {
 			continue
 		}
 		n := d.Annotations[annotationName]
-		if tag == "" || isNamed(d, tag) {
+		if tag == "" || matchesTag(d, tag) {
 			entries = append(entries, d)
 			if full := d.Annotations[annotationContainerd]; full != "" {
 				name = full
@@ -145,26 +146,26 @@ func pick(all []descriptor, tag string) (entries []descriptor, name string, err 
 			}
 		}
 		if n != "" && !slices.Contains(names, n) {
-			names = append(names, clean(n))
+			names = append(names, printable(n))
 		}
 	}
-	has := "it has no names"
+	available := "its images have no names"
 	if len(names) > 0 {
-		has = "there is " + strings.Join(names[:min(len(names), 20)], ", ")
+		available = "available: " + strings.Join(names[:min(len(names), 20)], ", ")
 	}
 	switch {
 	case len(all) == 0:
 		return nil, "", errors.New("layout has no images")
 	case len(entries) == 0:
-		return nil, "", fmt.Errorf("%w: layout has no image %s (%s)", ErrNotFound, clean(tag), has)
+		return nil, "", fmt.Errorf("%w: layout has no image %s (%s)", ErrNotFound, printable(tag), available)
 	case tag == "" && len(names) > 1:
-		return nil, "", fmt.Errorf("layout has several images, say which after a colon (%s)", has)
+		return nil, "", fmt.Errorf("layout has several images: append a colon and the name of one (%s)", available)
 	}
 	return entries, name, nil
 }
 
-// isNamed reports whether tag means d, by name or digest.
-func isNamed(d descriptor, tag string) bool {
+// matchesTag reports whether tag is a name or the digest of d.
+func matchesTag(d descriptor, tag string) bool {
 	if d.Digest == tag || "@"+d.Digest == tag {
 		return true
 	}
@@ -179,7 +180,7 @@ func isNamed(d descriptor, tag string) bool {
 
 func blobName(d digest.Digest) string { return "blobs/sha256/" + d.Hex() }
 
-// manifest implements origin.
+// manifest implements documentFetcher.
 func (l *ociLayout) manifest(_ context.Context, b blob) ([]byte, error) {
 	data, err := readEntry(l.files, blobName(b.digest), l.maxJSON)
 	if err != nil {
@@ -188,7 +189,7 @@ func (l *ociLayout) manifest(_ context.Context, b blob) ([]byte, error) {
 	return data, verifyBytes(data, b)
 }
 
-// config implements origin.
+// config implements documentFetcher.
 func (l *ociLayout) config(ctx context.Context, b blob) ([]byte, error) { return l.manifest(ctx, b) }
 
 func (l *ociLayout) layer(d descriptor, diffID digest.DiffID) (Layer, error) {
@@ -214,6 +215,6 @@ func (l *ociLayout) layer(d descriptor, diffID digest.DiffID) (Layer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return verify(&bound{r, withContext(ctx, r)}, b), nil
+		return verify(&contextFile{r, withContext(ctx, r)}, b), nil
 	}}, nil
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// platform is what an image runs on, in normal form: architectures as Go
-// spells them; the variant empty where it is the architecture's first.
+// platform is an operating system and an architecture in normal form:
+// architectures have Go's names, and the architecture's first variant is "".
 type platform struct {
 	os, arch, variant string
 }
@@ -22,8 +22,8 @@ func (p platform) String() string {
 	return s
 }
 
-// parsePlatform reads os/arch[/variant]; "" is linux on this host's
-// architecture.
+// parsePlatform parses os/arch[/variant]. If s is "", it returns linux on this
+// host's architecture.
 func parsePlatform(s string) (platform, error) {
 	if s == "" {
 		return newPlatform("linux", runtime.GOARCH, ""), nil
@@ -36,10 +36,10 @@ func parsePlatform(s string) (platform, error) {
 	return newPlatform(parts[0], parts[1], parts[2]), nil
 }
 
-// newPlatform brings the names into normal form with the aliases of the
-// containerd platforms library (database.go, normalizeArch).
+// newPlatform returns a platform in normal form. The aliases are those of
+// containerd's platforms library (database.go, normalizeArch).
 func newPlatform(os, arch, variant string) platform {
-	p := platform{clean(strings.ToLower(os)), clean(strings.ToLower(arch)), clean(strings.ToLower(variant))}
+	p := platform{printable(strings.ToLower(os)), printable(strings.ToLower(arch)), printable(strings.ToLower(variant))}
 	switch p.arch {
 	case "i386":
 		p.arch, p.variant = "386", ""
@@ -67,10 +67,10 @@ func newPlatform(os, arch, variant string) platform {
 	return p
 }
 
-// fits returns how well an image for have runs on p: 0 is exactly, larger is
-// an older variant, -1 not at all. A newer processor runs what was made for
-// an older one of its architecture; another architecture never fits, even
-// where the processor could run it, since the platform is pinned.
+// fits reports how well an image for have fits p: 0 is an exact match, a larger
+// number is an older variant, and -1 is no match. A newer processor runs images
+// for older processors of its architecture. Another architecture never matches,
+// even if the processor can run its programs, because the platform is pinned.
 func (p platform) fits(have platform) int {
 	if p.os != have.os || p.arch != have.arch {
 		return -1
@@ -86,7 +86,8 @@ func (p platform) fits(have platform) int {
 	return want - got
 }
 
-// level makes the variants of an architecture comparable: v8.2 is 802.
+// level returns the variant as a number, for comparison: v8.2 is 802. It returns
+// false if the variant or its architecture is unknown.
 func (p platform) level() (int, bool) {
 	v := p.variant
 	if v == "" {

@@ -22,12 +22,12 @@ func TestPlatformNames(t *testing.T) {
 	}
 	for _, text := range []string{"linux", "linux/", "/amd64", "linux/arm/v7/x", "linux//v7"} {
 		if p, err := parsePlatform(text); err == nil {
-			t.Errorf("%q was taken for %s", text, p)
+			t.Errorf("%q was parsed as %s", text, p)
 		}
 	}
 }
 
-// TestP1VariantsFit pins who can run what: the first that fits best wins.
+// TestP1VariantsFit selects the best variant for each platform.
 func TestP1VariantsFit(t *testing.T) {
 	for _, row := range []struct {
 		want string
@@ -66,14 +66,14 @@ func TestP1VariantsFit(t *testing.T) {
 	}
 }
 
-func withPlatform(index v1.ImageIndex, what mutate.Appendable, p *v1.Platform) v1.ImageIndex {
-	return mutate.AppendManifests(index, mutate.IndexAddendum{Add: what, Descriptor: v1.Descriptor{Platform: p}})
+func withPlatform(index v1.ImageIndex, manifest mutate.Appendable, p *v1.Platform) v1.ImageIndex {
+	return mutate.AppendManifests(index, mutate.IndexAddendum{Add: manifest, Descriptor: v1.Descriptor{Platform: p}})
 }
 
-// TestP1NestedIndexesAndEntriesWithoutPlatform finds an image that only its
-// configuration says to be the right one.
+// TestP1NestedIndexesAndEntriesWithoutPlatform finds an image whose platform is
+// only in its configuration.
 func TestP1NestedIndexesAndEntriesWithoutPlatform(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makePlatform(t, "arm64", "v8", 100)
 	inner := withPlatform(withPlatform(empty.Index, makePlatform(t, "s390x", "", 10), nil), want, nil)
 	index := withPlatform(empty.Index, makePlatform(t, "amd64", "", 10), &v1.Platform{OS: "linux", Architecture: "amd64"})
@@ -86,13 +86,13 @@ func TestP1NestedIndexesAndEntriesWithoutPlatform(t *testing.T) {
 		t.Errorf("got %s %s", img.Digest, img.Platform)
 	}
 	expectLayers(t, img, want)
-	o.Platform = "linux/ppc64le" // is only there as an attestation
+	o.Platform = "linux/ppc64le" // the index has it only as an attestation
 	_, err := Resolve(t.Context(), ref, o)
 	expectError(t, err, "linux/amd64, linux/s390x, linux/arm64")
 }
 
 func TestP1IndexNestedTooDeep(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	index := withPlatform(empty.Index, makeImage(t, 10), nil)
 	for range maxNesting {
 		index = withPlatform(empty.Index, index, nil)
@@ -102,7 +102,7 @@ func TestP1IndexNestedTooDeep(t *testing.T) {
 }
 
 func TestP1IndexOfTooManyDocuments(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	index := v1.ImageIndex(empty.Index)
 	for i := range maxDocuments/2 + 1 {
 		index = withPlatform(index, makePlatform(t, "s390x", "", i), nil)
@@ -112,7 +112,7 @@ func TestP1IndexOfTooManyDocuments(t *testing.T) {
 }
 
 func TestP1SingleManifestOfAnotherPlatform(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	ref := s.push(t, "app:1", makePlatform(t, "s390x", "", 10))
 	for platform, wrong := range map[string]bool{"": true, "linux/amd64": true, "linux/s390x": false} {
 		o.Platform = platform

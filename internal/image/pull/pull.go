@@ -11,14 +11,14 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// pull is one image on its way from a registry into the cache.
+// pull fetches one image from a registry into the cache.
 type pull struct {
 	registry *registry
 	cache    *Cache
 	maxJSON  int64
 
 	mu    sync.Mutex
-	entry *entry // for the cache's index; nil once it is there
+	entry *indexEntry // to add to the cache's index; nil after it was added
 }
 
 func resolveRegistry(ctx context.Context, s source, want platform, o Options) (*Image, error) {
@@ -40,16 +40,16 @@ func resolveRegistry(ctx context.Context, s source, want platform, o Options) (*
 }
 
 func (p *pull) resolve(ctx context.Context, ref name.Reference, want platform, o Options) (*Image, error) {
-	data, mediaType, err := p.root(ctx, ref)
+	data, mediaType, err := p.rootDocument(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	b := blob{digestOf(data), int64(len(data))}
-	found, err := newResolver(p, want, o).image(ctx, data, b, mediaType)
+	found, err := newResolver(p, want, o).fromDocument(ctx, data, b, mediaType)
 	if err != nil {
 		return nil, err
 	}
-	img := found.image()
+	img := found.newImage()
 	img.Name = canonical(ref)
 	img.close = func() error { p.registry.close(); return nil }
 	if b == found.manifest {
@@ -57,7 +57,7 @@ func (p *pull) resolve(ctx context.Context, ref name.Reference, want platform, o
 			return nil, err
 		}
 	}
-	p.entry = &entry{name: img.Name, mediaType: found.mediaType, platform: found.platform, manifest: found.manifest}
+	p.entry = &indexEntry{name: img.Name, mediaType: found.mediaType, platform: found.platform, manifest: found.manifest}
 	p.entry.blobs = append(p.entry.blobs, found.configRef)
 	for i, l := range found.doc.Layers {
 		layer, err := p.layer(l, found.diffIDs[i])
@@ -71,9 +71,9 @@ func (p *pull) resolve(ctx context.Context, ref name.Reference, want platform, o
 	return img, nil
 }
 
-// root returns the document that ref names: from the cache where ref is a
-// digest, since a tag may have moved.
-func (p *pull) root(ctx context.Context, ref name.Reference) (data []byte, mediaType string, err error) {
+// rootDocument returns the document that ref names. It reads the cache only if
+// ref is a digest, because a tag may have moved.
+func (p *pull) rootDocument(ctx context.Context, ref name.Reference) (data []byte, mediaType string, err error) {
 	want := identifierDigest(ref)
 	if want != "" {
 		if data := p.cache.document(want, p.maxJSON); data != nil {
@@ -90,7 +90,7 @@ func (p *pull) root(ctx context.Context, ref name.Reference) (data []byte, media
 	return data, mediaType, nil
 }
 
-// manifest implements origin.
+// manifest implements documentFetcher.
 func (p *pull) manifest(ctx context.Context, b blob) ([]byte, error) {
 	return p.document(ctx, b, func() ([]byte, error) {
 		data, _, err := p.registry.manifest(ctx, string(b.digest))
@@ -98,11 +98,13 @@ func (p *pull) manifest(ctx context.Context, b blob) ([]byte, error) {
 	})
 }
 
-// config implements origin.
+// config implements documentFetcher.
 func (p *pull) config(ctx context.Context, b blob) ([]byte, error) {
 	return p.document(ctx, b, func() ([]byte, error) { return p.registry.blobBytes(ctx, b) })
 }
 
+// document returns b from the cache, or else from fetch. It adds a fetched
+// document to the cache.
 func (p *pull) document(ctx context.Context, b blob, fetch func() ([]byte, error)) ([]byte, error) {
 	if data := p.cache.document(b.digest, p.maxJSON); data != nil {
 		return data, verifyBytes(data, b)
@@ -130,8 +132,8 @@ func (p *pull) layer(d descriptor, diffID digest.DiffID) (Layer, error) {
 	}}, nil
 }
 
-// register names the image in the cache's index as soon as all of it is
-// there. The pull itself does not need that, so trouble is only noted.
+// register adds the image to the cache's index when the cache has all of its
+// blobs. An error becomes a notice, because the pull does not read the index.
 func (p *pull) register(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -15,17 +15,18 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// acceptManifests is what a registry is asked for. Schema 1 is not in it: a
-// registry that has nothing else sends it anyway, and gets a clear refusal.
+// acceptManifests is the Accept header of a request for a manifest. It does not
+// have schema 1. A registry that has no other manifest sends schema 1 anyway, and
+// parseDocument returns an error for it.
 const acceptManifests = typeOCIIndex + "," + typeDockerList + "," + typeOCIManifest + "," + typeDockerManifest
 
 const defaultConnections = 4
 
-// registry reads one repository from its mirrors and the registry itself.
+// registry reads one repository from its mirrors and from the registry itself.
 type registry struct {
-	endpoints  []*endpoint // in the order to try
+	endpoints  []*endpoint // in the order of the attempts; the registry is the last
 	base       *http.Transport
-	slots      chan struct{} // one for each request under way
+	slots      chan struct{} // holds one value for each running request
 	timeout    time.Duration
 	retries    int
 	retryDelay time.Duration
@@ -52,7 +53,7 @@ func newRegistry(repo name.Repository, o Options) (*registry, error) {
 	r.endpoints = append(r.endpoints, newEndpoint(repo.RegistryStr(), repo.RepositoryStr(), o.PlainHTTP))
 	keys := &keychain{}
 	for _, e := range r.endpoints {
-		e.base, e.keys, e.notice, e.timeout = agent{r.base}, keys, o.notice, r.timeout
+		e.base, e.keychain, e.notice, e.timeout = agentTransport{r.base}, keys, o.notice, r.timeout
 	}
 	return r, nil
 }
@@ -69,15 +70,15 @@ type answer struct {
 	from *endpoint
 }
 
-// ask sends one request to each endpoint in turn until one has an answer of
-// the wanted status. The last endpoint's error counts, since that is the
-// registry itself.
-func (r *registry) ask(ctx context.Context, kind, identifier string, header http.Header, want ...int) (*answer, error) {
+// get sends a request to each endpoint in turn until a response has a wanted
+// status. If all fail, it returns the error of the last endpoint, which is the
+// registry itself. The caller closes the response's body.
+func (r *registry) get(ctx context.Context, kind, identifier string, header http.Header, want ...int) (*answer, error) {
 	for i, e := range r.endpoints {
 		if e.down.Load() {
 			continue
 		}
-		resp, err := r.askOne(ctx, e, kind, identifier, header, want) //nolint:bodyclose // whoever gets the answer closes it
+		resp, err := r.getFrom(ctx, e, kind, identifier, header, want) //nolint:bodyclose // whoever gets the answer closes it
 		if err == nil {
 			return &answer{resp, e}, nil
 		}
@@ -94,15 +95,15 @@ func (r *registry) ask(ctx context.Context, kind, identifier string, header http
 	return nil, errors.New("no registry to ask")
 }
 
-func (r *registry) askOne(ctx context.Context, e *endpoint, kind, identifier string, header http.Header, want []int) (*http.Response, error) {
+func (r *registry) getFrom(ctx context.Context, e *endpoint, kind, identifier string, header http.Header, want []int) (*http.Response, error) {
 	client, err := e.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := r.send(ctx, client, e, kind, identifier, header)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && !e.challenged {
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && !e.authenticated {
 		resp.Body.Close()
-		if client, err = e.challenge(ctx, resp); err != nil {
+		if client, err = e.answerChallenge(ctx, resp); err != nil {
 			return nil, err
 		}
 		resp, err = r.send(ctx, client, e, kind, identifier, header)
@@ -111,12 +112,14 @@ func (r *registry) askOne(ctx context.Context, e *endpoint, kind, identifier str
 		return nil, err
 	}
 	if err := checkStatus(resp, want...); err != nil {
-		return nil, e.withTrouble(err)
+		return nil, e.withCredentialsErr(err)
 	}
 	return resp, nil
 }
 
-// send takes one of the slots for as long as the response's body is open.
+// getFrom sends a request to one endpoint, and repeats it after a challenge.
+// send sends a request. It occupies one of the slots until the response's body is
+// closed.
 func (r *registry) send(ctx context.Context, client *http.Client, e *endpoint, kind, identifier string, header http.Header) (*http.Response, error) {
 	req, err := e.request(ctx, kind, identifier)
 	if err != nil {
@@ -130,7 +133,7 @@ func (r *registry) send(ctx context.Context, client *http.Client, e *endpoint, k
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	return watch(client, req, r.timeout, func() { <-r.slots })
+	return doWithTimeout(client, req, r.timeout, func() { <-r.slots })
 }
 
 // manifest fetches a manifest or index by tag or digest.
@@ -148,14 +151,14 @@ func (r *registry) manifest(ctx context.Context, identifier string) (data []byte
 }
 
 func (r *registry) manifestOnce(ctx context.Context, identifier string) ([]byte, string, error) {
-	a, err := r.ask(ctx, "manifests", identifier, http.Header{"Accept": {acceptManifests}}, http.StatusOK)
+	a, err := r.get(ctx, "manifests", identifier, http.Header{"Accept": {acceptManifests}}, http.StatusOK)
 	if err != nil {
 		return nil, "", err
 	}
 	defer a.Body.Close()
 	data, err := readAll(a.Body, r.maxJSON)
 	if int64(len(data)) > r.maxJSON {
-		err = &LimitError{"longer than expected", r.maxJSON, "limits.json"}
+		err = &LimitError{"document is too large", r.maxJSON, "limits.json"}
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read manifest: %w", err)
@@ -163,7 +166,7 @@ func (r *registry) manifestOnce(ctx context.Context, identifier string) ([]byte,
 	return data, a.Header.Get("Content-Type"), nil
 }
 
-// blobBytes fetches a blob that is a document.
+// blobBytes fetches all of a blob that is a document.
 func (r *registry) blobBytes(ctx context.Context, b blob) ([]byte, error) {
 	if b.size > r.maxJSON {
 		return nil, tooLarge("document "+string(b.digest), b.size, r.maxJSON)
@@ -189,14 +192,14 @@ func (r *registry) blobBytesOnce(ctx context.Context, b blob) ([]byte, error) {
 	return readAll(p, b.size)
 }
 
-// part is the rest of a blob from the offset start.
+// part is the content of a blob from the offset start to its end.
 type part struct {
 	io.ReadCloser
 	start int64
 }
 
-// fetch asks for a blob from offset on, once. A server that ignores ranges
-// gives a part that starts at 0.
+// fetch requests a blob from offset on, without retries. If the server ignores
+// or refuses ranges, the part starts at 0.
 func (r *registry) fetch(ctx context.Context, b blob, offset int64) (*part, error) {
 	header := http.Header{}
 	want := []int{http.StatusOK}
@@ -204,10 +207,10 @@ func (r *registry) fetch(ctx context.Context, b blob, offset int64) (*part, erro
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 		want = append(want, http.StatusPartialContent)
 	}
-	a, err := r.ask(ctx, "blobs", string(b.digest), header, want...)
-	if e, ok := errors.AsType[*statusError](err); ok && e.rewound && offset > 0 {
+	a, err := r.get(ctx, "blobs", string(b.digest), header, want...)
+	if e, ok := errors.AsType[*statusError](err); ok && e.rangeRefused && offset > 0 {
 		offset = 0
-		a, err = r.ask(ctx, "blobs", string(b.digest), http.Header{}, http.StatusOK)
+		a, err = r.get(ctx, "blobs", string(b.digest), http.Header{}, http.StatusOK)
 	}
 	if err != nil {
 		return nil, err
@@ -227,20 +230,22 @@ func (r *registry) fetch(ctx context.Context, b blob, offset int64) (*part, erro
 	return p, nil
 }
 
-// checkRange wants what was asked for (RFC 9110, section 14.4).
+// checkRange returns an error if a Content-Range header (RFC 9110, section 14.4)
+// is not the range from offset to the end of the blob.
 func checkRange(header string, offset, size int64) error {
 	var first, last int64
 	var total string
 	if _, err := fmt.Sscanf(header, "bytes %d-%d/%s", &first, &last, &total); err != nil {
-		return fmt.Errorf("server sends the range %q, which is not one", clean(header))
+		return fmt.Errorf("server sends the invalid range %q", printable(header))
 	}
 	if first != offset || last != size-1 || total != "*" && total != fmt.Sprint(size) {
-		return fmt.Errorf("server sends the range %q, want bytes %d-%d/%d", clean(header), offset, size-1, size)
+		return fmt.Errorf("server sends the range %q, want bytes %d-%d/%d", printable(header), offset, size-1, size)
 	}
 	return nil
 }
 
-// verifyBytes checks a document against the descriptor that named it.
+// verifyBytes returns an error if a document does not have the size and the
+// digest of its descriptor.
 func verifyBytes(data []byte, b blob) error {
 	if int64(len(data)) != b.size {
 		return fmt.Errorf("document %s has %d bytes, want %d", b.digest, len(data), b.size)
@@ -251,7 +256,7 @@ func verifyBytes(data []byte, b blob) error {
 	return nil
 }
 
-// identifierDigest returns the digest of a reference by digest, else "".
+// identifierDigest returns the digest in ref, or "" if ref has a tag.
 func identifierDigest(ref name.Reference) digest.Digest {
 	if _, ok := ref.(name.Digest); ok {
 		return digest.Digest(strings.TrimSpace(ref.Identifier()))

@@ -12,31 +12,33 @@ import (
 )
 
 const (
-	// maxNesting is how deep indexes may refer to indexes.
+	// maxNesting is the highest number of nested indexes.
 	maxNesting = 4
-	// maxDocuments bounds how many documents are read to find one image.
+	// maxDocuments is the highest number of documents that are read to find one
+	// image.
 	maxDocuments = 64
 )
 
-// origin gives documents by their digest, verified.
-type origin interface {
+// documentFetcher returns documents by digest, and verifies them.
+type documentFetcher interface {
 	manifest(ctx context.Context, b blob) ([]byte, error)
 	config(ctx context.Context, b blob) ([]byte, error)
 }
 
-// resolver walks from an index to the manifest for one platform.
+// resolver follows an index to the manifest for one platform.
 type resolver struct {
-	from      origin
+	from      documentFetcher
 	want      platform
 	maxLayers int
 	maxJSON   int64
 
-	documents int
-	have      []string // platforms seen
-	skipped   error    // why an entry is no image
+	documents   int      // read so far
+	have        []string // platforms seen
+	artifactErr error    // of the last entry that is not an image
 }
 
-// resolved is an image whose documents were read and agree.
+// resolved is an image whose manifest and configuration were read and are
+// consistent with each other.
 type resolved struct {
 	manifest  blob
 	mediaType string
@@ -48,30 +50,32 @@ type resolved struct {
 	platform  platform
 }
 
-func newResolver(from origin, want platform, o Options) *resolver {
+func newResolver(from documentFetcher, want platform, o Options) *resolver {
 	return &resolver{from: from, want: want, maxLayers: o.maxLayers(), maxJSON: o.maxJSON()}
 }
 
-// image finds the image in the document data, which is what b names.
-func (r *resolver) image(ctx context.Context, data []byte, b blob, mediaType string) (*resolved, error) {
+// fromDocument finds the image in a manifest or an index. b is the digest and
+// the size of data.
+func (r *resolver) fromDocument(ctx context.Context, data []byte, b blob, mediaType string) (*resolved, error) {
 	doc, err := parseDocument(data, mediaType)
 	if err != nil {
 		return nil, err
 	}
 	if !doc.isIndex() {
-		return r.single(ctx, doc, b)
+		return r.fromManifest(ctx, doc, b)
 	}
-	return r.choose(ctx, doc.Manifests)
+	return r.fromEntries(ctx, doc.Manifests)
 }
 
-// choose finds the image among the entries of an index.
-func (r *resolver) choose(ctx context.Context, entries []descriptor) (*resolved, error) {
-	found, err := r.index(ctx, entries, 1)
+// fromEntries finds the image among the entries of an index. It returns a
+// *PlatformError if there is none for the platform.
+func (r *resolver) fromEntries(ctx context.Context, entries []descriptor) (*resolved, error) {
+	found, err := r.fromIndex(ctx, entries, 1)
 	if err != nil {
 		return nil, err
 	}
-	if found == nil && len(r.have) == 0 && r.skipped != nil {
-		return nil, r.skipped
+	if found == nil && len(r.have) == 0 && r.artifactErr != nil {
+		return nil, r.artifactErr
 	}
 	if found == nil {
 		return nil, &PlatformError{Want: r.want.String(), Have: r.have}
@@ -79,9 +83,9 @@ func (r *resolver) choose(ctx context.Context, entries []descriptor) (*resolved,
 	return found, nil
 }
 
-// index returns the best of entries, or nil. Entries that say their platform
-// come first, since others must be read to know it.
-func (r *resolver) index(ctx context.Context, entries []descriptor, depth int) (*resolved, error) {
+// fromIndex returns the image that fits the platform best, or nil. Entries with
+// a platform have priority, because others must be read to find theirs.
+func (r *resolver) fromIndex(ctx context.Context, entries []descriptor, depth int) (*resolved, error) {
 	if depth > maxNesting {
 		return nil, fmt.Errorf("index nested more than %d deep", maxNesting)
 	}
@@ -91,13 +95,13 @@ func (r *resolver) index(ctx context.Context, entries []descriptor, depth int) (
 			continue
 		}
 		p := newPlatform(e.Platform.OS, e.Platform.Architecture, e.Platform.Variant)
-		r.saw(p)
+		r.addPlatform(p)
 		if fit := r.want.fits(p); fit >= 0 && (best < 0 || fit < bestFit) {
 			best, bestFit = i, fit
 		}
 	}
 	if best >= 0 {
-		found, err := r.entry(ctx, entries[best], depth)
+		found, err := r.fromEntry(ctx, entries[best], depth)
 		if found != nil || err != nil {
 			return found, err
 		}
@@ -106,7 +110,7 @@ func (r *resolver) index(ctx context.Context, entries []descriptor, depth int) (
 		if e.Platform != nil || e.isAttestation() {
 			continue
 		}
-		found, err := r.entry(ctx, e, depth)
+		found, err := r.fromEntry(ctx, e, depth)
 		if found != nil || err != nil {
 			return found, err
 		}
@@ -114,14 +118,14 @@ func (r *resolver) index(ctx context.Context, entries []descriptor, depth int) (
 	return nil, nil
 }
 
-// entry reads an index's entry. It returns nil when that is an image for
-// another platform, or an artifact.
-func (r *resolver) entry(ctx context.Context, e descriptor, depth int) (*resolved, error) {
+// fromEntry reads the entry of an index. If the entry has no platform, and is an
+// artifact or an image for another platform, fromEntry returns nil.
+func (r *resolver) fromEntry(ctx context.Context, e descriptor, depth int) (*resolved, error) {
 	b, err := e.blob()
 	if err != nil {
 		return nil, err
 	}
-	data, err := r.read(ctx, b, r.from.manifest)
+	data, err := r.readDocument(ctx, b, r.from.manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -130,9 +134,9 @@ func (r *resolver) entry(ctx context.Context, e descriptor, depth int) (*resolve
 		return nil, fmt.Errorf("%s: %w", b.digest, err)
 	}
 	if doc.isIndex() {
-		return r.index(ctx, doc.Manifests, depth+1)
+		return r.fromIndex(ctx, doc.Manifests, depth+1)
 	}
-	found, err := r.single(ctx, doc, b)
+	found, err := r.fromManifest(ctx, doc, b)
 	if e.Platform != nil || err == nil {
 		return found, err
 	}
@@ -140,14 +144,15 @@ func (r *resolver) entry(ctx context.Context, e descriptor, depth int) (*resolve
 		return nil, nil
 	}
 	if _, ok := errors.AsType[*artifactError](err); ok {
-		r.skipped = err
+		r.artifactErr = err
 		return nil, nil
 	}
 	return nil, err
 }
 
-// read fetches a document within the limits.
-func (r *resolver) read(ctx context.Context, b blob, fetch func(context.Context, blob) ([]byte, error)) ([]byte, error) {
+// readDocument fetches a document. It returns an error if the document is too
+// large, or if there were too many.
+func (r *resolver) readDocument(ctx context.Context, b blob, fetch func(context.Context, blob) ([]byte, error)) ([]byte, error) {
 	if r.documents++; r.documents > maxDocuments {
 		return nil, fmt.Errorf("index leads to more than %d documents", maxDocuments)
 	}
@@ -157,8 +162,9 @@ func (r *resolver) read(ctx context.Context, b blob, fetch func(context.Context,
 	return fetch(ctx, b)
 }
 
-// single reads the configuration of a manifest and checks that all agree.
-func (r *resolver) single(ctx context.Context, doc *document, b blob) (*resolved, error) {
+// fromManifest reads the configuration of a manifest. It returns an error if the
+// two are not consistent, or if the image is for another platform.
+func (r *resolver) fromManifest(ctx context.Context, doc *document, b blob) (*resolved, error) {
 	if err := doc.checkImage(r.maxLayers); err != nil {
 		return nil, err
 	}
@@ -166,7 +172,7 @@ func (r *resolver) single(ctx context.Context, doc *document, b blob) (*resolved
 	if err != nil {
 		return nil, err
 	}
-	data, err := r.read(ctx, config, r.from.config)
+	data, err := r.readDocument(ctx, config, r.from.config)
 	if err != nil {
 		return nil, err
 	}
@@ -180,13 +186,14 @@ func (r *resolver) single(ctx context.Context, doc *document, b blob) (*resolved
 	if len(out.diffIDs) != len(doc.Layers) {
 		return nil, fmt.Errorf("manifest has %d layers, its configuration %d", len(doc.Layers), len(out.diffIDs))
 	}
-	out.platform, err = r.check(out.config)
+	out.platform, err = r.checkPlatform(out.config)
 	return out, err
 }
 
-// check wants the configuration to be for the platform. What it leaves out is
-// taken for a match, as old builders did.
-func (r *resolver) check(c *v1.ConfigFile) (platform, error) {
+// checkPlatform returns the platform of a configuration, and a *PlatformError if
+// the wanted platform cannot run it. A missing field counts as a match, because
+// old builders omitted them.
+func (r *resolver) checkPlatform(c *v1.ConfigFile) (platform, error) {
 	p := r.want
 	if c.OS != "" {
 		p.os = c.OS
@@ -196,23 +203,23 @@ func (r *resolver) check(c *v1.ConfigFile) (platform, error) {
 	}
 	p = newPlatform(p.os, p.arch, p.variant)
 	if c.Variant == "" && p.os == r.want.os && p.arch == r.want.arch {
-		return p, nil // an index may say more than the configuration
+		return p, nil // the index may have had the variant
 	}
 	if r.want.fits(p) < 0 {
-		r.saw(p)
+		r.addPlatform(p)
 		return p, &PlatformError{Want: r.want.String(), Have: r.have}
 	}
 	return p, nil
 }
 
-func (r *resolver) saw(p platform) {
+func (r *resolver) addPlatform(p platform) {
 	if s := p.String(); !slices.Contains(r.have, s) {
 		r.have = append(r.have, s)
 	}
 }
 
-// image is what Resolve returns of it, but for layers and names.
-func (f *resolved) image() *Image {
+// newImage returns the image without its layers and names.
+func (f *resolved) newImage() *Image {
 	return &Image{
 		Digest: f.manifest.digest, Platform: f.platform.String(),
 		RawConfig: f.rawConfig, Config: *f.config,

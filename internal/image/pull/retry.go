@@ -13,60 +13,64 @@ const (
 	defaultRetries    = 5
 	defaultRetryDelay = 500 * time.Millisecond
 	maxRetryDelay     = 30 * time.Second
-	// maxRetryAfter is how long a server may make us wait for one retry.
+	// maxRetryAfter is the longest Retry-After of a server that wait accepts.
 	maxRetryAfter = 2 * time.Minute
-	// enoughProgress in bytes shows that a connection works again.
-	enoughProgress = 1 << 20
+	// progressThreshold is the number of bytes after which earlier failures no
+	// longer count.
+	progressThreshold = 1 << 20
 )
 
-// retrier counts the failures in a row of one piece of work.
+// retrier counts the consecutive failures of one task, and waits before each
+// retry.
 type retrier struct {
-	retries int           // allowed in a row
-	delay   time.Duration // before the first retry, doubled for each further one
-	dial    bool          // also when no connection could be made
-	notice  func(string)
+	retries   int           // allowed in a row
+	delay     time.Duration // before the first retry, doubled for each further one
+	retryDial bool          // also when no connection could be made
+	notice    func(string)
 
-	failed int
-	gained int64
+	failures int
+	received int64
 }
 
-// progress forgets the failures when enough bytes came since the last.
+// progress adds n received bytes. It resets the count of failures if there were
+// progressThreshold bytes since the last one.
 func (r *retrier) progress(n int) {
-	if r.gained += int64(n); r.gained >= enoughProgress {
-		r.failed = 0
+	if r.received += int64(n); r.received >= progressThreshold {
+		r.failures = 0
 	}
 }
 
-// wait returns nil when it is time to try again after err, else the error to
-// give up with.
-func (r *retrier) wait(ctx context.Context, what string, err error) error {
+// wait waits until the time of the next attempt after err. It returns an error
+// without waiting if a retry cannot help or if there were too many. task is
+// its name in the notice.
+func (r *retrier) wait(ctx context.Context, task string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if !r.worthwhile(err) || r.failed >= r.retries {
+	if !r.isRetryable(err) || r.failures >= r.retries {
 		return classify(err)
 	}
-	delay := min(r.delay<<r.failed, maxRetryDelay)
-	if e, ok := errors.AsType[*statusError](err); ok && e.after > delay {
-		if e.after > maxRetryAfter {
-			return fmt.Errorf("%w (try again in %v)", classify(err), e.after.Round(time.Second))
+	delay := min(r.delay<<r.failures, maxRetryDelay)
+	if e, ok := errors.AsType[*statusError](err); ok && e.retryAfter > delay {
+		if e.retryAfter > maxRetryAfter {
+			return fmt.Errorf("%w (try again in %v)", classify(err), e.retryAfter.Round(time.Second))
 		}
-		delay = e.after
+		delay = e.retryAfter
 	}
-	r.failed++
-	r.gained = 0
-	r.notice(fmt.Sprintf("%s: %v: trying again in %v", what, classify(err), delay))
+	r.failures++
+	r.received = 0
+	r.notice(fmt.Sprintf("%s: %v: trying again in %v", task, classify(err), delay))
 	return sleep(ctx, delay)
 }
 
-func (r *retrier) worthwhile(err error) bool {
+func (r *retrier) isRetryable(err error) bool {
 	if e, ok := errors.AsType[*statusError](err); ok {
 		return e.temporary()
 	}
-	return isNetwork(err) && !errors.Is(err, http.ErrSchemeMismatch) && (r.dial || !isDial(err))
+	return isNetwork(err) && !errors.Is(err, http.ErrSchemeMismatch) && (r.retryDial || !isDial(err))
 }
 
-// sleep waits for d or until ctx ends, and says which by its error.
+// sleep waits for d. If ctx ends earlier, it returns the context's error.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -78,7 +82,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// retryAfter reads the header of RFC 9110, section 10.2.3, in either form.
+// retryAfter parses a Retry-After header (RFC 9110, section 10.2.3), which is a
+// number of seconds or a date. It returns 0 if the header is invalid.
 func retryAfter(value string) time.Duration {
 	if n, err := strconv.Atoi(value); err == nil {
 		return time.Duration(min(max(n, 0), 1<<30)) * time.Second

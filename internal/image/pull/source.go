@@ -11,7 +11,8 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// The kinds of SOURCE. All but a registry's are written before a colon.
+// The kinds of SOURCE. A source begins with its kind and a colon, except for
+// registries, whose kind may be omitted.
 const (
 	kindRegistry      = "docker"
 	kindLayout        = "oci"
@@ -21,7 +22,7 @@ const (
 	kindTar           = "tar"
 )
 
-// standardInput as the path of an archive means Options.Stdin.
+// standardInput is the path of an archive that is read from Options.Stdin.
 const standardInput = "-"
 
 // maxSource bounds the length of a SOURCE in bytes.
@@ -31,20 +32,20 @@ type source struct {
 	text string // as given
 	kind string
 	path string         // of an archive or layout
-	tag  string         // after the path, or what the daemon is asked for
+	tag  string         // the part after the path; for a daemon, its reference or image ID
 	ref  name.Reference // of a registry
 }
 
-// what begins the errors about a source.
-func (s source) what() string {
+// errorPrefix returns the beginning of every error about the source.
+func (s source) errorPrefix() string {
 	if s.kind == kindRegistry {
 		return "pulling " + strings.TrimPrefix(s.text, "docker://")
 	}
 	return "reading " + s.text
 }
 
-// parseSource reads the forms that package cli documents. A path ends at its
-// first colon.
+// parseSource parses the forms of SOURCE that package cli documents. Except for
+// a plain tar, a path ends at its first colon.
 func parseSource(text string) (source, error) {
 	s := source{text: text, kind: kindRegistry}
 	if len(text) > maxSource || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
@@ -77,7 +78,7 @@ func parseReference(text string) (name.Reference, error) {
 	}
 	ref, err := name.ParseReference(text, name.WeakValidation)
 	if err != nil {
-		return nil, fmt.Errorf("not an image reference: %s", clean(err.Error()))
+		return nil, fmt.Errorf("not an image reference: %s", printable(err.Error()))
 	}
 	if d, ok := ref.(name.Digest); ok {
 		if _, err := digest.ParseDigest(d.DigestStr()); err != nil {
@@ -87,9 +88,9 @@ func parseReference(text string) (name.Reference, error) {
 	return ref, checkRepository(ref.Context())
 }
 
-// checkRepository holds to the grammar of the distribution project's
-// reference package, where name.ParseReference is more generous: both parts
-// become parts of a URL.
+// checkRepository returns an error if the registry or the repository does not
+// match the grammar of the distribution project's reference package.
+// name.ParseReference accepts more, but both parts become parts of a URL.
 func checkRepository(repo name.Repository) error {
 	hostname, port, hasPort := strings.Cut(repo.RegistryStr(), ":")
 	if strings.HasPrefix(hostname, "[") {
@@ -100,25 +101,26 @@ func checkRepository(repo name.Repository) error {
 		}
 	}
 	if !isWords(strings.ToLower(hostname), ".-") || hasPort && (port == "" || strings.Trim(port, "0123456789") != "") {
-		return fmt.Errorf("not an image reference: registry %q", clean(repo.RegistryStr()))
+		return fmt.Errorf("not an image reference: registry %q", printable(repo.RegistryStr()))
 	}
 	for part := range strings.SplitSeq(repo.RepositoryStr(), "/") {
 		if !isWords(part, "._-") {
-			return fmt.Errorf("not an image reference: repository %q", clean(repo.RepositoryStr()))
+			return fmt.Errorf("not an image reference: repository %q", printable(repo.RepositoryStr()))
 		}
 	}
 	return nil
 }
 
-// isWords reports whether s begins and ends with a lowercase letter or digit
-// and has only those and separators.
+// isWords reports whether s begins and ends with a lowercase letter or a digit,
+// and consists of lowercase letters, digits and separators, without "..".
 func isWords(s, separators string) bool {
 	const alphanumeric = "abcdefghijklmnopqrstuvwxyz0123456789"
 	return s != "" && strings.Trim(s, alphanumeric+separators) == "" &&
 		strings.Trim(s, separators) == s && !strings.Contains(s, "..")
 }
 
-// checkDaemonReference takes a reference or an image's ID.
+// checkDaemonReference returns an error if text is neither an image ID nor a
+// reference.
 func checkDaemonReference(text string) error {
 	if _, err := digest.ParseDigest(text); err == nil {
 		return nil
@@ -127,13 +129,13 @@ func checkDaemonReference(text string) error {
 	return err
 }
 
-// RegistryHost returns the host that the image source names, as the
-// configuration calls it ("docker.io" where no host is given), or "" for a
-// source that is not a registry.
+// RegistryHost returns the registry host of an image source, in the form that
+// the configuration file uses. If the source names no host, it returns
+// "docker.io". If the source is not a registry, it returns "".
 func RegistryHost(text string) (string, error) {
 	s, err := parseSource(text)
 	if err != nil {
-		return "", fmt.Errorf("source %s: %w", clean(text), err)
+		return "", fmt.Errorf("source %s: %w", printable(text), err)
 	}
 	if s.kind != kindRegistry {
 		return "", nil
@@ -141,7 +143,7 @@ func RegistryHost(text string) (string, error) {
 	return host(s.ref.Context()), nil
 }
 
-// dockerHub is how people call the registry that name.DefaultRegistry serves.
+// dockerHub is the common name of the registry name.DefaultRegistry.
 const dockerHub = "docker.io"
 
 func host(repo name.Repository) string {
@@ -151,8 +153,9 @@ func host(repo name.Repository) string {
 	return dockerHub
 }
 
-// AtDigest returns the source of the same image whatever its tag comes to
-// mean. Sources that are not registries have no such form and stay as they are.
+// AtDigest returns a source for the same repository with the digest d in place
+// of the tag, because a tag may move to another image. It returns text
+// unchanged if text is not a registry source.
 func AtDigest(text string, d digest.Digest) string {
 	s, err := parseSource(text)
 	if err != nil || s.kind != kindRegistry {
@@ -161,9 +164,9 @@ func AtDigest(text string, d digest.Digest) string {
 	return canonical(s.ref.Context().Digest(string(d)))
 }
 
-// CanonicalName returns the full form of an image name, with its registry
-// and tag, or "" when text is not one: debian becomes
-// docker.io/library/debian:latest.
+// CanonicalName returns the full form of an image name, with its registry and
+// its tag: debian becomes docker.io/library/debian:latest. It returns "" if
+// text is not an image name.
 func CanonicalName(text string) string {
 	ref, err := parseReference(text)
 	if err != nil {
@@ -181,8 +184,8 @@ func canonical(ref name.Reference) string {
 	return host(repo) + "/" + repo.RepositoryStr() + separator + ref.Identifier()
 }
 
-// FamiliarName returns the short form of a canonical name, as docker shows
-// it: docker.io/library/debian:12 becomes debian:12.
+// FamiliarName returns the short form of a canonical name, as docker prints it:
+// docker.io/library/debian:12 becomes debian:12.
 func FamiliarName(canonical string) string {
 	rest, ok := strings.CutPrefix(canonical, dockerHub+"/")
 	if !ok {
@@ -194,8 +197,8 @@ func FamiliarName(canonical string) string {
 	return rest
 }
 
-// fileName makes a canonical name for an image that brings none from the
-// path that it was read from and the tag, if any.
+// fileName returns a canonical name for an image without a name of its own. The
+// name consists of the base name of the image's path and of tag, if any.
 func fileName(path, tag string) string {
 	base := "stdin"
 	if path != standardInput {

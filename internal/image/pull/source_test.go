@@ -64,13 +64,13 @@ func TestParseSourceRefuses(t *testing.T) {
 		"an unknown kind":    {"dir:/tmp/x", "reference"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := quick(t)
+			o := testOptions(t)
 			_, err := Resolve(t.Context(), row.text, o)
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("got %v, want %q", err, row.want)
 			}
 			if _, err := RegistryHost(row.text); err == nil {
-				t.Error("RegistryHost takes it")
+				t.Error("RegistryHost accepts it")
 			}
 		})
 	}

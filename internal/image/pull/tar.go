@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resolveTar makes an image of one layer from the tar of a root file system.
-// A tar says nothing of its platform: it is what was wanted.
+// resolveTar returns an image with one layer, the tar of a root file system. A tar
+// has no platform, so the image has the wanted one.
 func resolveTar(ctx context.Context, s source, want platform, o Options) (*Image, error) {
 	img := &Image{Name: fileName(s.path, ""), Platform: want.String()}
 	img.Config = v1.ConfigFile{OS: want.os, Architecture: want.arch, Variant: want.variant, RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{}}}
@@ -33,14 +33,15 @@ func resolveTar(ctx context.Context, s source, want platform, o Options) (*Image
 			return io.NopCloser(withContext(ctx, io.NewSectionReader(in.file, 0, in.size))), nil
 		}
 	} else {
-		layer.open = once(in)
+		layer.open = openOnce(in)
 	}
 	img.Layers = []Layer{layer}
 	return img, ctx.Err()
 }
 
-// once opens a pipe, which has its bytes only once.
-func once(in *input) func(context.Context) (io.ReadCloser, error) {
+// openOnce returns an open function for a pipe, which can be read only once. Its
+// second call returns an error.
+func openOnce(in *input) func(context.Context) (io.ReadCloser, error) {
 	var used atomic.Bool
 	return func(ctx context.Context) (io.ReadCloser, error) {
 		if used.Swap(true) {
@@ -50,15 +51,15 @@ func once(in *input) func(context.Context) (io.ReadCloser, error) {
 	}
 }
 
-// input is a file or pipe that the user names.
+// input is a file or a pipe that the user has named.
 type input struct {
 	io.Reader
-	file *os.File // nil for a Reader that is no file
-	size int64    // of a regular file, else -1
-	own  bool     // file is to be closed
+	file  *os.File // nil if Reader is not a file
+	size  int64    // in bytes of a regular file, else -1
+	owned bool     // Close closes file
 }
 
-// openInput opens the path; "-" is standard input.
+// openInput opens the file at path. If path is "-", it returns standard input.
 func openInput(path string, o Options) (*input, error) {
 	if path == standardInput {
 		if o.Stdin == nil {
@@ -67,7 +68,7 @@ func openInput(path string, o Options) (*input, error) {
 		f, _ := o.Stdin.(*os.File)
 		return &input{Reader: o.Stdin, file: f, size: -1}, nil
 	}
-	// Without O_NONBLOCK, open(2) of a fifo waits for its writer.
+	// Without O_NONBLOCK, open(2) of a fifo blocks until there is a writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, withoutPath(err)
@@ -79,14 +80,15 @@ func openInput(path string, o Options) (*input, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	in := &input{Reader: f, file: f, size: -1, own: true}
+	in := &input{Reader: f, file: f, size: -1, owned: true}
 	if info.Mode().IsRegular() {
 		in.size = info.Size()
 	}
 	return in, nil
 }
 
-// withoutPath drops the path of an error whose reader is told of it anyway.
+// withoutPath returns err without the path of a file, for errors whose prefix
+// already has it.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*os.PathError](err); ok {
 		return e.Err
@@ -96,14 +98,14 @@ func withoutPath(err error) error {
 
 // Close implements io.Closer.
 func (in *input) Close() error {
-	if !in.own {
+	if !in.owned {
 		return nil
 	}
 	return in.file.Close()
 }
 
-// reader reads from the start of a pipe, or on from where a file stands, and
-// ends with ctx also while nothing comes.
+// reader returns a reader of the rest of the input. Its reads fail after ctx ends,
+// even while a pipe has no data.
 func (in *input) reader(ctx context.Context) io.Reader {
 	if in.file == nil || in.size >= 0 {
 		return withContext(ctx, in.Reader)
@@ -111,10 +113,12 @@ func (in *input) reader(ctx context.Context) io.Reader {
 	return &contextReader{in.Reader, func() error { return waitReadable(ctx, in.file) }}
 }
 
+// pollMillis is the interval in milliseconds at which waitReadable checks its
+// context.
 const pollMillis = 100
 
-// waitReadable returns when a read of f would not block. A read that has
-// begun cannot be interrupted.
+// waitReadable waits until a read of f does not block, or until ctx ends. A
+// context cannot interrupt a read that has started.
 func waitReadable(ctx context.Context, f *os.File) error {
 	for {
 		if ctx.Err() != nil {

@@ -22,12 +22,12 @@ const (
 	maxHeaderBytes = 256 << 10
 	dialTimeout    = 30 * time.Second
 	maxCACert      = 4 << 20 // bytes of a PEM file
-	// defaultTimeout is how long a registry may be silent.
+	// defaultTimeout is how long a registry may send nothing.
 	defaultTimeout = 60 * time.Second
 )
 
-// newTransport makes connections that trust the system's authorities and
-// those in the PEM file caCert, if any.
+// newTransport returns a transport that trusts the system's certificate
+// authorities and those in the PEM file caCert. If caCert is "", there is no file.
 func newTransport(caCert string, timeout time.Duration) (*http.Transport, error) {
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -37,7 +37,7 @@ func newTransport(caCert string, timeout time.Duration) (*http.Transport, error)
 		IdleConnTimeout:        dialTimeout,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // digests are of the bytes as stored
+		DisableCompression:     true, // digests are those of the bytes as stored
 	}
 	if caCert == "" {
 		return t, nil
@@ -57,7 +57,8 @@ func newTransport(caCert string, timeout time.Duration) (*http.Transport, error)
 	return t, nil
 }
 
-// readFile reads a file of the user's of at most limit bytes.
+// readFile returns the content of a file. It returns an error if the file has more
+// than limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -71,7 +72,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// readAll is io.ReadAll with a limit in bytes, over which it fails.
+// readAll returns all bytes of r. It returns an error if there are more than limit.
 func readAll(r io.Reader, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(data)) > limit {
@@ -80,24 +81,25 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// checkRedirect follows a registry to its blob storage, but neither from
-// https to http nor from elsewhere to what only this host can reach.
+// checkRedirect implements http.Client's CheckRedirect. It allows redirects to
+// blob storage. It refuses redirects from https to http, and redirects from
+// another host to this one or its link.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	}
 	from := via[len(via)-1].URL
 	if req.URL.Scheme != "https" && (req.URL.Scheme != "http" || from.Scheme == "https") {
-		return fmt.Errorf("refuse redirect from %s to %s", from.Scheme, clean(req.URL.Scheme))
+		return fmt.Errorf("refuse redirect from %s to %s", from.Scheme, printable(req.URL.Scheme))
 	}
 	if isLocal(req.URL.Hostname()) && !isLocal(via[0].URL.Hostname()) {
-		return fmt.Errorf("refuse redirect to %s", clean(req.URL.Hostname()))
+		return fmt.Errorf("refuse redirect to %s", printable(req.URL.Hostname()))
 	}
 	return nil
 }
 
-// isLocal reports addresses that mean this host or its link, where services
-// listen that trust whoever can reach them.
+// isLocal reports whether hostname is this host or an address on its link.
+// Services there often trust every client that can connect.
 func isLocal(hostname string) bool {
 	if isLoopback(hostname) {
 		return true
@@ -106,8 +108,8 @@ func isLocal(hostname string) bool {
 	return err == nil && (a.IsUnspecified() || a.Unmap().IsLinkLocalUnicast())
 }
 
-// isLoopback reports hosts that are this one by name or address (RFC 6761,
-// section 6.3); nobody can listen in on plain http to them.
+// isLoopback reports whether hostname is a name or an address of this host (RFC
+// 6761, section 6.3). Plain http to it does not cross a network.
 func isLoopback(hostname string) bool {
 	hostname = strings.TrimSuffix(strings.ToLower(hostname), ".")
 	if hostname == "localhost" || strings.HasSuffix(hostname, ".localhost") {
@@ -117,7 +119,7 @@ func isLoopback(hostname string) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
-// hostname drops the port from host or host:port.
+// hostname returns host without its port and brackets.
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		return h
@@ -125,11 +127,11 @@ func hostname(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// agent names the client in each request.
-type agent struct{ inner http.RoundTripper }
+// agentTransport adds a User-Agent header to each request.
+type agentTransport struct{ inner http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
-func (a agent) RoundTrip(req *http.Request) (*http.Response, error) {
+func (a agentTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Header.Get("User-Agent") == "" {
 		req = req.Clone(req.Context())
 		req.Header.Set("User-Agent", userAgent)
@@ -137,19 +139,20 @@ func (a agent) RoundTrip(req *http.Request) (*http.Response, error) {
 	return a.inner.RoundTrip(req)
 }
 
-// watched is a response body that ends with an error when nothing comes for
-// too long. Close gives back what the request held.
-type watched struct {
+// timeoutBody is a response body whose reads fail if the server sends nothing for
+// the timeout. Close calls release.
+type timeoutBody struct {
 	io.ReadCloser
 	timer   *time.Timer
 	timeout time.Duration
-	cause   func() error // why the request ended, if it did
+	cause   func() error // returns the cause of the request's cancellation, or nil
 	release func()
 }
 
-// watch sends req and guards its body. release is called once: on an error,
-// or by the body's Close.
-func watch(client *http.Client, req *http.Request, timeout time.Duration, release func()) (*http.Response, error) {
+// doWithTimeout sends req. If the server sends nothing for timeout, the request
+// or a read of its body fails. doWithTimeout calls release once: after an error,
+// or at the Close of the body.
+func doWithTimeout(client *http.Client, req *http.Request, timeout time.Duration, release func()) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(timeout, func() { cancel(errStalled) })
 	end := sync.OnceFunc(func() {
@@ -172,14 +175,14 @@ func watch(client *http.Client, req *http.Request, timeout time.Duration, releas
 		return nil, err
 	}
 	timer.Stop()
-	resp.Body = &watched{resp.Body, timer, timeout, cause, end}
+	resp.Body = &timeoutBody{resp.Body, timer, timeout, cause, end}
 	return resp, nil
 }
 
-func (w *watched) Read(p []byte) (int, error) {
+func (w *timeoutBody) Read(p []byte) (int, error) {
 	w.timer.Reset(w.timeout)
 	n, err := w.ReadCloser.Read(p)
-	w.timer.Stop() // it is not the server who is slow between reads
+	w.timer.Stop() // the time between reads is not the server's
 	if err != nil && !errors.Is(err, io.EOF) {
 		if c := w.cause(); c != nil {
 			err = c
@@ -189,7 +192,7 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 // Close implements io.Closer.
-func (w *watched) Close() error {
+func (w *timeoutBody) Close() error {
 	defer w.release()
 	return w.ReadCloser.Close()
 }

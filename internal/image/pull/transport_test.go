@@ -60,17 +60,17 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 	}
 }
 
-// certificateOf writes the server's certificate to a file.
+// certificateOf writes the server's certificate to a file, and returns its path.
 func certificateOf(t *testing.T, s *server) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	block := &pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}
-	write(t, path, string(pem.EncodeToMemory(block)), 0o600)
+	writeFile(t, path, string(pem.EncodeToMemory(block)), 0o600)
 	return path
 }
 
 func TestP1HTTPSNeedsATrustedCertificate(t *testing.T) {
-	s, o := startServer(t, (*httptest.Server).StartTLS), quick(t)
+	s, o := startServer(t, (*httptest.Server).StartTLS), testOptions(t)
 	want := makeImage(t, 200_000)
 	ref := s.push(t, "app:1", want)
 	_, err := Resolve(t.Context(), ref, o)
@@ -80,7 +80,7 @@ func TestP1HTTPSNeedsATrustedCertificate(t *testing.T) {
 	}
 	o.CACert = certificateOf(t, s)
 	expectLayers(t, mustResolve(t, ref, o), want)
-	for name, text := range map[string]string{"no such file": "/no/such.pem", "no PEM": file(t, []byte("hello"))} {
+	for name, text := range map[string]string{"no such file": "/no/such.pem", "no PEM": tempFile(t, []byte("hello"))} {
 		o.CACert = text
 		if _, err := Resolve(t.Context(), ref, o); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
@@ -88,10 +88,10 @@ func TestP1HTTPSNeedsATrustedCertificate(t *testing.T) {
 	}
 }
 
-// TestP1PlainHTTP reaches a plain server by a name that is not this host's,
-// since loopback is tried with http by itself.
+// TestP1PlainHTTP connects to an http server by a name that is not this host's,
+// because for this host banger tries http without the flag.
 func TestP1PlainHTTP(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	want := makeImage(t, 1000)
 	s.push(t, "app:1", want)
 	base, err := newTransport("", defaultTimeout)
@@ -125,13 +125,13 @@ func TestP1PlainHTTP(t *testing.T) {
 	}
 }
 
-// TestP1MirrorsAreAskedFirst has mirrors that work, fail and lie.
-func TestP1MirrorsAreAskedFirst(t *testing.T) {
+// TestP1MirrorsAreTriedFirst pulls through mirrors that work and that fail.
+func TestP1MirrorsAreTriedFirst(t *testing.T) {
 	want := makeImage(t, 200_000, 1000)
 	for _, row := range []struct {
 		name   string
 		mirror handler
-		served bool // by the mirror
+		served bool // whether the mirror serves the layers
 		notice string
 	}{
 		{"works", nil, true, ""},
@@ -147,10 +147,10 @@ func TestP1MirrorsAreAskedFirst(t *testing.T) {
 		}, false, "404"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, mirror, o := newServer(t), newServer(t), quick(t)
+			s, mirror, o := newServer(t), newServer(t), testOptions(t)
 			ref := s.push(t, "org/app:1", want)
 			mirror.push(t, "org/app:1", want)
-			mirror.misbehave(row.mirror)
+			mirror.injectFault(row.mirror)
 			var notices []string
 			o.MaxConnections = 1
 			o.Notice = func(s string) { notices = append(notices, s) }
@@ -164,7 +164,7 @@ func TestP1MirrorsAreAskedFirst(t *testing.T) {
 				t.Errorf("served by the mirror: %v, want %v", served, row.served)
 			}
 			if down := !row.served && row.name != "has nothing" && row.name != "has no layers"; down && len(notices) != 1 {
-				t.Errorf("a mirror that is down was asked again: %q", notices)
+				t.Errorf("a mirror that is down received another request: %q", notices)
 			}
 			if row.notice != "" && (len(notices) == 0 || !strings.Contains(notices[0], "mirror "+mirror.host()) || !strings.Contains(notices[0], row.notice)) {
 				t.Errorf("notices %q", notices)
@@ -197,17 +197,18 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-// TestConnectionsAreBounded reads more layers at once than may be under way.
+// TestConnectionsAreBounded reads more layers concurrently than there may be
+// connections.
 func TestConnectionsAreBounded(t *testing.T) {
-	s, o := newServer(t), quick(t)
+	s, o := newServer(t), testOptions(t)
 	o.MaxConnections = 2
 	want := makeImage(t, 1000, 2000, 3000, 4000, 5000, 6000)
 	img := mustResolve(t, s.push(t, "app:1", want), o)
-	under := make(chan struct{}, 2)
-	s.misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	active := make(chan struct{}, 2)
+	s.injectFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		select {
-		case under <- struct{}{}:
-			defer func() { <-under }()
+		case active <- struct{}{}:
+			defer func() { <-active }()
 		default:
 			t.Error("more requests than allowed")
 		}
@@ -227,10 +228,10 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-func TestCacheFolderThatCannotBe(t *testing.T) {
-	s, o := newServer(t), quick(t)
+func TestCacheFolderThatCannotBeCreated(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
 	ref := s.push(t, "app:1", makeImage(t, 10))
-	o.CacheDir = filepath.Join(file(t, nil), "cache")
+	o.CacheDir = filepath.Join(tempFile(t, nil), "cache")
 	_, err := Resolve(t.Context(), ref, o)
 	expectError(t, err, "make cache", "not a directory")
 	o.CacheDir = ""

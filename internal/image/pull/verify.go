@@ -20,8 +20,8 @@ func sumOf(h hash.Hash) digest.Digest {
 	return digest.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
 }
 
-// verifier passes on exactly the bytes that want names: in place of io.EOF
-// it returns an error when they differ.
+// verifier is a reader that checks its content against want. If the size or the
+// digest differs, it returns an error in place of io.EOF.
 type verifier struct {
 	io.ReadCloser
 	want blob
@@ -40,7 +40,7 @@ func (v *verifier) Read(p []byte) (int, error) {
 	}
 	n, err := v.ReadCloser.Read(p)
 	if left := v.want.size - v.n; int64(n) > left {
-		n, err = int(left), fmt.Errorf("longer than the %d bytes that it should have", v.want.size)
+		n, err = int(left), fmt.Errorf("more than the expected %d bytes", v.want.size)
 	}
 	v.n += int64(n)
 	v.hash.Write(p[:n])
@@ -61,7 +61,7 @@ func (v *verifier) end() error {
 	return io.EOF
 }
 
-// mismatchError says that content has another digest than its name.
+// mismatchError reports content whose digest differs from the expected one.
 type mismatchError struct{ got digest.Digest }
 
-func (e *mismatchError) Error() string { return "digest mismatch: content is " + string(e.got) }
+func (e *mismatchError) Error() string { return "digest mismatch: content has " + string(e.got) }

@@ -23,17 +23,18 @@ const layoutVersion = `{"imageLayoutVersion":"1.0.0"}`
 const (
 	layoutFile = "oci-layout"
 	indexFile  = "index.json"
-	// maxIndex bounds the cache's own index in bytes.
+	// maxIndex is the highest size in bytes of the cache's index.
 	maxIndex = 64 << 20
 )
 
 func (c *Cache) indexPath() string { return filepath.Join(c.layoutDir(), indexFile) }
 
-// initLayout writes what an empty layout has. The cache's lock is held.
+// initLayout writes the files of an empty layout if they are missing. The caller
+// holds the cache's lock.
 func (c *Cache) initLayout() error {
 	path := filepath.Join(c.layoutDir(), layoutFile)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := c.write(path, []byte(layoutVersion)); err != nil {
+		if err := c.writeFile(path, []byte(layoutVersion)); err != nil {
 			return fmt.Errorf("make cache: %w", err)
 		}
 	}
@@ -43,8 +44,8 @@ func (c *Cache) initLayout() error {
 	return nil
 }
 
-// readIndex returns an empty index where there is none or it is damaged: it
-// says nothing that cannot be found out again.
+// readIndex returns an empty index if the file is missing or damaged. Later
+// pulls add the entries again.
 func (c *Cache) readIndex() (*v1.IndexManifest, error) {
 	data, err := readFile(c.indexPath(), maxIndex)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -61,11 +62,11 @@ func (c *Cache) writeIndex(index *v1.IndexManifest) error {
 	index.SchemaVersion = 2
 	index.MediaType = types.OCIImageIndex
 	if index.Manifests == nil {
-		index.Manifests = []v1.Descriptor{} // the specification wants the list, null is none
+		index.Manifests = []v1.Descriptor{} // the specification requires a list, and nil becomes null
 	}
 	data, err := json.Marshal(index)
 	if err == nil {
-		err = c.write(c.indexPath(), data)
+		err = c.writeFile(c.indexPath(), data)
 	}
 	if err != nil {
 		return fmt.Errorf("write cache index: %w", err)
@@ -73,8 +74,8 @@ func (c *Cache) writeIndex(index *v1.IndexManifest) error {
 	return nil
 }
 
-// entry is an image for the index: its manifest and all that it refers to.
-type entry struct {
+// indexEntry is an image to add to the index.
+type indexEntry struct {
 	name      string // canonical
 	mediaType string
 	platform  platform
@@ -82,16 +83,17 @@ type entry struct {
 	blobs     []blob // configuration and layers
 }
 
-// complete reports whether the cache has all of the image.
-func (c *Cache) complete(e *entry) bool {
+// hasAll reports whether the cache has every blob of the image.
+func (c *Cache) hasAll(e *indexEntry) bool {
 	return c.has(e.manifest) && !slices.ContainsFunc(e.blobs, func(b blob) bool { return !c.has(b) })
 }
 
-// register names an image in the index once the cache has all of it, so that
-// every image of the layout can be read by other tools. An entry of the same
-// name and platform is replaced: the tag has moved.
-func (c *Cache) register(ctx context.Context, e *entry) (done bool, err error) {
-	if !c.complete(e) {
+// register adds an image to the index if the cache has every blob of it, because
+// other tools must be able to read every image in the index. It replaces an
+// entry with the same name and platform, because the tag has moved. It reports
+// whether the index has the image now.
+func (c *Cache) register(ctx context.Context, e *indexEntry) (done bool, err error) {
+	if !c.hasAll(e) {
 		return false, nil
 	}
 	hash, err := v1.NewHash(string(e.manifest.digest))
@@ -103,8 +105,8 @@ func (c *Cache) register(ctx context.Context, e *entry) (done bool, err error) {
 		Platform:    &v1.Platform{OS: e.platform.os, Architecture: e.platform.arch, Variant: e.platform.variant},
 		Annotations: map[string]string{annotationName: e.name},
 	}
-	err = c.locked(ctx, func() error {
-		if !c.complete(e) { // pruned before the lock was ours
+	err = c.withLock(ctx, func() error {
+		if !c.hasAll(e) { // another process has pruned the cache before the lock
 			return nil
 		}
 		done = true
@@ -128,20 +130,21 @@ func (c *Cache) register(ctx context.Context, e *entry) (done bool, err error) {
 	return done, err
 }
 
-// referenced returns the digests that the wanted manifests of the index refer
-// to. A manifest that cannot be read refers to nothing.
-func (c *Cache) referenced(keep func(digest.Digest) bool) (map[digest.Digest]bool, error) {
+// referencedBlobs returns the digests of the configurations and layers that the
+// index's manifests refer to. It includes a manifest only if keep returns true,
+// and skips one that cannot be read.
+func (c *Cache) referencedBlobs(keep func(digest.Digest) bool) (map[digest.Digest]bool, error) {
 	index, err := c.readIndex()
 	if err != nil {
 		return nil, err
 	}
 	needed := map[digest.Digest]bool{}
-	for _, entry := range index.Manifests {
-		d := digest.Digest(entry.Digest.String())
+	for _, indexEntry := range index.Manifests {
+		d := digest.Digest(indexEntry.Digest.String())
 		if !keep(d) {
 			continue
 		}
-		doc, err := parseDocument(c.document(d, maxIndex), string(entry.MediaType))
+		doc, err := parseDocument(c.document(d, maxIndex), string(indexEntry.MediaType))
 		if err != nil || doc.isIndex() {
 			continue
 		}
@@ -152,8 +155,8 @@ func (c *Cache) referenced(keep func(digest.Digest) bool) (map[digest.Digest]boo
 	return needed, nil
 }
 
-// pruneIndex drops the entries of images that are not whole any more. The
-// cache's lock is held.
+// pruneIndex removes the entries whose manifest is not in the cache. The caller
+// holds the cache's lock.
 func (c *Cache) pruneIndex() error {
 	index, err := c.readIndex()
 	if err != nil {

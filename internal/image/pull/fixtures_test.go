@@ -33,7 +33,7 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// server is a registry whose answers a test can change.
+// server is a registry whose responses a test can change.
 type server struct {
 	*httptest.Server
 	registry http.Handler
@@ -68,15 +68,16 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.registry.ServeHTTP(w, r)
 }
 
-// misbehave makes fault answer from now on, nil the registry itself.
-func (s *server) misbehave(fault func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
+// injectFault makes the server call fault for all later requests. If fault is
+// nil, the registry itself serves them. It resets the count of requests.
+func (s *server) injectFault(fault func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = fault
 	s.requests = nil
 }
 
-// count returns how many requests had part in their path.
+// count returns the number of requests with part in their path.
 func (s *server) count(part string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,21 +94,21 @@ func (s *server) host() string { return s.Listener.Addr().String() }
 
 func (s *server) ref(name string) string { return s.host() + "/" + name }
 
-// push puts an image or index into the registry.
-func (s *server) push(t *testing.T, tag string, what any) string {
+// push adds an image or an index to the registry, and returns its reference.
+func (s *server) push(t *testing.T, tag string, pushed any) string {
 	t.Helper()
 	ref, err := name.ParseReference(s.ref(tag), name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
 	auth := remote.WithTransport(s.Client().Transport)
-	switch what := what.(type) {
+	switch pushed := pushed.(type) {
 	case v1.Image:
-		err = remote.Write(ref, what, auth)
+		err = remote.Write(ref, pushed, auth)
 	case v1.ImageIndex:
-		err = remote.WriteIndex(ref, what, auth)
+		err = remote.WriteIndex(ref, pushed, auth)
 	default:
-		t.Fatalf("push of %T", what)
+		t.Fatalf("push of %T", pushed)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +119,7 @@ func (s *server) push(t *testing.T, tag string, what any) string {
 	return s.ref(tag)
 }
 
-// layerTar is a tar of one file with size pseudo-random bytes.
+// layerTar returns a tar of one file with size pseudo-random bytes.
 func layerTar(t *testing.T, seed uint64, size int) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -140,7 +141,7 @@ func layerTar(t *testing.T, seed uint64, size int) []byte {
 	return out.Bytes()
 }
 
-// makeImage makes a linux/amd64 image with layers of the sizes in bytes.
+// makeImage returns a linux/amd64 image with layers of the given sizes in bytes.
 func makeImage(t *testing.T, sizes ...int) v1.Image { return makePlatform(t, "amd64", "", sizes...) }
 
 func makePlatform(t *testing.T, arch, variant string, sizes ...int) v1.Image {
@@ -179,8 +180,8 @@ func digestOfImage(t *testing.T, i interface{ Digest() (v1.Hash, error) }) diges
 	return digest.Digest(h.String())
 }
 
-// stored returns the compressed bytes of layer i.
-func stored(t *testing.T, img v1.Image, i int) []byte {
+// compressedLayer returns the compressed bytes of layer i.
+func compressedLayer(t *testing.T, img v1.Image, i int) []byte {
 	t.Helper()
 	layers, err := img.Layers()
 	if err != nil {
@@ -198,18 +199,20 @@ func stored(t *testing.T, img v1.Image, i int) []byte {
 	return data
 }
 
-// quick are options for tests: an own cache, no waiting, an empty home.
-func quick(t *testing.T) Options {
+// testOptions returns options with a new cache and short waits, in an empty home
+// folder.
+func testOptions(t *testing.T) Options {
 	t.Helper()
-	isolate(t)
+	isolateHome(t)
 	return Options{
 		Platform: "linux/amd64", CacheDir: filepath.Join(t.TempDir(), "cache"),
 		Retries: 3, RetryDelay: time.Millisecond, Timeout: 10 * time.Second,
 	}
 }
 
-// isolate hides the credentials of whoever runs the tests.
-func isolate(t *testing.T) string {
+// isolateHome sets an empty home folder, which hides the user's credentials, and
+// returns it.
+func isolateHome(t *testing.T) string {
 	t.Helper()
 	home := t.TempDir()
 	t.Setenv("HOME", home)
@@ -256,18 +259,18 @@ func mustRead(t *testing.T, l Layer) []byte {
 	return data
 }
 
-// expectLayers reads all layers and compares them with those of want.
+// expectLayers reads all layers and compares them with the layers of want.
 func expectLayers(t *testing.T, got *Image, want v1.Image) {
 	t.Helper()
 	for i, l := range got.Layers {
-		if !bytes.Equal(mustRead(t, l), stored(t, want, i)) {
+		if !bytes.Equal(mustRead(t, l), compressedLayer(t, want, i)) {
 			t.Errorf("layer %d: other bytes", i)
 		}
 	}
 }
 
-// tree lists the files of the cache but its lock.
-func tree(t *testing.T, dir string) []string {
+// listFiles returns the files in the cache except its lock.
+func listFiles(t *testing.T, dir string) []string {
 	t.Helper()
 	var out []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -283,14 +286,14 @@ func tree(t *testing.T, dir string) []string {
 	return out
 }
 
-// partials lists the downloads that were left.
+// partials returns the files of partial downloads.
 func partials(t *testing.T, o Options) []string {
 	t.Helper()
-	return tree(t, filepath.Join(o.CacheDir, "partial"))
+	return listFiles(t, filepath.Join(o.CacheDir, "partial"))
 }
 
-// expectSound wants every blob to match its name.
-func expectSound(t *testing.T, o Options) {
+// expectIntactBlobs verifies that every blob matches its digest.
+func expectIntactBlobs(t *testing.T, o Options) {
 	t.Helper()
 	corrupt, err := OpenCache(o.CacheDir).Verify(t.Context())
 	if err != nil || len(corrupt) > 0 {
@@ -310,7 +313,8 @@ func needTool(t *testing.T, name string) string {
 	return path
 }
 
-// expectError wants an error that holds all of the texts.
+// expectError verifies that err contains all of the texts, and no control
+// characters.
 func expectError(t *testing.T, err error, texts ...string) {
 	t.Helper()
 	if err == nil {
@@ -318,7 +322,7 @@ func expectError(t *testing.T, err error, texts ...string) {
 	}
 	for _, text := range texts {
 		if !strings.Contains(err.Error(), text) {
-			t.Errorf("error %q does not say %q", err, text)
+			t.Errorf("error %q does not contain %q", err, text)
 		}
 	}
 	if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
@@ -326,7 +330,7 @@ func expectError(t *testing.T, err error, texts ...string) {
 	}
 }
 
-// dialTo connects to address, whatever is asked for.
+// dialTo returns a dial function that always connects to address.
 func dialTo(dial func(context.Context, string, string) (net.Conn, error), address string) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, address) }
 }
