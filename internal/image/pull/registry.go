@@ -64,23 +64,17 @@ func (r *registry) retrier() *retrier {
 	return &retrier{retries: r.retries, delay: r.retryDelay, notice: r.notice}
 }
 
-// answer is a response whose status was checked.
-type answer struct {
-	*http.Response
-	from *endpoint
-}
-
 // get sends a request to each endpoint in turn until a response has a wanted
 // status. If all fail, it returns the error of the last endpoint, which is the
 // registry itself. The caller closes the response's body.
-func (r *registry) get(ctx context.Context, kind, identifier string, header http.Header, want ...int) (*answer, error) {
+func (r *registry) get(ctx context.Context, kind, identifier string, header http.Header, want ...int) (*http.Response, error) {
 	for i, e := range r.endpoints {
 		if e.down.Load() {
 			continue
 		}
-		resp, err := r.getFrom(ctx, e, kind, identifier, header, want) //nolint:bodyclose // whoever gets the answer closes it
+		resp, err := r.getFrom(ctx, e, kind, identifier, header, want)
 		if err == nil {
-			return &answer{resp, e}, nil
+			return resp, nil
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -151,19 +145,19 @@ func (r *registry) manifest(ctx context.Context, identifier string) (data []byte
 }
 
 func (r *registry) manifestOnce(ctx context.Context, identifier string) ([]byte, string, error) {
-	a, err := r.get(ctx, "manifests", identifier, http.Header{"Accept": {acceptManifests}}, http.StatusOK)
+	resp, err := r.get(ctx, "manifests", identifier, http.Header{"Accept": {acceptManifests}}, http.StatusOK)
 	if err != nil {
 		return nil, "", err
 	}
-	defer a.Body.Close()
-	data, err := readAll(a.Body, r.maxJSON)
+	defer resp.Body.Close()
+	data, err := readAll(resp.Body, r.maxJSON)
 	if int64(len(data)) > r.maxJSON {
 		err = &LimitError{"document is too large", r.maxJSON, "limits.json"}
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read manifest: %w", err)
 	}
-	return data, a.Header.Get("Content-Type"), nil
+	return data, resp.Header.Get("Content-Type"), nil
 }
 
 // blobBytes fetches all of a blob that is a document.
@@ -207,24 +201,24 @@ func (r *registry) fetch(ctx context.Context, b blob, offset int64) (*part, erro
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 		want = append(want, http.StatusPartialContent)
 	}
-	a, err := r.get(ctx, "blobs", string(b.digest), header, want...)
+	resp, err := r.get(ctx, "blobs", string(b.digest), header, want...)
 	if e, ok := errors.AsType[*statusError](err); ok && e.rangeRefused && offset > 0 {
 		offset = 0
-		a, err = r.get(ctx, "blobs", string(b.digest), http.Header{}, http.StatusOK)
+		resp, err = r.get(ctx, "blobs", string(b.digest), http.Header{}, http.StatusOK)
 	}
 	if err != nil {
 		return nil, err
 	}
-	p := &part{ReadCloser: a.Body}
-	if a.StatusCode == http.StatusPartialContent {
+	p := &part{ReadCloser: resp.Body}
+	if resp.StatusCode == http.StatusPartialContent {
 		p.start = offset
-		err = checkRange(a.Header.Get("Content-Range"), offset, b.size)
+		err = checkRange(resp.Header.Get("Content-Range"), offset, b.size)
 	}
-	if rest := b.size - p.start; err == nil && a.ContentLength >= 0 && a.ContentLength != rest {
-		err = fmt.Errorf("server sends %d bytes, want %d", a.ContentLength, rest)
+	if rest := b.size - p.start; err == nil && resp.ContentLength >= 0 && resp.ContentLength != rest {
+		err = fmt.Errorf("server sends %d bytes, want %d", resp.ContentLength, rest)
 	}
 	if err != nil {
-		p.Close()
+		resp.Body.Close()
 		return nil, err
 	}
 	return p, nil
