@@ -345,12 +345,7 @@ type contextReader struct {
 
 // withContext returns a reader of r whose reads fail after ctx ends.
 func withContext(ctx context.Context, r io.Reader) io.Reader {
-	return &contextReader{r, func() error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return nil
-	}}
+	return &contextReader{r, func() error { return context.Cause(ctx) }}
 }
 
 func (c *contextReader) Read(p []byte) (int, error) {

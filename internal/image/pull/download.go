@@ -43,12 +43,7 @@ func (r *registry) openBlob(ctx context.Context, c *Cache, b blob, onCached func
 		retry:        retry,
 		stallTimeout: r.timeout,
 		notice:       r.notice,
-		ctxErr: func() error {
-			if ctx.Err() == nil {
-				return nil
-			}
-			return context.Cause(ctx)
-		},
+		ctxErr:       func() error { return context.Cause(ctx) },
 	}, nil
 }
 

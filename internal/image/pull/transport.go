@@ -160,12 +160,7 @@ func doWithTimeout(client *http.Client, req *http.Request, timeout time.Duration
 		cancel(nil)
 		release()
 	})
-	cause := func() error {
-		if ctx.Err() == nil {
-			return nil
-		}
-		return context.Cause(ctx)
-	}
+	cause := func() error { return context.Cause(ctx) }
 	resp, err := client.Do(req.WithContext(ctx))
 	if err != nil {
 		if c := cause(); c != nil {
