@@ -47,7 +47,7 @@ func (l *list[T]) UnmarshalJSON(data []byte) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	if t, err := d.Token(); err != nil || t != json.Delim('[') {
-		return fmt.Errorf("want a list: %w", errors.Join(err))
+		return errors.New("want a list")
 	}
 	*l = list[T]{} // an empty list differs from a missing one, which is nil
 	for d.More() {

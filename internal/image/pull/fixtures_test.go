@@ -313,8 +313,8 @@ func needTool(t *testing.T, name string) string {
 	return path
 }
 
-// expectError verifies that err contains all of the texts, and no control
-// characters.
+// expectError verifies that err contains all of the texts, no control characters
+// and no fault of package fmt.
 func expectError(t *testing.T, err error, texts ...string) {
 	t.Helper()
 	if err == nil {
@@ -324,6 +324,9 @@ func expectError(t *testing.T, err error, texts ...string) {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("error %q does not contain %q", err, text)
 		}
+	}
+	if strings.Contains(err.Error(), "%!") {
+		t.Errorf("error %q has a formatting fault", err)
 	}
 	if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
 		t.Errorf("error %q has control characters", err)

@@ -120,7 +120,7 @@ func TestHostileArchives(t *testing.T) {
 		{"configuration is of another digest", "digest mismatch", archiveOf(t, member{name: "manifest.json",
 			body: `[{"Config":"` + zeros + `.json","Layers":[]}]`}, member{name: zeros + ".json", body: configOf0})},
 		{"configuration climbs", "no such file", manifest(`[{"Config":"../../etc/passwd","Layers":[]}]`)},
-		{"manifest is an object", "parse manifest.json", manifest(`{}`)},
+		{"manifest is an object", "parse manifest.json: want a list", manifest(`{}`)},
 		{"manifest is empty", "no images", manifest(`[]`)},
 		{"manifest of many images", "more than 4096", manifest("[" + strings.Repeat("{},", maxList) + "{}]")},
 		{"manifest with many layers", "more than 4096", manifest(`[{"Config":"c","Layers":[` + strings.Repeat(`"",`, maxList) + `""]}]`)},
