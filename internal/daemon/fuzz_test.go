@@ -53,8 +53,9 @@ func realHandler(t testing.TB, root string) (*server, func(testing.TB)) {
 	c.Images, c.Kernels = stock(t)
 	s := newServer(c.complete())
 	close(s.settled)
+	ctx := t.Context() // inside f.Fuzz a call of f.Context panics
 	var watching sync.WaitGroup
-	watching.Go(func() { s.watcher.run(t.Context()) })
+	watching.Go(func() { s.watcher.run(ctx) })
 	t.Cleanup(watching.Wait)
 	image, err := c.Images.Find("app", "docker.io/library/app:latest")
 	if err != nil {
