@@ -111,17 +111,17 @@ func (s *server) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.gate.enter(r.Context(), turn{rec.ID, rec.Config.Name, "start", 0})
+	unlock, err := s.locks.lock(r.Context(), lockRequest{rec.ID, rec.Config.Name, "start", 0})
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer unlock()
 	supervisor, err := s.Machines.Start(r.Context(), rec.ID, l)
 	if err != nil {
 		return err
 	}
 	if upgraded {
-		return s.lead(w, supervisor, &follower{id: rec.ID, leave: leave})
+		return s.lead(w, supervisor, &follower{id: rec.ID, unlock: unlock})
 	}
 	if err := s.boot(rec.ID, supervisor); err != nil {
 		return err
@@ -154,17 +154,17 @@ func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.gate.enter(r.Context(), turn{rec.ID, rec.Config.Name, "run", 0})
+	unlock, err := s.locks.lock(r.Context(), lockRequest{rec.ID, rec.Config.Name, "run", 0})
 	if err != nil {
 		return errors.Join(err, supervisor.Close())
 	}
-	defer leave()
+	defer unlock()
 	machine := s.machine(rec)
 	first := []api.Event{{Machine: &machine}}
 	for _, text := range warnings {
 		first = append(first, api.Event{Notice: text})
 	}
-	return s.lead(w, supervisor, &follower{id: rec.ID, leave: leave, first: first, only: true})
+	return s.lead(w, supervisor, &follower{id: rec.ID, unlock: unlock, first: first, only: true})
 }
 
 func (s *server) launchWith(r api.StartRequest) (machine.Launch, error) {
@@ -222,10 +222,10 @@ func eachFrame(supervisor *frames.Conn, tell func(frames.Frame)) error {
 
 // A follower is a client that watches a start.
 type follower struct {
-	id    string
-	leave func()      // lets other commands change the machine
-	first []api.Event // what it is told before all else
-	only  bool        // the machine is to go with the client, until it is ready
+	id     string
+	unlock func()      // unlocks the machine
+	first  []api.Event // what it is told before all else
+	only   bool        // the machine is to go with the client, until it is ready
 }
 
 // lead makes the connection of a start a stream, and carries it between the
@@ -261,7 +261,7 @@ func (s *server) lead(w http.ResponseWriter, supervisor *frames.Conn, f *followe
 		client.SendJSON(frames.Error, machine.WireError(err)) //nolint:errcheck // likewise
 		return err
 	}
-	f.leave()
+	f.unlock()
 	s.watcher.watch(f.id, s.ended)
 	watch.Go(func() {
 		<-gone

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/image/pull"
@@ -129,7 +128,7 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	return s.changeID(w, r, turn{id, r.PathValue("ref"), "rm", 0}, func(ctx context.Context) error {
+	return s.changeLocked(w, r, lockRequest{id, r.PathValue("ref"), "rm", 0}, func(ctx context.Context) error {
 		err := s.Machines.Remove(ctx, id)
 		if force && errors.Is(err, machine.ErrNotFound) {
 			return nil // it was to go with its end
@@ -170,31 +169,6 @@ func (s *server) prune(w http.ResponseWriter, r *http.Request) error {
 		ids = []string{}
 	}
 	return answer(w, api.Pruned{Machines: ids, Freed: freed})
-}
-
-// change runs do, which changes a machine, while no other command does.
-func (s *server) change(w http.ResponseWriter, r *http.Request, operation string, grace time.Duration,
-	do func(context.Context, *machine.Record) error,
-) error {
-	rec, err := s.find(r)
-	if err != nil {
-		return err
-	}
-	return s.changeID(w, r, turn{rec.ID, rec.Config.Name, operation, grace}, func(ctx context.Context) error { return do(ctx, rec) })
-}
-
-// changeID is change of a machine whose record need not be readable.
-func (s *server) changeID(w http.ResponseWriter, r *http.Request, t turn, do func(context.Context) error) error {
-	leave, err := s.gate.enter(r.Context(), t)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if err := do(r.Context()); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
 }
 
 // runs reports whether a machine has a supervisor, as far as its record says.

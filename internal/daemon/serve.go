@@ -135,11 +135,11 @@ func (s *server) revive(ctx context.Context, id string) {
 // startAgain leaves alone what a command before it in the gate has stopped,
 // removed or started.
 func (s *server) startAgain(ctx context.Context, id string) error {
-	leave, err := s.gate.enter(ctx, turn{id, id, "start", 0})
+	unlock, err := s.locks.lock(ctx, lockRequest{id, id, "start", 0})
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer unlock()
 	if wanted, err := s.Machines.Settle(ctx, id); err != nil || !wanted {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 type server struct {
 	Config
 	mux     *http.ServeMux
-	gate    *gate
+	locks   *machineLocks
 	watcher *watcher
 	idle    *idleClock
 	started time.Time
@@ -34,7 +34,7 @@ type server struct {
 func newServer(c Config) *server {
 	asked := make(chan struct{})
 	s := &server{
-		Config: c, mux: http.NewServeMux(), gate: newGate(patience),
+		Config: c, mux: http.NewServeMux(), locks: newMachineLocks(lockTimeout),
 		idle: newIdleClock(c.Idle), started: time.Now().UTC(), settled: make(chan struct{}), ended: asked,
 		asked: sync.OnceFunc(func() { close(asked) }),
 	}
