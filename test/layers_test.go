@@ -30,10 +30,24 @@ type row struct{ pkg, internal, modules string }
 // halves is the rule of ARCHITECTURE.md: cli -> daemon -> machine -> kernel, vmm, guest -> base, and kernel -> image.
 var halves = []half{
 	{"cli", "api daemon machine kernel image vmm guest", []row{
-		// cli knows tree, e2fs, ext4/write and pull by their errors alone, which its hints explain.
-		{"cli", "api cli/copyrule daemon image/build image/verify image/unpack image/store image/pull image/tree image/e2fs " +
-			"image/ext4/read image/ext4/write kernel machine vmm guest guest/bin guest/tarcopy",
-			"spf13/cobra spf13/pflag vbauerster/mpb x/term x/sys pelletier/go-toml docker/go-units"},
+		// cli knows guest/bin, kernel and the packages of image by their errors alone, which its hints explain.
+		{"cli", "api cli/arg cli/attach cli/connect cli/daemoncmd cli/env cli/exit cli/imagecmd cli/kernelcmd cli/machinecmd cli/render " +
+			"guest/bin image/build image/e2fs image/ext4/write image/pull image/store image/tree kernel", "spf13/cobra"},
+		{"cli/machinecmd", "api cli/arg cli/attach cli/connect cli/copyrule cli/env cli/exit cli/fetch cli/render " +
+			"guest guest/tarcopy kernel machine vmm", "spf13/cobra"},
+		{"cli/imagecmd", "cli/arg cli/env cli/exit cli/fetch cli/render " +
+			"image/build image/ext4/read image/pull image/store image/unpack image/verify", "spf13/cobra"},
+		{"cli/kernelcmd", "cli/arg cli/env cli/exit cli/fetch cli/render kernel", "spf13/cobra"},
+		{"cli/daemoncmd", "cli/arg cli/connect cli/env cli/exit cli/render daemon image/store kernel machine", "spf13/cobra"},
+		{"cli/attach", "api cli/env cli/exit cli/render", "x/sys x/term"},
+		// connect starts the daemon, whose socket lies in the runtime folder of the machines.
+		{"cli/connect", "api cli/env daemon machine", ""},
+		{"cli/fetch", "cli/arg cli/env cli/exit cli/render image/build image/pull image/store kernel", "spf13/cobra"},
+		// render shows the events of build, and arg returns its error for a file that exists.
+		{"cli/render", "cli/env cli/exit image/build", "docker/go-units vbauerster/mpb x/term"},
+		{"cli/arg", "cli/env cli/exit image/build", "spf13/cobra"},
+		{"cli/env", "cli/exit", "docker/go-units pelletier/go-toml x/term"},
+		{"cli/exit", "api", ""},
 		{"cli/copyrule", "guest/tarcopy", "x/sys"},
 	}},
 	{"daemon", "api machine kernel image vmm", []row{

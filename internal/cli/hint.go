@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/attach"
 	"github.com/banger-vm/banger/internal/guest/bin"
 	"github.com/banger-vm/banger/internal/image/build"
 	"github.com/banger-vm/banger/internal/image/e2fs"
@@ -34,8 +35,8 @@ func hint(err error) string {
 	if text := kernelHint(err); text != "" {
 		return text
 	}
-	if lost, ok := errors.AsType[*lostError](err); ok {
-		return "the machine goes on: banger attach " + lost.machine + " comes back"
+	if lost, ok := errors.AsType[*attach.LostError](err); ok {
+		return "the machine goes on: banger attach " + lost.Machine + " comes back"
 	}
 	if wire, ok := errors.AsType[*api.Error](err); ok {
 		return daemonHint(wire.Code)

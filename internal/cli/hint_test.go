@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/attach"
 	"github.com/banger-vm/banger/internal/image/build"
 	"github.com/banger-vm/banger/internal/image/e2fs"
 	ext4 "github.com/banger-vm/banger/internal/image/ext4/write"
@@ -46,32 +47,12 @@ func TestHints(t *testing.T) {
 		{&api.Error{Code: api.CodeDriver}, "--disk-driver=auto"},
 		{&api.Error{Code: api.CodeNoSpace}, "banger prune"},
 		{&api.Error{Code: api.CodeFailed}, ""},
-		{&lostError{"web", api.ErrLost}, "banger attach web"},
+		{&attach.LostError{Machine: "web", Err: api.ErrLost}, "banger attach web"},
 		{errors.New("something else"), ""},
 	} {
 		err := fmt.Errorf("pulling app: %w", errors.Join(row.err, errors.New("close: too")))
 		if got := hint(err); !strings.Contains(got, row.want) || (got == "") != (row.want == "") {
 			t.Errorf("%v: hint %q, want %q", row.err, got, row.want)
 		}
-	}
-}
-
-// An error of run or exec ends with the command's code where the command is
-// the fault, with 2 where the command line is, and with 125 else.
-func TestOwnFailure(t *testing.T) {
-	for _, row := range []struct {
-		err  error
-		want int
-	}{
-		{errors.New("no daemon"), 125}, {exitError(7), 7}, {usagef("no"), 2}, {&codedError{124, errors.New("late")}, 124},
-		{&api.Error{Code: api.CodeInvalid}, 2}, {&api.Error{Code: api.CodeNoCommand, ExitCode: 127}, 127},
-		{&api.Error{Code: api.CodeNoCommand, ExitCode: 126}, 126}, {&api.Error{Code: api.CodeNotFound}, 125},
-	} {
-		if got := exitCode(ownFailure(row.err)); got != row.want {
-			t.Errorf("%v: exit code %d, want %d", row.err, got, row.want)
-		}
-	}
-	if ownFailure(nil) != nil {
-		t.Error("an error of nothing")
 	}
 }

@@ -5,18 +5,22 @@ import (
 	"runtime"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/connect"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/render"
 	"github.com/spf13/cobra"
 )
 
-func (a *app) versionCommand() *cobra.Command {
+func versionCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show the version",
-		Args:  exactly(),
+		Args:  arg.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			running, err := a.runningDaemon(cmd.Context())
+			running, err := connect.Running(cmd.Context(), e)
 			if err != nil {
-				a.note("warning: %s", oneLine(err.Error()))
+				e.Note("warning: %s", render.OneLine(err.Error()))
 			}
 			v := struct {
 				Version  string    `json:"version"`
@@ -24,13 +28,13 @@ func (a *app) versionCommand() *cobra.Command {
 				Platform string    `json:"platform"`
 				API      int       `json:"api"`              // the protocol's version
 				Daemon   *api.Info `json:"daemon,omitempty"` // where one runs
-			}{a.version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, api.Version, running}
-			if a.json {
-				return a.printJSON(v)
+			}{e.Version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, api.Version, running}
+			if e.JSON {
+				return render.JSON(e.Out, v)
 			}
-			_, err = fmt.Fprintf(a.out, "banger %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+			_, err = fmt.Fprintf(e.Out, "banger %s (%s, %s)\n", v.Version, v.Go, v.Platform)
 			if err == nil && running != nil {
-				_, err = fmt.Fprintf(a.out, "daemon %s (protocol %d, process %d)\n", running.Version, running.API, running.PID)
+				_, err = fmt.Fprintf(e.Out, "daemon %s (protocol %d, process %d)\n", running.Version, running.API, running.PID)
 			}
 			return err
 		},

@@ -1,0 +1,109 @@
+package env
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/docker/go-units"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// maxConfig bounds the size in bytes of the configuration file.
+const maxConfig = 1 << 20
+
+// Config is the configuration file. Every key is optional; docs/config.md
+// describes them.
+type Config struct {
+	DataRoot string              `toml:"data-root"`
+	Builder  string              `toml:"builder"`
+	Paths    string              `toml:"paths"`
+	Platform string              `toml:"platform"`
+	Kernel   string              `toml:"kernel"`
+	Limits   Limits              `toml:"limits"`
+	Registry map[string]Registry `toml:"registry"`
+}
+
+// Limits bound what an image may ask for. 0 stands for the default.
+type Limits struct {
+	Unpacked    Size `toml:"unpacked"` // bytes of all layers, decompressed
+	Inodes      int  `toml:"inodes"`
+	Depth       int  `toml:"depth"` // of directories
+	Layers      int  `toml:"layers"`
+	JSON        Size `toml:"json"`  // bytes of a manifest, index or config
+	XattrValue  Size `toml:"xattr"` // bytes of one extended attribute
+	Connections int  `toml:"connections"`
+}
+
+// Registry is how one registry is reached.
+type Registry struct {
+	Mirrors   []string `toml:"mirrors"` // hosts that are asked first, in order
+	PlainHTTP bool     `toml:"plain-http"`
+	CACert    string   `toml:"ca-cert"` // PEM file
+}
+
+// Size is a number of bytes that may be written "8M" or "64G", in powers of
+// 1024.
+type Size int64
+
+// UnmarshalText parses the form that the configuration file has.
+func (s *Size) UnmarshalText(text []byte) error {
+	n, err := ParseSize(string(text))
+	*s = Size(n)
+	return err
+}
+
+// ParseSize returns the bytes of a size such as "8M" or "64G".
+func ParseSize(text string) (int64, error) {
+	n, err := units.RAMInBytes(text)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("size %q: want a number with an optional suffix K, M, G or T", text)
+	}
+	return n, nil
+}
+
+// readConfig reads the file at path; one that does not exist is empty. A key
+// that banger does not know is an error, since it is most likely misspelt.
+func readConfig(path string) (Config, error) {
+	var c Config
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	if len(data) > maxConfig {
+		return c, fmt.Errorf("read configuration %s: more than %d bytes", path, maxConfig)
+	}
+	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	if err := dec.Decode(&c); err != nil {
+		if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+			row, _ := strict.Errors[0].Position()
+			return c, fmt.Errorf("read configuration %s: line %d: unknown key %v", path, row, strict.Errors[0].Key())
+		}
+		return c, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return c, c.check(path)
+}
+
+func (c *Config) check(path string) error {
+	l := c.Limits
+	for _, n := range []struct {
+		key   string
+		value int
+	}{{"inodes", l.Inodes}, {"depth", l.Depth}, {"layers", l.Layers}, {"connections", l.Connections}} {
+		if n.value < 0 {
+			return fmt.Errorf("read configuration %s: limits.%s is negative", path, n.key)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,28 @@
+package exit
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/banger-vm/banger/api"
+)
+
+// An error of run or exec ends with the command's code where the command is
+// the fault, with 2 where the command line is, and with 125 else.
+func TestOfCommand(t *testing.T) {
+	for _, row := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("no daemon"), 125}, {Error(7), 7}, {Usagef("no"), 2}, {&CodedError{124, errors.New("late")}, 124},
+		{&api.Error{Code: api.CodeInvalid}, 2}, {&api.Error{Code: api.CodeNoCommand, ExitCode: 127}, 127},
+		{&api.Error{Code: api.CodeNoCommand, ExitCode: 126}, 126}, {&api.Error{Code: api.CodeNotFound}, 125},
+	} {
+		if got := Code(OfCommand(row.err)); got != row.want {
+			t.Errorf("%v: exit code %d, want %d", row.err, got, row.want)
+		}
+	}
+	if OfCommand(nil) != nil {
+		t.Error("an error of nothing")
+	}
+}

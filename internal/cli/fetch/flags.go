@@ -1,0 +1,130 @@
+package fetch
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/exit"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/spf13/cobra"
+)
+
+// Flags are the flags of every command that builds a disk.
+type Flags struct {
+	platform  string
+	size      string
+	builder   string
+	pathsMode string
+	label     string
+	uuid      string
+	maxSize   string
+	maxInodes int
+	plainHTTP bool
+	caCert    string
+	force     bool
+}
+
+// Register adds all the flags.
+func (f *Flags) Register(cmd *cobra.Command) {
+	f.RegisterRead(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&f.size, "size", "", "size of the disk as 4G, or free space over the content as +2G")
+	flags.StringVar(&f.builder, "builder", "", "what writes the disk: native or e2fsprogs (default "+string(build.DefaultBuilder)+")")
+	flags.StringVar(&f.label, "label", "", "label of the file system, at most 16 bytes")
+	flags.StringVar(&f.uuid, "uuid", "", "UUID of the file system (default derived from the layers)")
+	flags.BoolVar(&f.force, "force", false, "replace what is there")
+}
+
+// RegisterRead adds the flags that say how layers are got and read.
+func (f *Flags) RegisterRead(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.platform, "platform", "", "os/arch[/variant] of the image (default linux on this host's architecture)")
+	flags.StringVar(&f.pathsMode, "paths", "", "strict refuses careless paths in layers, scoped resolves them inside the image (default strict)")
+	flags.StringVar(&f.maxSize, "max-size", "", "refuse an image that unpacks to more bytes, as 20G")
+	flags.IntVar(&f.maxInodes, "max-inodes", 0, "refuse an image that makes more inodes")
+	flags.BoolVar(&f.plainHTTP, "plain-http", false, "speak http to the registry instead of https")
+	flags.StringVar(&f.caCert, "cacert", "", "PEM file of a certificate authority to trust besides the system's")
+}
+
+// Options joins flags and configuration for a build of source.
+func (f *Flags) Options(e *env.Env, source string) (build.Options, error) {
+	c := e.Config
+	o := build.Options{
+		Label: f.label, UUID: f.uuid, Force: f.force,
+		MaxUnpacked: int64(c.Limits.Unpacked), MaxDepth: c.Limits.Depth, MaxXattr: int(c.Limits.XattrValue),
+		MaxInodes: cmp.Or(f.maxInodes, c.Limits.Inodes),
+	}
+	if f.maxInodes < 0 {
+		return o, exit.Usagef("--max-inodes=%d is negative", f.maxInodes)
+	}
+	if name := cmp.Or(f.builder, c.Builder); name != "" {
+		var err error
+		if o.Builder, err = build.ParseBuilder(name); err != nil {
+			return o, exit.Usagef("%v", err)
+		}
+	}
+	switch mode := cmp.Or(f.pathsMode, c.Paths); mode {
+	case "", "strict":
+	case "scoped":
+		o.Scoped = true
+	default:
+		return o, exit.Usagef("paths mode %q: want strict or scoped", mode)
+	}
+	if err := f.sizes(&o); err != nil {
+		return o, err
+	}
+	var err error
+	o.Pull, err = f.pullOptions(e, source)
+	return o, err
+}
+
+func (f *Flags) sizes(o *build.Options) error {
+	for _, s := range []struct {
+		flag, text string
+		to         *int64
+	}{
+		{"--size", strings.TrimPrefix(f.size, "+"), &o.Size},
+		{"--max-size", f.maxSize, &o.MaxUnpacked},
+	} {
+		if s.text == "" {
+			continue
+		}
+		n, err := env.ParseSize(s.text)
+		if err != nil {
+			return exit.Usagef("%s: %v", s.flag, err)
+		}
+		if n == 0 {
+			return exit.Usagef("%s: must be more than 0", s.flag)
+		}
+		*s.to = n
+	}
+	if strings.HasPrefix(f.size, "+") {
+		o.Size, o.Headroom = 0, o.Size
+	}
+	return nil
+}
+
+// pullOptions looks the registry of source up in the configuration.
+func (f *Flags) pullOptions(e *env.Env, source string) (pull.Options, error) {
+	c := e.Config
+	o := pull.Options{
+		Platform: cmp.Or(f.platform, c.Platform), CacheDir: e.Paths.Cache, Stdin: e.In,
+		PlainHTTP: f.plainHTTP, CACert: f.caCert,
+		MaxJSON: int64(c.Limits.JSON), MaxLayers: c.Limits.Layers, MaxConnections: c.Limits.Connections,
+		Mirrors: map[string][]string{},
+	}
+	for host, r := range c.Registry {
+		o.Mirrors[host] = r.Mirrors
+	}
+	host, err := pull.RegistryHost(source)
+	if err != nil {
+		return o, exit.Usagef("%v", err)
+	}
+	if r, ok := c.Registry[host]; ok {
+		o.PlainHTTP = o.PlainHTTP || r.PlainHTTP
+		o.CACert = cmp.Or(o.CACert, r.CACert)
+	}
+	return o, nil
+}

@@ -1,0 +1,81 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/render"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/spf13/cobra"
+)
+
+// FindImage returns the image that a user calls ref: by name, ID or digest.
+func FindImage(s *store.Store, ref string) (*store.Image, error) {
+	return s.Find(ref, pull.CanonicalName(ref))
+}
+
+// ImageNames returns a completion by the names of the images in the store.
+func ImageNames(e *env.Env) cobra.CompletionFunc {
+	return arg.Complete(e, func() ([]string, error) {
+		s, err := store.Open(e.Paths.Data)
+		if err != nil {
+			return nil, err
+		}
+		images, _, err := s.Images()
+		if err != nil {
+			return nil, err
+		}
+		var names []string
+		for _, img := range images {
+			for _, n := range img.Names {
+				names = append(names, pull.FamiliarName(n))
+			}
+		}
+		return names, nil
+	})
+}
+
+// EnsureImage returns the image that a user calls ref. It pulls the image if
+// the policy (always, missing or never) says so.
+func EnsureImage(ctx context.Context, e *env.Env, f *Flags, ref, policy string) (*store.Image, error) {
+	s, err := store.Open(e.Paths.Data)
+	if err != nil {
+		return nil, err
+	}
+	img, err := FindImage(s, ref)
+	if err == nil && policy != "always" && s.HasDisk(img) {
+		return img, nil
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	if policy == "never" {
+		return nil, fmt.Errorf("image %s, which must not be pulled: %w", ref, store.ErrNotFound)
+	}
+	o, err := f.Options(e, ref)
+	if err != nil {
+		return nil, err
+	}
+	img, _, err = PullImage(ctx, e, s, ref, pull.CanonicalName(ref), o)
+	return img, err
+}
+
+// PullImage pulls source into the store under name and shows the progress. It
+// notes the warnings of a new image. fresh reports whether the image is new.
+func PullImage(
+	ctx context.Context, e *env.Env, s *store.Store, source, name string, o build.Options,
+) (img *store.Image, fresh bool, err error) {
+	p := render.StartProgress(e)
+	o.Report = p.Event
+	img, fresh, err = build.Pull(ctx, s, source, name, o)
+	p.Close()
+	if err == nil && fresh {
+		render.Warnings(e, img.Warnings)
+	}
+	return img, fresh, err
+}

@@ -1,0 +1,95 @@
+package fetch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/render"
+	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/kernel"
+)
+
+// A KernelRequest selects one kernel of a source. The zero value selects the
+// only kernel of the source and keeps the name that the catalog gives it.
+type KernelRequest struct {
+	Name    string // "" for the catalog's, or the release
+	Release string // "" if the source has one kernel only
+	Force   bool   // replace a kernel that is in the store
+	Files   kernel.Files
+	Flags   Flags
+}
+
+// EnsureKernel returns the kernel of a name, "" for the default one. It gets a
+// kernel that is not in the store, unless the policy is never.
+func EnsureKernel(ctx context.Context, e *env.Env, name, policy string) (*kernel.Kernel, error) {
+	kernels, err := kernel.Open(e.Paths.Data)
+	if err != nil {
+		return nil, err
+	}
+	if err := kernels.Sweep(ctx); err != nil {
+		return nil, err
+	}
+	name = cmp.Or(name, e.Config.Kernel, kernel.DefaultName)
+	k, err := kernels.Find(name)
+	if err == nil || !errors.Is(err, kernel.ErrNotFound) || policy == "never" {
+		return k, err
+	}
+	e.Note("kernel %s is not here yet: getting it (once)", name)
+	k, _, err = PullKernel(ctx, e, kernels, name, &KernelRequest{})
+	return k, err
+}
+
+// PullKernel gets a kernel from source, a name of the catalog or a SOURCE, and
+// shows the progress. It describes a new kernel in a note. fresh reports
+// whether the kernel is new.
+func PullKernel(
+	ctx context.Context, e *env.Env, s *kernel.Store, source string, r *KernelRequest,
+) (k *kernel.Kernel, fresh bool, err error) {
+	o, err := r.options(e, source)
+	if err != nil {
+		return nil, false, err
+	}
+	p := render.StartProgress(e)
+	o.Build.Report = p.Event
+	o.Report = func(text string) { p.Event(build.Event{Step: build.StepNotice, Text: render.OneLine(text)}) }
+	k, fresh, err = s.Pull(ctx, source, r.Name, o)
+	p.Close()
+	if err == nil && fresh {
+		err = noteKernel(e, k)
+	}
+	return k, fresh, err
+}
+
+func (r *KernelRequest) options(e *env.Env, source string) (kernel.Options, error) {
+	o := kernel.Options{Catalog: e.KernelCatalog(), Files: r.Files, Release: r.Release, Force: r.Force}
+	if !strings.HasPrefix(source, "docker://") {
+		source = "tar:-" // a source without a registry
+	}
+	var err error
+	o.Build, err = r.Flags.Options(e, source)
+	return o, err
+}
+
+// noteKernel notes the release of a kernel, and each required feature that it
+// lacks.
+func noteKernel(e *env.Env, k *kernel.Kernel) error {
+	render.Warnings(e, k.Warnings)
+	features, err := k.Features()
+	if err != nil {
+		return err
+	}
+	for _, f := range features {
+		if f.Required && f.State == kernel.Missing {
+			e.Note("warning: kernel lacks %s (%s), which every machine needs: %s", f.Name, f.Option, f.Purpose)
+		}
+	}
+	modules := 0
+	if k.Loadable != nil {
+		modules = k.Loadable.Count
+	}
+	e.Note("%s: kernel %s for %s with %d modules", k.ShownName(), k.Release, k.Arch, modules)
+	return nil
+}

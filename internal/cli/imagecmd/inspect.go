@@ -1,0 +1,45 @@
+package imagecmd
+
+import (
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/fetch"
+	"github.com/banger-vm/banger/internal/cli/render"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/spf13/cobra"
+)
+
+// inspectedImage is a record with what the host says of its disk.
+type inspectedImage struct {
+	*store.Image
+	DiskPath string `json:"diskPath"`
+	DiskUse  int64  `json:"diskUse"` // bytes on the host
+}
+
+func inspectCommand(e *env.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect NAME…",
+		Short: "Show all that is known of images, as JSON",
+		Args:  arg.AtLeastOne("NAME"), ValidArgsFunction: fetch.ImageNames(e),
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := store.Open(e.Paths.Data)
+			if err != nil {
+				return err
+			}
+			out := []inspectedImage{}
+			err = arg.Each(args, func(ref string) error {
+				img, err := fetch.FindImage(s, ref)
+				if err != nil {
+					return err
+				}
+				path := s.DiskPath(img)
+				out = append(out, inspectedImage{img, path, render.DiskUse(path)})
+				return nil
+			})
+			if printErr := render.JSON(e.Out, out); err == nil {
+				err = printErr
+			}
+			return err
+		},
+	}
+}

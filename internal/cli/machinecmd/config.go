@@ -1,0 +1,253 @@
+package machinecmd
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/attach"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/exit"
+	"github.com/banger-vm/banger/internal/cli/fetch"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/vmm"
+	"github.com/spf13/cobra"
+)
+
+// machineFlags say what a machine is to be.
+type machineFlags struct {
+	read fetch.Flags // how an image that is not there is got
+
+	name, hostname   string
+	cpus             int
+	memory, diskSize string
+	kernel, model    string
+	init, accel      string
+	readOnly         bool
+	entrypoint       string
+	env, envFiles    []string
+	labels           []string
+	user, dir        string
+	interactive, tty bool
+	pull             string
+	remove           bool
+	restart          string
+	diskDriver       string
+	idFile           string
+
+	detach     bool
+	detachKeys string
+	timeout    time.Duration
+}
+
+func (m *machineFlags) register(cmd *cobra.Command) {
+	m.read.RegisterRead(cmd)
+	f := cmd.Flags()
+	f.SetInterspersed(false) // what follows the image is the command's
+	f.StringVar(&m.name, "name", "", "name of the machine (default made up)")
+	f.StringVar(&m.hostname, "hostname", "", "hostname inside (default the machine's name)")
+	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", machine.DefaultCPUs))
+	f.StringVarP(&m.memory, "memory", "m", "", fmt.Sprintf("memory, as 2G (default %dM)", machine.DefaultMemory>>20))
+	f.StringVar(&m.diskSize, "disk-size", "", "size of the root disk, as 20G; the file system grows to it (default the image's)")
+	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default "+kernel.DefaultName+")")
+	f.StringVar(&m.model, "machine", "", "machine model: microvm or q35 (default microvm)")
+	f.StringVar(&m.init, "init", "", "process 1: auto, image (the image's own init) or banger (default auto)")
+	f.StringVar(&m.accel, "accel", "", "kvm or tcg (default KVM where it works)")
+	f.BoolVar(&m.readOnly, "read-only", false, "mount the root file system read-only")
+	f.StringVar(&m.entrypoint, "entrypoint", "", "program to run in place of the image's entrypoint")
+	f.StringArrayVarP(&m.env, "env", "e", nil, "NAME=VALUE for the command, or NAME to pass the value on from here")
+	f.StringArrayVar(&m.envFiles, "env-file", nil, "file of such lines")
+	f.StringArrayVarP(&m.labels, "label", "l", nil, "KEY=VALUE to find the machine by")
+	f.StringVarP(&m.user, "user", "u", "", "user[:group], names or numbers (default the image's)")
+	f.StringVarP(&m.dir, "workdir", "w", "", "working directory (default the image's)")
+	f.BoolVarP(&m.interactive, "interactive", "i", false, "pass standard input to the command")
+	f.BoolVarP(&m.tty, "tty", "t", false, "give the command a terminal")
+	f.StringVar(&m.pull, "pull", "missing", "pull the image before: always, missing or never")
+	f.BoolVar(&m.remove, "rm", false, "remove the machine and its disk when it ends")
+	f.StringVar(&m.restart, "restart", "no", "boot it again when it ends: no, on-failure[:N], always or unless-stopped")
+	f.StringVar(&m.diskDriver, "disk-driver", "", "what the disk is: auto, reflink, overlay, dm or copy (default auto)")
+	f.StringVar(&m.idFile, "idfile", "", "new file to write the machine's ID to")
+}
+
+// registerRun adds the flags that run alone has.
+func (m *machineFlags) registerRun(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.BoolVarP(&m.detach, "detach", "d", false, "run the machine in the background and print its ID")
+	f.StringVar(&m.detachKeys, "detach-keys", attach.DefaultDetachKeys, "keys to leave a terminal with while the machine goes on")
+	f.DurationVar(&m.timeout, "timeout", 0, "end the machine after this time, as 30s, with exit code 124")
+}
+
+// config returns the configuration that the flags describe. args are the words
+// of the command.
+func (m *machineFlags) config(cmd *cobra.Command, args []string) (api.Config, error) {
+	c := api.Config{
+		Hostname: m.hostname, CPUs: m.cpus, Model: m.model, Init: m.init, Accel: m.accel, DiskDriver: m.diskDriver,
+		ReadOnly: m.readOnly, Args: args, User: m.user, Dir: m.dir, TTY: m.tty, Stdin: m.interactive,
+	}
+	if cmd.Flags().Changed("entrypoint") {
+		c.Entrypoint = &m.entrypoint
+	}
+	if err := m.validate(&c); err != nil {
+		return c, err
+	}
+	var err error
+	if c.Env, err = environment(m.envFiles, m.env); err != nil {
+		return c, err
+	}
+	c.Labels, err = parseLabels(m.labels)
+	return c, err
+}
+
+// validate checks the flags that have rules, and parses those of them whose
+// text differs from the value in c.
+func (m *machineFlags) validate(c *api.Config) error {
+	if m.dir != "" && !strings.HasPrefix(m.dir, "/") {
+		return exit.Usagef("--workdir=%s: want an absolute path", m.dir)
+	}
+	switch m.pull {
+	case "always", "missing", "never":
+	default:
+		return exit.Usagef("--pull=%s: want always, missing or never", m.pull)
+	}
+	switch m.accel {
+	case "", string(vmm.KVM), string(vmm.TCG):
+	default:
+		return exit.Usagef("--accel=%s: want kvm or tcg", m.accel)
+	}
+	switch m.diskDriver {
+	case "", "auto", "reflink", "overlay", "dm", "copy":
+	default:
+		return exit.Usagef("--disk-driver=%s: want auto, reflink, overlay, dm or copy", m.diskDriver)
+	}
+	for _, s := range []struct {
+		flag, text string
+		to         *int64
+	}{{"--memory", m.memory, &c.Memory}, {"--disk-size", m.diskSize, &c.DiskSize}} {
+		if s.text == "" {
+			continue
+		}
+		n, err := env.ParseSize(s.text)
+		if err != nil {
+			return exit.Usagef("%s: %v", s.flag, err)
+		}
+		*s.to = n
+	}
+	var err error
+	if c.Restart, err = parseRestart(m.restart); err != nil {
+		return err
+	}
+	if m.remove && c.Restart.Policy != "" {
+		return exit.Usagef("--rm removes the machine when it ends, --restart boots it again: leave one out")
+	}
+	return nil
+}
+
+// parseRestart reads a restart policy as docker writes it.
+func parseRestart(text string) (api.Restart, error) {
+	policy, retries, bounded := strings.Cut(text, ":")
+	r := api.Restart{Policy: policy}
+	switch {
+	case text == "" || text == "no":
+		return api.Restart{}, nil
+	case !bounded && (policy == "always" || policy == "unless-stopped" || policy == "on-failure"):
+		return r, nil
+	case bounded && policy == "on-failure":
+		n, err := strconv.Atoi(retries)
+		if r.Retries = n; err == nil && n >= 0 {
+			return r, nil
+		}
+	}
+	return r, exit.Usagef("--restart=%s: want no, on-failure[:N], always or unless-stopped", text)
+}
+
+// Bounds of what --env and --env-file may give: the kernel's, MAX_ARG_STRLEN
+// of linux/binfmts.h for one string.
+const (
+	maxEnvFile = 1 << 20   // bytes
+	maxEnvLine = 128 << 10 // bytes
+)
+
+// environment reads the files first, then the flags, as docker does.
+func environment(files, flags []string) ([]string, error) {
+	var out []string
+	for _, name := range files {
+		lines, err := readEnvFile(name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, lines...)
+	}
+	for _, v := range flags {
+		line, err := envLine(v)
+		if err != nil {
+			return nil, exit.Usagef("--env: %v", err)
+		}
+		out = append(out, line)
+	}
+	return out, nil
+}
+
+// envLine is the variable that text stands for; a name alone is passed on
+// where the caller has it, and else takes the image's away.
+func envLine(text string) (string, error) {
+	name, _, given := strings.Cut(text, "=")
+	if name == "" || strings.ContainsAny(name, " \t") || strings.ContainsRune(text, 0) {
+		return "", fmt.Errorf("%q is no variable", text)
+	}
+	if given {
+		return text, nil
+	}
+	if value, ok := os.LookupEnv(name); ok {
+		return name + "=" + value, nil
+	}
+	return name, nil
+}
+
+func readEnvFile(name string) ([]string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read environment file: %w", err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > maxEnvFile {
+		return nil, fmt.Errorf("read environment file %s: more than %d bytes", name, maxEnvFile)
+	}
+	var out []string
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxEnvLine)
+	for n := 1; lines.Scan(); n++ {
+		text := strings.TrimLeft(lines.Text(), " \t")
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		line, err := envLine(text)
+		if err != nil {
+			return nil, fmt.Errorf("read environment file %s: line %d: %w", name, n, err)
+		}
+		out = append(out, line)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read environment file %s: %w", name, err)
+	}
+	return out, nil
+}
+
+func parseLabels(texts []string) (map[string]string, error) {
+	var labels map[string]string
+	for _, text := range texts {
+		key, value, _ := strings.Cut(text, "=")
+		if key == "" {
+			return nil, exit.Usagef("--label=%s: want KEY=VALUE", text)
+		}
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}

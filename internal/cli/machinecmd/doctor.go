@@ -1,0 +1,120 @@
+package machinecmd
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/exit"
+	"github.com/banger-vm/banger/internal/cli/render"
+	"github.com/banger-vm/banger/internal/machine"
+	"github.com/spf13/cobra"
+)
+
+func doctorCommand(e *env.Env) *cobra.Command {
+	var fix, dryRun bool
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Look for what is wrong with the host and the machines",
+		Long: "Look at what machines need of the host, at the records of machines, and for what\n" +
+			"killed processes have left. The exit code is 1 when something is wrong and not fixed.\n" +
+			"The daemon is not needed, and what it has running is not touched.",
+		Args: arg.Exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dryRun && !fix {
+				return exit.Usagef("--dry-run goes with --fix")
+			}
+			return doctor(e, cmd, fix, dryRun)
+		},
+	}
+	cmd.Flags().BoolVar(&fix, "fix", false, "set machines right and remove leftovers")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what --fix would do")
+	return cmd
+}
+
+// A diagnosis is what doctor prints as JSON.
+type diagnosis struct {
+	machine.Report
+	Fixed []string `json:"fixed,omitempty"`
+	Wrong bool     `json:"wrong"`
+}
+
+func doctor(e *env.Env, cmd *cobra.Command, fix, dryRun bool) error {
+	machines, err := openMachines(e)
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	var d diagnosis
+	if d.Report, err = machines.Examine(ctx); err != nil {
+		return err
+	}
+	if fix && !dryRun && d.Report.Wrong() {
+		if d.Fixed, err = machines.Repair(ctx, d.Report); err != nil {
+			e.Note("warning: %v", err)
+		}
+		if d.Report, err = machines.Examine(ctx); err != nil {
+			return err
+		}
+	}
+	d.Wrong = d.Report.Wrong()
+	if e.JSON {
+		err = render.JSON(e.Out, d)
+	} else {
+		err = printDiagnosis(e, &d, dryRun)
+	}
+	if err == nil && d.Wrong {
+		err = exit.Error(exit.Failed)
+	}
+	return err
+}
+
+func printDiagnosis(e *env.Env, d *diagnosis, dryRun bool) error {
+	w := errWriter{to: e.Out}
+	for _, text := range d.Fixed {
+		w.printf("%-8s %s\n", "fixed", text)
+	}
+	for _, c := range d.Checks {
+		if e.Quiet && c.Level == machine.LevelOK {
+			continue
+		}
+		w.printf("%-8s %s: %s\n", c.Level, c.Name, render.OneLine(c.Detail))
+		w.fix(c.Fix)
+	}
+	auto := "banger doctor --fix would "
+	if dryRun {
+		auto = "would "
+	}
+	for _, f := range d.Machines {
+		w.printf("%-8s machine %s: %s\n", f.Level, cmp.Or(f.Name, f.ID), render.OneLine(f.Detail))
+		if f.Fixable {
+			f.Fix = auto + f.Fix
+		}
+		w.fix(f.Fix)
+	}
+	for _, r := range d.Leftovers {
+		w.printf("%-8s %s of machine %s, which does not need it\n", machine.LevelWarning, &r, r.Owner.ID())
+		w.fix(auto + "remove it")
+	}
+	return w.err
+}
+
+// fix says what can be done about the line before.
+func (w *errWriter) fix(text string) {
+	if text != "" {
+		w.printf("%-8s %s\n", "", text)
+	}
+}
+
+// An errWriter keeps the first error of what is printed.
+type errWriter struct {
+	to  io.Writer
+	err error
+}
+
+func (w *errWriter) printf(format string, args ...any) {
+	if w.err == nil {
+		_, w.err = fmt.Fprintf(w.to, format, args...)
+	}
+}

@@ -1,0 +1,126 @@
+package machinecmd
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/connect"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/exit"
+	"github.com/spf13/cobra"
+)
+
+// logsFlags say which lines logs shows, and how.
+type logsFlags struct {
+	follow, console, stamps bool
+	tail, since, until      string
+}
+
+func logsCommand(e *env.Env) *cobra.Command {
+	var l logsFlags
+	cmd := &cobra.Command{
+		Use: "logs MACHINE", Short: "Show what a machine's command has written",
+		Long: "Show what a machine's main command has written, to the output it wrote it to. A\n" +
+			"TIME is as 2006-01-02T15:04:05Z or a part of it, seconds since 1970, or an age as 10m.",
+		Args: arg.Exactly("MACHINE"), ValidArgsFunction: machineNames(e),
+		RunE: func(cmd *cobra.Command, args []string) error { return logs(cmd.Context(), e, &l, args[0]) },
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&l.follow, "follow", "f", false, "go on until the machine ends")
+	f.BoolVar(&l.console, "console", false, "show the machine's console instead")
+	f.BoolVarP(&l.stamps, "timestamps", "t", false, "begin each line with its time")
+	f.StringVarP(&l.tail, "tail", "n", "all", "show so many lines, the last ones")
+	f.StringVar(&l.since, "since", "", "leave out what was written before this TIME")
+	f.StringVar(&l.until, "until", "", "leave out what was written after this TIME")
+	return cmd
+}
+
+func logs(ctx context.Context, e *env.Env, l *logsFlags, ref string) error {
+	req, err := l.request(time.Now())
+	if err != nil {
+		return err
+	}
+	daemon, err := connect.Daemon(ctx, e)
+	if err != nil {
+		return err
+	}
+	out, errs := &logPrinter{to: e.Out, stamps: l.stamps}, &logPrinter{to: e.Err, stamps: l.stamps}
+	return daemon.Logs(ctx, ref, req, func(line api.LogLine) error {
+		if line.Stream == "stderr" {
+			return errs.print(line)
+		}
+		return out.print(line)
+	})
+}
+
+func (l *logsFlags) request(now time.Time) (api.LogsRequest, error) {
+	req := api.LogsRequest{Console: l.console, Follow: l.follow, Tail: -1}
+	if l.tail != "all" {
+		n, err := strconv.Atoi(l.tail)
+		if err != nil || n < 0 {
+			return req, exit.Usagef("--tail=%s: want a number or all", l.tail)
+		}
+		req.Tail = n
+	}
+	for _, t := range []struct {
+		flag, text string
+		to         *time.Time
+	}{{"--since", l.since, &req.Since}, {"--until", l.until, &req.Until}} {
+		if t.text == "" {
+			continue
+		}
+		at, err := parseTime(t.text, now)
+		if err != nil {
+			return req, exit.Usagef("%s=%s: %v", t.flag, t.text, err)
+		}
+		*t.to = at
+	}
+	return req, nil
+}
+
+// parseTime reads a time, in the local zone where the text has none, or how
+// long ago it was.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05", "2006-01-02T15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	const lastSecond = 1 << 40 // some 35,000 years, and far from any overflow
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && math.Abs(seconds) < lastSecond {
+		whole, part := math.Modf(seconds)
+		return time.Unix(int64(whole), int64(part*float64(time.Second))), nil
+	}
+	if age, err := time.ParseDuration(text); err == nil {
+		return now.Add(-age), nil
+	}
+	return time.Time{}, fmt.Errorf("want a time as 2006-01-02T15:04:05Z, seconds since 1970, or an age as 10m")
+}
+
+// A logPrinter writes the lines of one output.
+type logPrinter struct {
+	to     io.Writer
+	stamps bool
+	within bool // a line whose end is still to come
+}
+
+func (p *logPrinter) print(line api.LogLine) error {
+	if len(line.Data) == 0 {
+		return nil
+	}
+	if p.stamps && !p.within {
+		const fixed = "2006-01-02T15:04:05.000000000Z07:00" // RFC 3339 in one width
+		if _, err := fmt.Fprint(p.to, line.Time.Format(fixed), " "); err != nil {
+			return err
+		}
+	}
+	p.within = line.Data[len(line.Data)-1] != '\n'
+	_, err := p.to.Write(line.Data)
+	return err
+}

@@ -1,0 +1,127 @@
+// Package machinecmd has the commands that deal with machines. They check and
+// translate flags, ask the daemon, and show its answers.
+package machinecmd
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/connect"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/render"
+	"github.com/banger-vm/banger/internal/machine"
+	"github.com/spf13/cobra"
+)
+
+// Commands returns the commands.
+func Commands(e *env.Env) []*cobra.Command {
+	return []*cobra.Command{
+		runCommand(e),
+		createCommand(e),
+		startCommand(e),
+		stopCommand(e),
+		killCommand(e),
+		restartCommand(e),
+		rmCommand(e),
+		renameCommand(e),
+		waitCommand(e),
+		pruneCommand(e),
+		psCommand(e),
+		inspectCommand(e),
+		statsCommand(e),
+		logsCommand(e),
+		attachCommand(e),
+		execCommand(e),
+		cpCommand(e),
+		sshCommand(e),
+		sshProxyCommand(e),
+		superviseCommand(e),
+		doctorCommand(e),
+	}
+}
+
+// A machineRow is a machine as lists and formats have it: with what a person
+// wants to read besides.
+type machineRow struct{ api.Machine }
+
+// Status is the state in words, with its age.
+func (m machineRow) Status() string {
+	switch m.State {
+	case api.StateCreating:
+		return "Creating"
+	case api.StateRunning:
+		return "Up " + render.Since(m.Started)
+	case api.StateExited:
+		if m.Finished.IsZero() {
+			return fmt.Sprintf("Exited (%d)", m.ExitCode)
+		}
+		return fmt.Sprintf("Exited (%d) %s", m.ExitCode, render.Ago(m.Finished))
+	case api.StateCreated:
+	}
+	return "Created"
+}
+
+// Age is how long ago the machine was made.
+func (m machineRow) Age() string { return render.Ago(m.Created) }
+
+// Labels are KEY=VALUE, in order, with commas between.
+func (m machineRow) Labels() string {
+	var out []string
+	for key, value := range m.Config.Labels {
+		out = append(out, key+"="+value)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ",")
+}
+
+func machineRows(machines []api.Machine) []machineRow {
+	rows := []machineRow{}
+	for _, m := range machines {
+		rows = append(rows, machineRow{m})
+	}
+	return rows
+}
+
+// machineNames returns a completion by the names of the machines. It reads the
+// records itself, so that a completion starts no daemon.
+func machineNames(e *env.Env) cobra.CompletionFunc {
+	return arg.Complete(e, func() ([]string, error) {
+		machines, err := openMachines(e)
+		if err != nil {
+			return nil, err
+		}
+		records, _, err := machines.Machines()
+		if err != nil {
+			return nil, err
+		}
+		var names []string
+		for _, rec := range records {
+			names = append(names, rec.Config.Name)
+		}
+		return names, nil
+	})
+}
+
+func openMachines(e *env.Env) (*machine.Store, error) {
+	return machine.Open(e.Paths.Data, e.Paths.Runtime)
+}
+
+// eachMachine asks the daemon something of every machine that args name, goes
+// on after an error, and prints the argument where there was none.
+func eachMachine(ctx context.Context, e *env.Env, args []string, do func(*api.Client, string) error) error {
+	daemon, err := connect.Daemon(ctx, e)
+	if err != nil {
+		return err
+	}
+	return arg.Each(args, func(ref string) error {
+		if err := do(daemon, ref); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(e.Out, ref)
+		return err
+	})
+}

@@ -1,0 +1,23 @@
+package machinecmd
+
+import (
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/connect"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/spf13/cobra"
+)
+
+func renameCommand(e *env.Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "rename MACHINE NAME", Short: "Give a machine another name",
+		Long: "Give a machine another name. The hostname inside stays as it is.",
+		Args: arg.Exactly("MACHINE", "NAME"), ValidArgsFunction: machineNames(e),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			daemon, err := connect.Daemon(cmd.Context(), e)
+			if err != nil {
+				return err
+			}
+			return daemon.Rename(cmd.Context(), args[0], args[1])
+		},
+	}
+}

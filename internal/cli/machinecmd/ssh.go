@@ -1,0 +1,141 @@
+package machinecmd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/connect"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/machine"
+	"github.com/spf13/cobra"
+)
+
+func sshCommand(e *env.Env) *cobra.Command {
+	var user string
+	cmd := &cobra.Command{
+		Use:   "ssh [FLAGS] MACHINE [ARG…]",
+		Short: "Log in to a machine with ssh(1)",
+		Long: "Log in to a running machine, or run a command in it, with the host's ssh(1) and\n" +
+			"over no network. With --config print what ssh, scp, sftp and rsync need to reach\n" +
+			"the machine, for ~/.ssh/config or ssh -F.",
+		Example: `  banger ssh web
+  banger ssh --config web > web.conf && scp -F web.conf file web:/tmp/`,
+		Args: arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),
+	}
+	var config bool
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringVarP(&user, "user", "u", "root", "user to log in as")
+	f.BoolVar(&config, "config", false, "print the configuration for ssh and go")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		daemon, err := connect.Daemon(cmd.Context(), e)
+		if err != nil {
+			return err
+		}
+		m, err := daemon.Inspect(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if m.State != api.StateRunning { // ssh would not say so
+			return notRunning(m)
+		}
+		options, err := sshOptions(e, m.ID, user)
+		if err != nil {
+			return err
+		}
+		if config {
+			fmt.Fprintf(e.Out, "Host %s\n", m.Name)
+			for _, o := range options {
+				fmt.Fprintf(e.Out, "    %s %s\n", o[0], o[1])
+			}
+			return nil
+		}
+		return runSSH(options, m.Name, args[1:])
+	}
+	return cmd
+}
+
+// sshOptions are what ssh(1) needs to reach a machine. The keys it reads
+// itself: they are files of the user's own.
+func sshOptions(e *env.Env, id, user string) ([][2]string, error) {
+	machines, err := openMachines(e)
+	if err != nil {
+		return nil, err
+	}
+	access := machines.Access(&machine.Record{ID: id})
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find banger: %w", err)
+	}
+	proxy := quoteWords(self, "--data-root", e.Paths.Data, "ssh-proxy", id)
+	return [][2]string{
+		{"ProxyCommand", strings.ReplaceAll(proxy, "%", "%%")}, {"User", user},
+		{"IdentityFile", sshQuote(access.Key)}, {"IdentitiesOnly", "yes"}, {"IdentityAgent", "none"},
+		{"UserKnownHostsFile", sshQuote(access.KnownHosts)}, {"GlobalKnownHostsFile", "none"},
+		{"HostKeyAlias", access.HostAlias}, {"StrictHostKeyChecking", "yes"}, {"LogLevel", "ERROR"},
+	}, nil
+}
+
+// runSSH becomes ssh(1).
+func runSSH(options [][2]string, host string, args []string) error {
+	tool, err := exec.LookPath("ssh")
+	if err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	argv := []string{"ssh", "-F", "none"}
+	for _, o := range options {
+		argv = append(argv, "-o", o[0]+"="+o[1])
+	}
+	argv = append(append(argv, "--", host), args...)
+	return fmt.Errorf("start ssh: %w", syscall.Exec(tool, argv, os.Environ()))
+}
+
+// quoteWords joins words for the shell that runs a ProxyCommand.
+func quoteWords(words ...string) string {
+	for i, w := range words {
+		words[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+	}
+	return strings.Join(words, " ")
+}
+
+// sshQuote writes a file name as ssh_config(5) reads it.
+func sshQuote(name string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(name) + `"`
+}
+
+// sshProxyCommand carries standard input and output to a machine's SSH
+// server: what ssh(1) runs as ProxyCommand.
+func sshProxyCommand(e *env.Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "ssh-proxy MACHINE", Hidden: true, Args: arg.Exactly("MACHINE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			daemon, err := connect.Daemon(cmd.Context(), e)
+			if err != nil {
+				return err
+			}
+			conn, err := daemon.Agent(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			go func() {
+				io.Copy(conn, e.In)
+				if c, ok := conn.(interface{ CloseWrite() error }); ok {
+					c.CloseWrite() //nolint:errcheck // so that the machine's side ends too
+				}
+			}()
+			_, err = io.Copy(e.Out, conn)
+			if errors.Is(err, syscall.EPIPE) {
+				err = nil // ssh went away
+			}
+			return err
+		},
+	}
+}

@@ -1,0 +1,165 @@
+package machinecmd
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/attach"
+	"github.com/banger-vm/banger/internal/cli/connect"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/render"
+	"github.com/spf13/cobra"
+)
+
+// statsInterval is what lies between two samples, as with docker.
+const statsInterval = time.Second
+
+// A statsRow is a machine's sample, with what only two samples tell.
+type statsRow struct {
+	api.Stats
+	CPUPercent float64 `json:"cpuPercent"` // of one processor of the host, since the sample before
+}
+
+// MemoryPercent is how much of its memory the guest uses.
+func (s statsRow) MemoryPercent() float64 {
+	const percent = 100
+	if s.Limit == 0 {
+		return 0
+	}
+	return percent * float64(s.Memory) / float64(s.Limit)
+}
+
+func statsCommand(e *env.Env) *cobra.Command {
+	var once bool
+	var text string
+	cmd := &cobra.Command{
+		Use: "stats [MACHINE…]", Short: "Show what machines use, once a second",
+		Long: "Show what machines use of the host, once a second: all that run where none is\n" +
+			"named. CPU is in percent of one of the host's processors, RSS what the machine's\n" +
+			"process has of the host's memory, READ and WRITE what it has moved to and from storage.",
+		ValidArgsFunction: machineNames(e),
+	}
+	cmd.Flags().BoolVar(&once, "no-stream", false, "show it once")
+	cmd.Flags().StringVar(&text, "format", "", render.FormatHelp)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		f, err := render.ParseFormat(text)
+		if err != nil {
+			return err
+		}
+		daemon, err := connect.Daemon(cmd.Context(), e)
+		if err != nil {
+			return err
+		}
+		s := &sampler{daemon: daemon, refs: args, last: map[string]api.Stats{}}
+		return stats(cmd.Context(), e, s, f, once)
+	}
+	return cmd
+}
+
+// stats shows what the sampler says until ctx ends: that is how a user leaves.
+func stats(ctx context.Context, e *env.Env, s *sampler, f *render.Format, once bool) error {
+	if _, err := s.sample(ctx); err != nil {
+		return err
+	}
+	tick := time.NewTicker(statsInterval)
+	defer tick.Stop()
+	_, onTerminal := env.Terminal(e.Out)
+	onTerminal = onTerminal && !once && f == nil && !e.JSON
+	for {
+		select {
+		case <-ctx.Done():
+			if once {
+				return ctx.Err()
+			}
+			return nil
+		case <-tick.C:
+		}
+		rows, err := s.sample(ctx)
+		if err == nil {
+			err = printStats(e, rows, f, onTerminal)
+		}
+		switch {
+		case ctx.Err() != nil && !once:
+			return nil
+		case err != nil || once:
+			return err
+		}
+	}
+}
+
+func printStats(e *env.Env, rows []statsRow, f *render.Format, onTerminal bool) error {
+	switch {
+	case f != nil:
+		return render.Rows(e.Out, f, rows)
+	case e.JSON:
+		return render.JSON(e.Out, rows)
+	}
+	var text bytes.Buffer
+	w := render.NewTable(&text)
+	fmt.Fprintln(w, "ID\tNAME\tCPU %\tMEMORY / LIMIT\tMEM %\tRSS\tREAD / WRITE\tDISK\tUPTIME")
+	for _, s := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t%s / %s\t%.2f\t%s\t%s / %s\t%s\t%s\n", s.ID, s.Name, s.CPUPercent,
+			render.Bytes(s.Memory), render.Bytes(s.Limit), s.MemoryPercent(), render.Bytes(s.RSS),
+			render.Bytes(s.Read), render.Bytes(s.Write), render.Bytes(s.Disk), time.Duration(s.Uptime*float64(time.Second)).Round(time.Second))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	shown := text.String()
+	if onTerminal {
+		// From the corner, each line to its end, and nothing below: without a flicker.
+		shown = "\x1b[H" + strings.ReplaceAll(shown, "\n", "\x1b[K\n") + "\x1b[J"
+	}
+	_, err := fmt.Fprint(e.Out, shown)
+	return err
+}
+
+// A sampler asks what machines use, and knows what it was the last time.
+type sampler struct {
+	daemon *api.Client
+	refs   []string // empty: all that run
+	last   map[string]api.Stats
+}
+
+func (s *sampler) sample(ctx context.Context) ([]statsRow, error) {
+	refs := s.refs
+	if len(refs) == 0 {
+		list, err := s.daemon.List(ctx, api.ListRequest{})
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list.Machines {
+			refs = append(refs, m.ID)
+		}
+	}
+	rows := []statsRow{}
+	for _, ref := range refs {
+		err := s.daemon.Stats(ctx, ref, false, func(now api.Stats) error {
+			rows = append(rows, s.compare(now))
+			return nil
+		})
+		switch {
+		case err == nil:
+		case len(s.refs) == 0 && attach.HasEnded(err): // since the list was made
+		default:
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+// compare makes a row of a sample and the one before.
+func (s *sampler) compare(now api.Stats) statsRow {
+	const percent = 100
+	row := statsRow{Stats: now}
+	before, ok := s.last[now.ID]
+	if passed := now.Time.Sub(before.Time).Seconds(); ok && passed > 0 && now.CPU >= before.CPU {
+		row.CPUPercent = percent * (now.CPU - before.CPU) / passed
+	}
+	s.last[now.ID] = now
+	return row
+}

@@ -1,0 +1,28 @@
+package machinecmd
+
+import (
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/machine"
+	"github.com/spf13/cobra"
+)
+
+// superviseCommand is a machine's supervisor, which the daemon starts. It
+// lives as long as the machine runs.
+func superviseCommand(e *env.Env) *cobra.Command {
+	return &cobra.Command{
+		Use: "supervise MACHINE", Hidden: true, Args: arg.Exactly("MACHINE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			machines, err := openMachines(e)
+			if err != nil {
+				return err
+			}
+			kernels, err := kernel.Open(e.Paths.Data)
+			if err != nil {
+				return err
+			}
+			return machines.Supervise(cmd.Context(), args[0], kernels, machine.Host{Cache: e.Paths.Cache})
+		},
+	}
+}

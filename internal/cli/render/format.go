@@ -1,0 +1,163 @@
+package render
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"strings"
+	"text/template"
+	"time"
+	"unicode"
+
+	"github.com/banger-vm/banger/internal/cli/exit"
+)
+
+// FormatHelp explains --format.
+const FormatHelp = "Go template for each one, with json, join, lower, upper and truncate; after the word\ntable, under a heading; or json"
+
+// A Format is what --format asks for.
+type Format struct {
+	json     bool // a line of JSON for each row
+	heading  bool
+	template *template.Template
+}
+
+// ParseFormat returns nil for what leaves the choice to the command: nothing,
+// and table alone.
+func ParseFormat(text string) (*Format, error) {
+	switch text {
+	case "", "table":
+		return nil, nil //nolint:nilnil // no format, as documented
+	case "json":
+		return &Format{json: true}, nil
+	}
+	body, heading := strings.CutPrefix(text, "table ")
+	// A shell hands these on as they are written.
+	body = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(body)
+	t, err := template.New("").Option("missingkey=error").Funcs(formatFuncs()).Parse(body)
+	if err != nil {
+		return nil, exit.Usagef("--format: %s", strings.TrimPrefix(err.Error(), "template: "))
+	}
+	return &Format{heading: heading, template: t}, nil
+}
+
+func formatFuncs() template.FuncMap {
+	return template.FuncMap{
+		"json":     compactJSON,
+		"join":     func(list []string, with string) string { return strings.Join(list, with) },
+		"lower":    func(v any) string { return strings.ToLower(fmt.Sprint(v)) },
+		"upper":    func(v any) string { return strings.ToUpper(fmt.Sprint(v)) },
+		"truncate": func(v any, width int) string { return Truncate(fmt.Sprint(v), width) },
+	}
+}
+
+func compactJSON(v any) (string, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return strings.TrimSuffix(b.String(), "\n"), err
+}
+
+// Rows writes each row in the format.
+func Rows[T any](w io.Writer, f *Format, rows []T) error {
+	if f.json {
+		for _, row := range rows {
+			line, err := compactJSON(row)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(w, line)
+		}
+		return nil
+	}
+	out := w
+	if f.heading {
+		table := NewTable(w)
+		defer table.Flush() //nolint:errcheck // as other writes to the output
+		out = table
+		if err := f.printHeading(out, reflect.TypeFor[T]()); err != nil {
+			return err
+		}
+	}
+	for _, row := range rows {
+		if err := f.execute(out, f.template, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// execute writes one line, or none.
+func (f *Format) execute(w io.Writer, t *template.Template, v any) error {
+	var line bytes.Buffer
+	if err := t.Execute(&line, v); err != nil {
+		return fmt.Errorf("--format: %s", strings.TrimPrefix(err.Error(), "template: "))
+	}
+	_, err := fmt.Fprintln(w, line.String())
+	return err
+}
+
+// printHeading executes the template on the names of a row's fields, which no
+// function changes.
+func (f *Format) printHeading(w io.Writer, row reflect.Type) error {
+	t, err := f.template.Clone()
+	if err != nil {
+		return err
+	}
+	same := func(v any, _ ...any) any { return v }
+	second := func(_ any, v any, _ ...any) any { return v }
+	funcs := template.FuncMap{"index": same, "len": same, "slice": same, "printf": second}
+	for name := range formatFuncs() {
+		funcs[name] = same
+	}
+	return f.execute(w, t.Funcs(funcs), headings(row))
+}
+
+// headings are the names of a struct's fields and methods by those names,
+// nested as they are.
+func headings(t reflect.Type) map[string]any {
+	out := map[string]any{}
+	for field := range fieldsOf(t) {
+		kind := field.Type
+		switch {
+		case field.Anonymous:
+			maps.Copy(out, headings(kind))
+		case kind.Kind() == reflect.Struct && kind != reflect.TypeFor[time.Time]():
+			out[field.Name] = headings(kind)
+		default:
+			out[field.Name] = heading(field.Name)
+		}
+	}
+	for i := range t.NumMethod() {
+		out[t.Method(i).Name] = heading(t.Method(i).Name)
+	}
+	return out
+}
+
+func fieldsOf(t reflect.Type) func(yield func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range t.NumField() {
+			if !yield(t.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+// heading writes ExitCode as EXIT CODE.
+func heading(name string) string {
+	var out []rune
+	lower := false
+	for _, r := range name {
+		if lower && unicode.IsUpper(r) {
+			out = append(out, ' ')
+		}
+		lower = unicode.IsLower(r)
+		out = append(out, unicode.ToUpper(r))
+	}
+	return string(out)
+}

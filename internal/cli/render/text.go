@@ -1,0 +1,83 @@
+// Package render writes results and progress: tables, JSON, rows by a
+// --format template, sizes and times as words, and progress bars.
+package render
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/docker/go-units"
+)
+
+// NewTable returns a writer that aligns the columns of a list, which tabs
+// separate. Flush writes the table.
+func NewTable(w io.Writer) *tabwriter.Writer {
+	const padding = 3 // spaces between two columns
+	return tabwriter.NewWriter(w, 0, 0, padding, ' ', 0)
+}
+
+// JSON writes v as the result of a command.
+func JSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// Warnings notes each warning on a line.
+func Warnings(e *env.Env, warnings []string) {
+	for _, w := range warnings {
+		e.Note("warning: %s", OneLine(w))
+	}
+}
+
+// OneLine returns a message on one line and free of control characters. A
+// message may join several errors, or quote a server or a tool.
+func OneLine(s string) string {
+	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Truncate returns at most width characters of text. The last one is an
+// ellipsis if some are missing.
+func Truncate(text string, width int) string {
+	runes := []rune(text)
+	if width < 1 || len(runes) <= width {
+		return text
+	}
+	return string(runes[:width-1]) + "…"
+}
+
+// Bytes returns n bytes in the largest unit that fits, such as 1.5GiB.
+func Bytes(n int64) string { return units.BytesSize(float64(n)) }
+
+// Ago returns the age of t in words.
+func Ago(t time.Time) string { return Since(t) + " ago" }
+
+// Since returns the time from t until now in words.
+func Since(t time.Time) string { return units.HumanDuration(time.Since(t)) }
+
+// DiskUse returns the bytes that a sparse file takes on the host, or 0 if
+// the file does not exist.
+func DiskUse(path string) int64 {
+	const statUnit = 512 // bytes; the unit of st_blocks, stat(2)
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * statUnit
+	}
+	return info.Size()
+}

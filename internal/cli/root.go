@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/daemoncmd"
+	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/exit"
+	"github.com/banger-vm/banger/internal/cli/imagecmd"
+	"github.com/banger-vm/banger/internal/cli/kernelcmd"
+	"github.com/banger-vm/banger/internal/cli/machinecmd"
+	"github.com/spf13/cobra"
+)
+
+// rootCommand returns the command that holds all others and the global flags,
+// which it parses into e.
+func rootCommand(e *env.Env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "banger",
+		Short: "Run any container image as a microVM",
+		Long: "banger turns any OCI or Docker image into an exact, bootable ext4 root disk and runs\n" +
+			"it as a microVM, without root, Docker or mounts.",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return e.Prepare() },
+		Args:              arg.Subcommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return exit.Usagef("%v (see %s --help)", err, cmd.CommandPath())
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&e.DataRoot, "data-root", "", "folder of images and machines (default $XDG_DATA_HOME/banger)")
+	f.BoolVar(&e.JSON, "json", false, "print the result as JSON")
+	f.BoolVarP(&e.Quiet, "quiet", "q", false, "print only the result")
+	f.StringVar(&e.Progress, "progress", "auto", "show progress as auto, plain, json or none")
+	f.BoolVarP(&e.Verbose, "verbose", "v", false, "show progress as lines with the seconds that have passed")
+	root.AddCommand(machinecmd.Commands(e)...)
+	root.AddCommand(imagecmd.Commands(e)...)
+	root.AddCommand(kernelcmd.Command(e), daemoncmd.Command(e), versionCommand(e))
+	return root
+}
