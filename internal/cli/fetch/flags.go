@@ -1,3 +1,5 @@
+// Package fetch gets the images and kernels that a command needs, by flags and
+// configuration. It finds them in the store or pulls them.
 package fetch
 
 import (

@@ -70,10 +70,10 @@ func EnsureImage(ctx context.Context, e *env.Env, f *Flags, ref, policy string) 
 func PullImage(
 	ctx context.Context, e *env.Env, s *store.Store, source, name string, o build.Options,
 ) (img *store.Image, fresh bool, err error) {
-	p := render.StartProgress(e)
-	o.Report = p.Event
+	report, stop := render.Progress(e)
+	o.Report = report
 	img, fresh, err = build.Pull(ctx, s, source, name, o)
-	p.Close()
+	stop()
 	if err == nil && fresh {
 		render.Warnings(e, img.Warnings)
 	}

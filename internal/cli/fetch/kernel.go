@@ -52,11 +52,11 @@ func PullKernel(
 	if err != nil {
 		return nil, false, err
 	}
-	p := render.StartProgress(e)
-	o.Build.Report = p.Event
-	o.Report = func(text string) { p.Event(build.Event{Step: build.StepNotice, Text: render.OneLine(text)}) }
+	report, stop := render.Progress(e)
+	o.Build.Report = report
+	o.Report = func(text string) { report(build.Event{Step: build.StepNotice, Text: render.OneLine(text)}) }
 	k, fresh, err = s.Pull(ctx, source, r.Name, o)
-	p.Close()
+	stop()
 	if err == nil && fresh {
 		err = noteKernel(e, k)
 	}

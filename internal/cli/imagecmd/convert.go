@@ -34,10 +34,10 @@ func convertCommand(e *env.Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		p := render.StartProgress(e)
-		o.Report = p.Event
+		report, stop := render.Progress(e)
+		o.Report = report
 		res, err := build.Convert(cmd.Context(), args[0], args[1], o)
-		p.Close()
+		stop()
 		if err != nil {
 			return err
 		}

@@ -126,7 +126,7 @@ func sshProxyCommand(e *env.Env) *cobra.Command {
 			}
 			defer conn.Close()
 			go func() {
-				io.Copy(conn, e.In)
+				_, _ = io.Copy(conn, e.In) // ssh reports a broken connection
 				if c, ok := conn.(interface{ CloseWrite() error }); ok {
 					c.CloseWrite() //nolint:errcheck // so that the machine's side ends too
 				}

@@ -15,15 +15,22 @@ import (
 	"golang.org/x/term"
 )
 
-// Progress shows events. Event may be called from several goroutines; Close
+// A reporter shows events. event may be called from several goroutines; close
 // ends the display and must be called once, also after an error.
-type Progress interface {
-	Event(build.Event)
-	Close()
+type reporter interface {
+	event(build.Event)
+	close()
 }
 
-// StartProgress returns the Progress that --progress and --quiet ask for.
-func StartProgress(e *env.Env) Progress {
+// Progress shows the progress of a build as --progress and --quiet ask for.
+// report shows an event; several goroutines may call it. stop ends the display
+// and must be called once, also after an error.
+func Progress(e *env.Env) (report func(build.Event), stop func()) {
+	r := newReporter(e)
+	return r.event, r.close
+}
+
+func newReporter(e *env.Env) reporter {
 	mode := e.Progress
 	if e.Quiet && mode == "auto" {
 		mode = "none"
@@ -62,8 +69,8 @@ func hasRows(w io.Writer) bool {
 
 type silence struct{}
 
-func (silence) Event(build.Event) {}
-func (silence) Close()            {}
+func (silence) event(build.Event) {}
+func (silence) close()            {}
 
 // jsonLines writes each event as a line of JSON.
 type jsonLines struct {
@@ -71,13 +78,13 @@ type jsonLines struct {
 	enc *json.Encoder
 }
 
-func (j *jsonLines) Event(e build.Event) {
+func (j *jsonLines) event(e build.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	_ = j.enc.Encode(e) // a reader of progress that went away must not stop the work
 }
 
-func (j *jsonLines) Close() {}
+func (j *jsonLines) close() {}
 
 // plainLines writes a line when something is finished, and one now and then
 // while a layer takes long.
@@ -97,7 +104,7 @@ func (p *plainLines) printf(format string, args ...any) {
 
 const plainEvery = 3 * time.Second
 
-func (p *plainLines) Event(e build.Event) {
+func (p *plainLines) event(e build.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch e.Step {
@@ -136,7 +143,7 @@ func (p *plainLines) layer(e build.Event) {
 	p.printf("layer %d/%d %s %s", e.Layer, e.Layers, layerName(e), state)
 }
 
-func (p *plainLines) Close() {}
+func (p *plainLines) close() {}
 
 func layerName(e build.Event) string {
 	if e.Digest == "" {
@@ -157,7 +164,7 @@ func newBars(w io.Writer) *bars {
 	return &bars{pool: mpb.New(mpb.WithOutput(w), mpb.WithWidth(columns)), bar: map[string]*mpb.Bar{}}
 }
 
-func (b *bars) Event(e build.Event) {
+func (b *bars) event(e build.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch e.Step {
@@ -188,7 +195,7 @@ func (b *bars) update(name string, e build.Event) {
 	}
 }
 
-func (b *bars) Close() {
+func (b *bars) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, bar := range b.bar {

@@ -18,7 +18,7 @@ const layerDigest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 
 // show runs the events of a small build through what --progress gives.
 func show(e *env.Env) {
-	p := StartProgress(e)
+	report, stop := Progress(e)
 	for _, e := range []build.Event{
 		{Step: build.StepResolve, Text: "app:1"},
 		{Step: build.StepLayer, Layer: 1, Layers: 2, Digest: layerDigest, Done: 512, Total: 1024},
@@ -29,9 +29,9 @@ func show(e *env.Env) {
 		{Step: build.StepBuild, Done: 0, Total: 4096},
 		{Step: build.StepBuild, Done: 4096, Total: 4096, Finished: true},
 	} {
-		p.Event(e)
+		report(e)
 	}
-	p.Close() // with one layer unfinished, as after an error
+	stop() // with one layer unfinished, as after an error
 }
 
 func TestProgressModes(t *testing.T) {
