@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Tags and the version of the form in which the kernel takes and gives ACLs:
+// Version and tags of the binary format that the kernel uses for ACLs, from
 // linux/posix_acl_xattr.h and linux/posix_acl.h.
 const (
 	aclVersion     = 2
@@ -27,14 +27,15 @@ type aclEntry struct {
 	id        uint32
 }
 
-// parseACL turns a POSIX.1e text ACL, as tar programs store it, into the
-// binary value of system.posix_acl_access and _default. A user or group must
-// be given by number: as the qualifier, or as the fourth field that star and
-// bsdtar add. A name alone means nothing without the image's own tables.
+// parseACL converts a POSIX.1e text ACL, as tar programs store it, into the
+// binary value of system.posix_acl_access and system.posix_acl_default. A
+// user or group must be given by number: as the qualifier, or as the fourth
+// field that star and bsdtar add. parseACL refuses a name without a number,
+// because only the image's own passwd and group files could resolve it.
 func parseACL(s string) (string, error) {
 	var entries []aclEntry
 	for part := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == ',' || r == '\n' }) {
-		part, _, _ = strings.Cut(part, "#") // effective rights, a comment of getfacl(1)
+		part, _, _ = strings.Cut(part, "#") // getfacl(1) adds the effective rights as a comment
 		if part = strings.TrimSpace(part); part == "" {
 			continue
 		}
@@ -59,7 +60,7 @@ func parseACL(s string) (string, error) {
 func parseACLEntry(part string) (aclEntry, error) {
 	fields := strings.Split(part, ":")
 	if len(fields) < 2 || len(fields) > 4 {
-		return aclEntry{}, fmt.Errorf("%d fields", len(fields))
+		return aclEntry{}, fmt.Errorf("has %d fields, want 2 to 4", len(fields))
 	}
 	if len(fields) == 2 { // "other:r-x" and "mask:rwx"
 		fields = []string{fields[0], "", fields[1]}
@@ -82,7 +83,7 @@ func parseACLEntry(part string) (aclEntry, error) {
 	case "other", "o":
 		e.tag = aclOther
 	default:
-		return aclEntry{}, fmt.Errorf("tag %q is not known", fields[0])
+		return aclEntry{}, fmt.Errorf("unknown tag %q: want user, group, mask or other", fields[0])
 	}
 	var err error
 	if e.tag == aclUser || e.tag == aclGroup {
@@ -91,7 +92,7 @@ func parseACLEntry(part string) (aclEntry, error) {
 		}
 		e.id, err = parseACLID(qualifier)
 	} else if qualifier != "" {
-		return aclEntry{}, fmt.Errorf("qualifier %q has no meaning here", qualifier)
+		return aclEntry{}, fmt.Errorf("qualifier %q: only a user or a group has one", qualifier)
 	}
 	if err != nil {
 		return aclEntry{}, err
@@ -120,15 +121,16 @@ func parsePerm(s string) (uint16, error) {
 			perm |= 1
 		case '-':
 		default:
-			return 0, fmt.Errorf("permissions %q", s)
+			return 0, fmt.Errorf("permissions %q: want r, w, x and -", s)
 		}
 	}
 	return perm, nil
 }
 
-// checkACL sorts the entries as the kernel wants them and refuses what it
-// would refuse (posix_acl_valid in fs/posix_acl.c): the three base entries
-// once each, no qualifier twice, a mask where there are named entries.
+// checkACL sorts the entries into the kernel's order and applies the kernel's
+// checks (posix_acl_valid in fs/posix_acl.c). Each of the three base entries
+// must be present once, no qualifier may repeat, and an ACL with named users
+// or groups needs a mask.
 func checkACL(entries []aclEntry) error {
 	slices.SortFunc(entries, func(a, b aclEntry) int {
 		return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.id, b.id))
@@ -137,14 +139,14 @@ func checkACL(entries []aclEntry) error {
 	for i, e := range entries {
 		count[e.tag]++
 		if i > 0 && entries[i-1].tag == e.tag && entries[i-1].id == e.id {
-			return fmt.Errorf("ACL: two entries of one kind")
+			return fmt.Errorf("ACL: two entries with the same tag and ID")
 		}
 	}
 	if count[aclUserObj] != 1 || count[aclGroupObj] != 1 || count[aclOther] != 1 {
-		return fmt.Errorf("ACL: user, group and other must be there")
+		return fmt.Errorf("ACL: user::, group:: and other:: are required once each")
 	}
 	if count[aclUser]+count[aclGroup] > 0 && count[aclMask] != 1 {
-		return fmt.Errorf("ACL: named entries need a mask")
+		return fmt.Errorf("ACL: entries for named users or groups need a mask")
 	}
 	return nil
 }

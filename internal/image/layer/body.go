@@ -9,24 +9,24 @@ import (
 )
 
 const (
-	gatherSize = 1 << 20 // bytes that are written at a time
-	maxRuns    = 1 << 20 // pieces of one file
+	gatherSize = 1 << 20 // bytes per write
+	maxRuns    = 1 << 20 // runs per file
 )
 
-var zeroBlock [tree.BlockSize]byte //nolint:gochecknoglobals // a constant, which Go has no form for
+var zeroBlock [tree.BlockSize]byte //nolint:gochecknoglobals // an array cannot be a constant
 
-// bodyWriter packs the data of files into a spool: blocks of zeros are left
-// out, the rest is padded to whole blocks and written in large pieces. Once a
-// file has maxRuns pieces, its last one takes in the zeros that follow.
+// bodyWriter packs the data of files into a spool. It leaves out blocks of
+// zeros, pads the rest to whole blocks and writes in large pieces. Once a
+// file has maxRuns runs, the last run also stores the zeros that follow it.
 type bodyWriter struct {
 	w       io.WriterAt
-	offset  int64  // in the spool, of the next block, those in gather included
-	gather  []byte // blocks not written yet; they end at offset
+	offset  int64  // spool offset of the next block, after those in gather
+	gather  []byte // blocks that are not written yet; they end at offset
 	size    int64  // of the current file
 	pos     int64  // in the current file
 	start   int64  // spool offset of the current file
 	runs    []tree.Run
-	partial []byte // begin of a block that is not complete
+	partial []byte // start of an incomplete block
 }
 
 func (b *bodyWriter) begin(size int64) {
@@ -35,7 +35,7 @@ func (b *bodyWriter) begin(size int64) {
 	b.partial = b.partial[:0]
 }
 
-// data takes the next bytes of the file.
+// data appends p to the current file.
 func (b *bodyWriter) data(p []byte) error {
 	for len(p) > 0 {
 		if len(b.partial) == 0 && len(p) >= tree.BlockSize {
@@ -49,26 +49,25 @@ func (b *bodyWriter) data(p []byte) error {
 		b.partial = append(b.partial, p[:n]...)
 		b.pos += int64(n)
 		p = p[n:]
-		if err := b.completed(); err != nil {
+		if err := b.flushPartial(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// completed passes the partial block on once it is whole.
-func (b *bodyWriter) completed() error {
+// flushPartial passes the partial block on if it is complete.
+func (b *bodyWriter) flushPartial() error {
 	if len(b.partial) < tree.BlockSize {
 		return nil
 	}
-	b.pos -= tree.BlockSize // block counts it again
+	b.pos -= tree.BlockSize // because block adds it again
 	p := b.partial
 	b.partial = b.partial[:0]
 	return b.block(p)
 }
 
-// zeros takes the next n bytes of the file, which are a hole in the archive,
-// in constant time.
+// zeros appends a hole of n bytes to the current file, in constant time.
 func (b *bodyWriter) zeros(n int64) error {
 	if len(b.partial) > 0 {
 		k := min(n, int64(tree.BlockSize-len(b.partial)))
@@ -85,7 +84,7 @@ func (b *bodyWriter) zeros(n int64) error {
 	return b.data(zeroBlock[:n-whole])
 }
 
-// block takes one whole block.
+// block appends one whole block to the current file.
 func (b *bodyWriter) block(p []byte) error {
 	at := b.pos
 	b.pos += tree.BlockSize
@@ -105,8 +104,8 @@ func (b *bodyWriter) block(p []byte) error {
 	return nil
 }
 
-// end closes the current file and says where its data lies. The runs are
-// valid until the next begin.
+// end finishes the current file and returns the location of its data. The
+// runs are valid until the next call of begin.
 func (b *bodyWriter) end() (tree.Body, error) {
 	if len(b.partial) > 0 {
 		fill := int64(tree.BlockSize - len(b.partial))

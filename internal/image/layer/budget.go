@@ -7,13 +7,14 @@ import (
 )
 
 // A Budget is a number of bytes that layers share while they unpack in
-// parallel. It is what stops a decompression bomb.
+// parallel. It stops decompression bombs.
 type Budget struct {
 	limit int64
 	used  atomic.Int64
 }
 
-// NewBudget returns a budget of limit bytes; 0 stands for DefaultBytes.
+// NewBudget returns a budget of limit bytes, or of DefaultBytes if limit is
+// not positive.
 func NewBudget(limit int64) *Budget {
 	if limit <= 0 {
 		limit = DefaultBytes
@@ -21,7 +22,8 @@ func NewBudget(limit int64) *Budget {
 	return &Budget{limit: limit}
 }
 
-// Take uses n bytes up. The error is a *tree.LimitError.
+// Take subtracts n bytes from the budget. It returns a *tree.LimitError if
+// the budget does not cover them.
 func (b *Budget) Take(n int64) error {
 	if b.used.Add(n) > b.limit {
 		return &tree.LimitError{What: "bytes in the unpacked layers", Limit: b.limit, Option: "--max-size"}

@@ -12,28 +12,14 @@ import (
 	"github.com/banger-vm/banger/internal/image/gunzip"
 )
 
-// maxWindow is the largest zstd window that is accepted, in bytes: that of
-// the reference tool's default limit (zstd(1), --memory).
+// maxWindow is the largest zstd window that decompress accepts, in bytes. It
+// is the default limit of the reference tool (zstd(1), --memory).
 const maxWindow = 128 << 20
 
 const sourceBuffer = 256 << 10 // bytes
 
-// magics are the first bytes of compressed streams: gzip by RFC 1952, zstd
-// frames by RFC 8878 section 3.1.1, and forms that are known but not taken.
-// A tar begins with a name, which none of these can be confused with.
-var magics = []struct { //nolint:gochecknoglobals // a table of constants
-	name  string
-	magic string
-}{
-	{"gzip", "\x1f\x8b"},
-	{"zstd", "\x28\xb5\x2f\xfd"},
-	{"xz", "\xfd7zXZ\x00"},
-	{"bzip2", "BZh"},
-	{"lz4", "\x04\x22\x4d\x18"},
-	{"zip", "PK\x03\x04"},
-}
-
-// decompress returns the plain stream in r and what it was compressed with.
+// decompress returns the uncompressed stream in r and the name of its
+// compression: gzip, zstd or none.
 func decompress(r *sourceReader) (io.ReadCloser, string, error) {
 	start, err := r.Peek(6)
 	if err != nil && !isEOF(err) {
@@ -45,7 +31,8 @@ func decompress(r *sourceReader) (io.ReadCloser, string, error) {
 	case "gzip":
 		return io.NopCloser(gunzip.NewReader(r)), name, nil
 	case "zstd":
-		z, err := zstd.NewReader(r.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := zstd.NewReader(r.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, "", fmt.Errorf("read zstd header: %w", err)
 		}
@@ -55,12 +42,23 @@ func decompress(r *sourceReader) (io.ReadCloser, string, error) {
 	}
 }
 
+// compression returns the name of the format that a stream with these first
+// bytes has. The magic numbers of gzip are from RFC 1952, those of zstd from
+// RFC 8878, section 3.1.1. decompress refuses the other formats by name. A
+// tar begins with a file name, so it is unlikely to match any of them.
 func compression(start []byte) string {
 	// A skippable frame of zstd may come first: 0x184D2A50 to 0x184D2A5F.
 	if len(start) >= 4 && start[0]&0xf0 == 0x50 && bytes.Equal(start[1:4], []byte("\x2a\x4d\x18")) {
 		return "zstd"
 	}
-	for _, m := range magics {
+	for _, m := range []struct{ name, magic string }{
+		{"gzip", "\x1f\x8b"},
+		{"zstd", "\x28\xb5\x2f\xfd"},
+		{"xz", "\xfd7zXZ\x00"},
+		{"bzip2", "BZh"},
+		{"lz4", "\x04\x22\x4d\x18"},
+		{"zip", "PK\x03\x04"},
+	} {
 		if bytes.HasPrefix(start, []byte(m.magic)) {
 			return m.name
 		}
@@ -75,13 +73,13 @@ type zstdFrames struct{ d *zstd.Decoder }
 
 func (z *zstdFrames) Read(p []byte) (int, error) {
 	n, err := z.d.Read(p)
-	if errors.Is(err, zstd.ErrMagicMismatch) { // the first frame's is known to fit
+	if errors.Is(err, zstd.ErrMagicMismatch) { // decompress has checked the magic number of the first frame
 		err = errTrailing
 	}
 	return n, err
 }
 
-// Close ends the decoder's work.
+// Close stops the decoder.
 func (z *zstdFrames) Close() error {
 	z.d.Close()
 	return nil
@@ -90,39 +88,40 @@ func (z *zstdFrames) Close() error {
 // sourceReader buffers the stored stream.
 type sourceReader struct {
 	*bufio.Reader
-	noted *notingReader
+	recorder *errorRecorder
 }
 
 func newSource(r io.Reader) *sourceReader {
-	noted := &notingReader{r: r}
-	return &sourceReader{bufio.NewReaderSize(noted, sourceBuffer), noted}
+	recorder := &errorRecorder{r: r}
+	return &sourceReader{bufio.NewReaderSize(recorder, sourceBuffer), recorder}
 }
 
-// notingReader remembers an error that is not the end, since decoders turn it
-// into one of their own.
-type notingReader struct {
+// errorRecorder keeps the first error of r other than io.EOF, because
+// decoders replace it by an error of their own.
+type errorRecorder struct {
 	r   io.Reader
 	err error
 }
 
-func (n *notingReader) Read(p []byte) (int, error) {
-	k, err := n.r.Read(p)
-	if err != nil && !isEOF(err) && n.err == nil {
-		n.err = err
+func (e *errorRecorder) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	if err != nil && !isEOF(err) && e.err == nil {
+		e.err = err
 	}
-	return k, err
+	return n, err
 }
 
-// because returns the error of the source where it is the cause of err.
-func (s *sourceReader) because(err error) error {
-	if err != nil && s.noted.err != nil {
-		return s.noted.err
+// cause returns the source's own error if there is one, because it then
+// caused err. Otherwise cause returns err.
+func (s *sourceReader) cause(err error) error {
+	if err != nil && s.recorder.err != nil {
+		return s.recorder.err
 	}
 	return err
 }
 
-// atEnd checks that the source ends where the compressed stream did, and by
-// that lets a source that verifies itself do so.
+// atEnd checks that the source ends with the compressed stream. The read also
+// lets a source that verifies its content at the end report an error.
 func (s *sourceReader) atEnd() error {
 	_, err := s.ReadByte()
 	switch {

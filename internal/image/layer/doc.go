@@ -1,13 +1,14 @@
-// Package layer reads the stream of one layer, as it is stored, and takes it
-// apart into a table of contents and the bodies of its files.
+// Package layer reads the stored stream of one layer and splits it into a
+// table of contents and the bodies of its files.
 //
-// The names in a layer are only strings here: nothing is looked up, followed
-// or written on the host because of them. What entries mean together is
-// decided by package tree; this package checks that the stream is what its
-// diffID says, that it is a sound tar, and that it keeps to the limits.
+// The package treats the names in a layer as plain strings: it never looks
+// up, follows or writes a path of the host because of a name. It checks that
+// the stream matches its diffID, that it is a valid tar, and that it stays
+// within the limits. Package tree decides how entries combine: whiteouts,
+// hard links and the entries that later layers replace.
 //
-// Tar is read by this package itself: the forms that occur in layers (USTAR,
-// GNU and PAX headers, all sparse formats) with the hole maps that the
-// standard library's reader does not give, and several times as fast. The
-// standard library is the oracle in its tests.
+// The package has its own tar reader. It reads the formats that occur in
+// layers (USTAR, GNU and PAX headers, all sparse formats), returns the hole
+// maps that archive/tar does not expose, and is several times as fast. The
+// tests compare it with archive/tar.
 package layer

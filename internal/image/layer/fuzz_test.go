@@ -36,32 +36,33 @@ func seeds(t testing.TB) [][]byte {
 	return out
 }
 
-// FuzzUnpack: no input may crash, hang, or give a table that does not read.
+// FuzzUnpack checks that no input crashes Unpack, makes it hang, or results in
+// an unreadable table.
 func FuzzUnpack(f *testing.F) {
 	for _, s := range seeds(f) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, stored []byte) {
-		mendChecksums(stored)
+		fixChecksums(stored)
 		u, err := unpack(t, stored, Options{Limits: Limits{Bytes: NewBudget(1 << 20)}})
 		if err == nil && u.info.Entries != int64(len(u.entries)) {
-			t.Errorf("%d entries, info says %d", len(u.entries), u.info.Entries)
+			t.Errorf("%d entries, info has %d", len(u.entries), u.info.Entries)
 		}
 	})
 }
 
-// FuzzTarAgainstStandardLibrary: where both readers take an archive whole
-// they must agree on what is in it.
+// FuzzTarAgainstStandardLibrary checks that this package and archive/tar read
+// the same entries if both accept the whole archive.
 func FuzzTarAgainstStandardLibrary(f *testing.F) {
 	for _, s := range seeds(f) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, plain []byte) {
-		mendChecksums(plain)
+		fixChecksums(plain)
 		if compression(plain) != "none" {
 			return
 		}
-		// With the diffID known, what has no end marker gets further.
+		// The diffID makes Unpack accept archives without an end marker.
 		u, err := unpack(t, plain, Options{DiffID: diffIDOf(plain), Limits: Limits{Bytes: NewBudget(1 << 20)}})
 		if err != nil {
 			return
@@ -70,8 +71,9 @@ func FuzzTarAgainstStandardLibrary(f *testing.F) {
 	})
 }
 
-// mendChecksums lets mutations of headers through to the parser.
-func mendChecksums(plain []byte) {
+// fixChecksums corrects the checksums of mutated headers, so that the parser
+// reads their other fields.
+func fixChecksums(plain []byte) {
 	for ; len(plain) >= blockSize; plain = plain[blockSize:] {
 		if string(plain[257:262]) == "ustar" {
 			setChecksum(plain[:blockSize])
@@ -96,7 +98,7 @@ func compareWithStandardLibrary(t rapid.TB, plain []byte, u unpacked) {
 			return
 		}
 		if err != nil {
-			return // stricter in some fields that are not used here
+			return // archive/tar is stricter in some fields that this package does not use
 		}
 		if i >= len(u.entries) {
 			t.Fatalf("entry %d, %q, is missing", i, h.Name)

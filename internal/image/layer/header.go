@@ -11,9 +11,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// header is one header block. Field positions are those of POSIX.1-2001
-// pax(1), "ustar Interchange Format"; GNU tar and star use the space behind
-// the device numbers in their own ways.
+// header is one header block. The field positions are from POSIX.1-2001
+// pax(1), "ustar Interchange Format". GNU tar and star use the space after
+// the device numbers for fields of their own.
 type header [blockSize]byte
 
 func (h *header) flag() byte { return h[156] }
@@ -21,12 +21,13 @@ func (h *header) flag() byte { return h[156] }
 func (h *header) isGNU() bool   { return string(h[257:265]) == "ustar  \x00" }
 func (h *header) isUSTAR() bool { return string(h[257:263]) == "ustar\x00" }
 
-// isStar tells the format of star(1) before POSIX, whose name prefix is
-// shorter.
+// isStar reports whether the header has star(1)'s own format from before
+// POSIX, in which the name prefix is shorter.
 func (h *header) isStar() bool { return h.isUSTAR() && string(h[508:512]) == "tar\x00" }
 
-// check compares the checksum: the sum of all bytes, its own field taken as
-// spaces. Some old writers summed signed bytes.
+// check verifies the checksum: the sum of all bytes, with the checksum field
+// counted as spaces. check also accepts the sum of the bytes as signed
+// numbers, which some old writers stored.
 func (h *header) check() error {
 	want, err := octal(h[148:156])
 	if err != nil {
@@ -41,7 +42,7 @@ func (h *header) check() error {
 		sum += int64(h[i])
 	}
 	if want != sum && want != h.signedSum() {
-		return errors.New("tar header: checksum does not fit: not a tar, or damaged")
+		return errors.New("tar header: checksum mismatch: the layer is not a tar, or it is damaged")
 	}
 	return nil
 }
@@ -81,10 +82,11 @@ func (h *header) name() string {
 	return name
 }
 
-// prefixInGNU tells of headers that archive/tar wrote before Go 1.8, and so
-// the docker of those days, where a number needed GNU's base 256 and a name
-// needed more than its field: they have a prefix in the place of GNU's access
-// and change times, of ASCII, since other names went into PAX records.
+// prefixInGNU reports whether a GNU header has a USTAR name prefix in the
+// place of GNU's access and change times. archive/tar before Go 1.8, and so
+// docker of that time, wrote such headers if a number needed GNU's base 256
+// and the name did not fit its field. The prefix is ASCII, because it wrote
+// other names into PAX records.
 func (h *header) prefixInGNU() bool {
 	if strings.ContainsFunc(text(h[345:500]), func(r rune) bool { return r > unicode.MaxASCII }) {
 		return false
@@ -114,7 +116,7 @@ func (h *header) size() (int64, error) {
 	return n, nil
 }
 
-// metadata reads the numeric fields into e and returns the stored size.
+// metadata sets the numeric fields of e and returns the stored size.
 func (h *header) metadata(e *tree.Entry) (size int64, err error) {
 	var mode, uid, gid int64
 	for _, f := range []struct {
@@ -132,7 +134,7 @@ func (h *header) metadata(e *tree.Entry) (size int64, err error) {
 			return 0, fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	e.Mode = uint16(mode & 0o7777) // the file type may stand in the bits above
+	e.Mode = uint16(mode & 0o7777) // the bits above may hold the file type
 	if e.UID, err = narrow("uid", uid); err != nil {
 		return 0, err
 	}
@@ -147,7 +149,7 @@ func (h *header) metadata(e *tree.Entry) (size int64, err error) {
 
 func (h *header) device(e *tree.Entry) error {
 	if !h.isUSTAR() && !h.isGNU() {
-		return nil // the space was not in use before POSIX
+		return nil // headers from before POSIX do not have these fields
 	}
 	major, err := number(h[329:337])
 	if err != nil {
@@ -164,15 +166,16 @@ func (h *header) device(e *tree.Entry) error {
 	return err
 }
 
-func narrow(what string, n int64) (uint32, error) {
+func narrow(field string, n int64) (uint32, error) {
 	if n < 0 || n > math.MaxUint32 {
-		return 0, fmt.Errorf("%s %d is out of range", what, n)
+		return 0, fmt.Errorf("%s %d is out of range", field, n)
 	}
 	return uint32(n), nil
 }
 
-// fileType maps the type flag. Before POSIX, which brought the flag '0', a
-// directory was a regular file whose name ends with a slash.
+// fileType returns the type of the file from the type flag. POSIX introduced
+// the flag '0'; in older headers a directory is a regular file whose name
+// ends with a slash.
 func (h *header) fileType(name string) (tree.Type, error) {
 	switch h.flag() {
 	case flagOldRegular:
@@ -198,8 +201,9 @@ func (h *header) fileType(name string) (tree.Type, error) {
 	return 0, fmt.Errorf("tar type flag %q is not known", h.flag())
 }
 
-// number reads a numeric field: octal, or base 256 as GNU tar and star write
-// what octal has no room for, in two's complement after the top bit.
+// number parses a numeric field. It is octal if the top bit is clear. GNU tar
+// and star set the top bit for numbers that octal has no room for; the bits
+// after it are then one big-endian number in two's complement.
 func number(field []byte) (int64, error) {
 	if field[0]&0x80 == 0 {
 		return octal(field)
@@ -226,7 +230,7 @@ func octal(field []byte) (int64, error) {
 	n := int64(0)
 	for _, c := range digits {
 		if c == ' ' || c == 0 {
-			break // what follows a terminator is not part of the number
+			break // bytes after the terminator are not part of the number
 		}
 		if c < '0' || c > '7' || n > math.MaxInt64>>3 {
 			return 0, fmt.Errorf("octal number %q: not valid", digits)

@@ -12,8 +12,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// only unpacks a plain tar that ends in a marker and has one entry.
-func only(t *testing.T, plain []byte) (tree.Entry, unpacked) {
+// unpackOne adds the end marker to a plain tar, unpacks it and returns its
+// only entry.
+func unpackOne(t *testing.T, plain []byte) (tree.Entry, unpacked) {
 	t.Helper()
 	u, err := unpack(t, append(plain, make([]byte, 2*blockSize)...), Options{})
 	if err != nil {
@@ -41,19 +42,19 @@ func TestF8TimesAreExact(t *testing.T) {
 		"9223372036854775807.1":  {Sec: 1<<63 - 1, Nsec: 100_000_000},
 		"1700000000.12345678999": {Sec: 1700000000, Nsec: 123456789},
 	} {
-		if e, _ := only(t, pax("f", "mtime="+text)); e.Mtime != want {
+		if e, _ := unpackOne(t, pax("f", "mtime="+text)); e.Mtime != want {
 			t.Errorf("%s is %+v, want %+v", text, e.Mtime, want)
 		}
 	}
 	for _, text := range []string{"", "-", ".", "-.", "x", "1.x", "1.-5", "1e3", "+", "--5", "-+5", "+5", "9223372036854775808", "-9223372036854775808.5"} {
 		if got, err := parseTime(text); err == nil {
-			t.Errorf("%q was taken as %+v", text, got)
+			t.Errorf("%q was accepted as %+v", text, got)
 		}
 	}
 }
 
 func TestF8NumbersInBase256(t *testing.T) {
-	e, _ := only(t, rawHeader("f", flagChar, 0, func(h []byte) {
+	e, _ := unpackOne(t, rawHeader("f", flagChar, 0, func(h []byte) {
 		copy(h[108:], "\x80\x00\x00\x00\xff\xff\xff\xfe")
 		copy(h[116:], "\x80\x00\x00\x00\x80\x00\x00\x00")
 		copy(h[136:], "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfb")
@@ -65,8 +66,8 @@ func TestF8NumbersInBase256(t *testing.T) {
 	}
 }
 
-func TestF8AttributesInEveryForm(t *testing.T) {
-	e, _ := only(t, pax("f",
+func TestF8AttributesInAllFormats(t *testing.T) {
+	e, _ := unpackOne(t, pax("f",
 		"LIBARCHIVE.xattr.user.both=d3Jvbmc", "SCHILY.xattr.user.both=raw",
 		"LIBARCHIVE.xattr.user.a%20name%3d=AAEC/w==",
 		"SCHILY.xattr.user.empty=", "SCHILY.xattr.user.lines=a\nb=c\x00d",
@@ -83,7 +84,7 @@ func TestF8AttributesInEveryForm(t *testing.T) {
 	}
 }
 
-func TestF8ACLsInEveryForm(t *testing.T) {
+func TestF8ACLsInAllFormats(t *testing.T) {
 	const none = "\xff\xff\xff\xff"
 	want := "\x02\x00\x00\x00" + "\x01\x00\x07\x00" + none + "\x02\x00\x05\x00\xf6\x01\x00\x00" + "\x02\x00\x06\x00\xe8\x03\x00\x00" +
 		"\x04\x00\x05\x00" + none + "\x08\x00\x04\x00\x64\x00\x00\x00" + "\x10\x00\x07\x00" + none + "\x20\x00\x00\x00" + none
@@ -96,28 +97,28 @@ func TestF8ACLsInEveryForm(t *testing.T) {
 		"any order":            "other::---,mask::rwx,group:100:r--,user:1000:rw-,group::r-x,user:502:r-x,user::rwx",
 	} {
 		for key, attribute := range map[string]string{"access": "system.posix_acl_access", "default": "system.posix_acl_default"} {
-			e, _ := only(t, pax("f", "SCHILY.acl."+key+"="+text))
+			e, _ := unpackOne(t, pax("f", "SCHILY.acl."+key+"="+text))
 			if len(e.Xattrs) != 1 || e.Xattrs[0] != (tree.Xattr{Name: attribute, Value: want}) {
 				t.Errorf("%s, %s: %q", name, key, e.Xattrs)
 			}
 		}
 	}
-	e, _ := only(t, pax("f", "SCHILY.acl.access=user::rwx,group::---,other::---", "SCHILY.xattr.system.posix_acl_access=binary", "SCHILY.acl.default="))
+	e, _ := unpackOne(t, pax("f", "SCHILY.acl.access=user::rwx,group::---,other::---", "SCHILY.xattr.system.posix_acl_access=binary", "SCHILY.acl.default="))
 	if !slices.Equal(e.Xattrs, []tree.Xattr{{Name: "system.posix_acl_access", Value: "binary"}}) {
 		t.Errorf("the raw attribute must win: %q", e.Xattrs)
 	}
 }
 
-func TestNamesInEveryForm(t *testing.T) {
+func TestNamesInAllFormats(t *testing.T) {
 	gnu := func(h []byte) { copy(h[257:], "ustar  \x00") }
 	long := strings.Repeat("n", 300)
-	for what, c := range map[string]struct {
+	for name, c := range map[string]struct {
 		plain []byte
 		want  string
 	}{
 		"prefix":                    {rawHeader("name", flagRegular, 0, func(h []byte) { copy(h[345:], "a/prefix") }), "a/prefix/name"},
 		"name that fills its field": {rawHeader(strings.Repeat("f", 100), flagRegular, 0, nil), strings.Repeat("f", 100)},
-		"star, whose prefix ends early": {rawHeader("name", flagRegular, 0, func(h []byte) {
+		"star has a shorter prefix": {rawHeader("name", flagRegular, 0, func(h []byte) {
 			copy(h[345:], strings.Repeat("p", 131)+"no prefix")
 			copy(h[508:], "tar\x00")
 		}), strings.Repeat("p", 131) + "/name"},
@@ -130,7 +131,7 @@ func TestNamesInEveryForm(t *testing.T) {
 			gnu(h)
 			copy(h[345:], "7 wonders/of the world")
 		}), "7 wonders/of the world/name"},
-		"GNU with times that are none": {rawHeader("name", flagRegular, 0, func(h []byte) { gnu(h); copy(h[345:], "\xff\xff\xff\xec") }), "name"},
+		"GNU with invalid times": {rawHeader("name", flagRegular, 0, func(h []byte) { gnu(h); copy(h[345:], "\xff\xff\xff\xec") }), "name"},
 
 		"GNU long name":              {append(withBody(rawHeader("././@LongLink", flagLongName, 301, gnu), long+"\x00"), rawHeader("nnn", flagRegular, 0, gnu)...), long},
 		"GNU long name without NUL":  {append(withBody(rawHeader("././@LongLink", flagLongName, 300, gnu), long), rawHeader("nnn", flagRegular, 0, gnu)...), long},
@@ -142,15 +143,16 @@ func TestNamesInEveryForm(t *testing.T) {
 		"sparse name beside a path":  {pax("x", "GNU.sparse.name=real", "GNU.sparse.size=0", "GNU.sparse.map=0,0", "path=GNUSparseFile.0/real"), "real"},
 		"two PAX headers, last wins": {append(pax("one", "path=two")[:2*blockSize], pax("one", "path=three")...), "three"},
 	} {
-		if e, _ := only(t, c.plain); e.Name != c.want {
-			t.Errorf("%s: %q, want %q", what, e.Name, c.want)
+		if e, _ := unpackOne(t, c.plain); e.Name != c.want {
+			t.Errorf("%s: %q, want %q", name, e.Name, c.want)
 		}
 	}
 }
 
-// Writers give links the size of their target and directories that of the
-// host, without a body behind it. Taking one for granted would swallow the
-// entries that follow.
+// TestOnlyFilesHaveBodies checks that the reader ignores the size of entries
+// other than files. Writers give links the size of their target and
+// directories their size on the host, and store no body. A reader that skips
+// a body there skips the next entries.
 func TestOnlyFilesHaveBodies(t *testing.T) {
 	var plain []byte
 	for _, flag := range []byte{flagHardLink, flagSymlink, flagChar, flagBlock, flagDirectory, flagFifo} {
@@ -201,17 +203,18 @@ func TestGlobalRecords(t *testing.T) {
 	}
 }
 
-// pax(1): a value of no length takes back what was said of the keyword.
-func TestRecordsThatAreTakenBack(t *testing.T) {
-	e, _ := only(t, pax("f", "path=other", "uid=7", "SCHILY.xattr.user.a=1", "path=", "uid=", "SCHILY.xattr.user.a=", "gid=", "gid=5"))
+// TestEmptyValueCancelsEarlierRecords checks the rule of pax(1) that a record
+// with an empty value cancels the earlier records of its keyword.
+func TestEmptyValueCancelsEarlierRecords(t *testing.T) {
+	e, _ := unpackOne(t, pax("f", "path=other", "uid=7", "SCHILY.xattr.user.a=1", "path=", "uid=", "SCHILY.xattr.user.a=", "gid=", "gid=5"))
 	if e.Name != "f" || e.UID != 0 || e.GID != 5 || !slices.Equal(e.Xattrs, []tree.Xattr{{Name: "user.a"}}) {
 		t.Errorf("got %+v", e)
 	}
 }
 
-func TestExtendedHeadersOfAVolumeLabel(t *testing.T) {
+func TestExtendedHeadersOfVolumeLabelDoNotApplyToNextEntry(t *testing.T) {
 	long := withBody(rawHeader("././@LongLink", flagLongName, 5, func(h []byte) { copy(h[257:], "ustar  \x00") }), "other")
-	e, _ := only(t, slices.Concat(long, paxHeader("uid=7"), rawHeader("label", flagVolume, 0, nil), rawHeader("f", flagRegular, 0, nil)))
+	e, _ := unpackOne(t, slices.Concat(long, paxHeader("uid=7"), rawHeader("label", flagVolume, 0, nil), rawHeader("f", flagRegular, 0, nil)))
 	if e.Name != "f" || e.UID != 0 {
 		t.Errorf("got %+v", e)
 	}
@@ -222,43 +225,44 @@ func TestVolumeLabelsAreCounted(t *testing.T) {
 	for i := range 30 {
 		plain = append(plain, rawHeader(fmt.Sprintf("label %d", i), flagVolume, 0, nil)...)
 	}
-	_, u := only(t, append(plain, rawHeader("f", flagRegular, 0, nil)...))
+	_, u := unpackOne(t, append(plain, rawHeader("f", flagRegular, 0, nil)...))
 	if w := u.info.Warnings; len(w) != 1 || !strings.HasPrefix(w[0], "30 volume labels") || strings.Contains(w[0], "label 10") {
 		t.Errorf("warnings are %q", w)
 	}
 }
 
-// docker takes what its writers forgot to close; a known diffID vouches for
-// it. Nothing else may be missing.
-func TestEndOfAnArchiveThatIsNotClosed(t *testing.T) {
+// TestArchiveWithoutEnd checks that Unpack accepts an archive without its end
+// marker or its last padding if the diffID is known, as docker does. Any
+// other missing part is an error.
+func TestArchiveWithoutEnd(t *testing.T) {
 	whole := makeTar(t, []tar.Header{{Name: "f", Typeflag: tar.TypeReg}}, map[string]string{"f": strings.Repeat("x", 700)})
 	sparse := append(sparseHeader(0, 0, 8192), make([]byte, blockSize)...)
 	sparse[482] = 1
 	setChecksum(sparse)
 	for name, c := range map[string]struct {
-		plain []byte
-		taken bool
+		plain    []byte
+		accepted bool
 	}{
 		"no marker":                           {whole[:3*blockSize], true},
 		"one block of zeros":                  {whole[:4*blockSize], true},
 		"no padding":                          {whole[:blockSize+700], true},
 		"half of the padding":                 {whole[:blockSize+900], true},
-		"not all of the body":                 {whole[:blockSize+699], false},
+		"truncated body":                      {whole[:blockSize+699], false},
 		"half a header":                       {whole[:100], false},
 		"one and a half blocks of zeros":      {whole[:4*blockSize+100], false},
-		"sparse map that goes on":             {sparse[:blockSize], false},
+		"sparse map without its extension":    {sparse[:blockSize], false},
 		"PAX header alone":                    {pax("f", "path=g")[:2*blockSize], false},
-		"sparse map 1.0 that is not there":    {pax("f", "GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=1", "size=512"), false},
+		"missing sparse map 1.0":              {pax("f", "GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.realsize=1", "size=512"), false},
 		"half of the padding of a PAX header": {pax("f", "path=g")[:blockSize+100], false},
 	} {
 		_, err := unpack(t, c.plain, Options{DiffID: diffIDOf(c.plain)})
-		if (err == nil) != c.taken {
+		if (err == nil) != c.accepted {
 			t.Errorf("%s: %v", name, err)
 		}
-		// Without a diffID only the marker tells that all is there; half of
-		// it is as much as some writers give.
+		// Without a diffID only the marker shows that the archive is complete.
+		// Some writers write one block of it.
 		if _, err := unpack(t, c.plain, Options{}); err == nil && name != "one block of zeros" {
-			t.Errorf("%s, no diffID: taken", name)
+			t.Errorf("%s, no diffID: accepted", name)
 		}
 	}
 }
@@ -289,7 +293,8 @@ func (c *countingSpool) WriteAt(p []byte, _ int64) (int, error) {
 	return len(p), nil
 }
 
-// Some writers of old took the bytes of a header as signed.
+// TestSignedChecksum checks the sum of the bytes as signed numbers, which some
+// old writers stored.
 func TestSignedChecksum(t *testing.T) {
 	plain := rawHeader("na\xefve", flagRegular, 0, nil)
 	sum := int64(0)
@@ -300,11 +305,11 @@ func TestSignedChecksum(t *testing.T) {
 		sum += int64(int8(b))
 	}
 	copy(plain[148:], fmt.Sprintf("%06o\x00 ", sum))
-	if e, _ := only(t, plain); e.Name != "na\xefve" {
+	if e, _ := unpackOne(t, plain); e.Name != "na\xefve" {
 		t.Errorf("got %q", e.Name)
 	}
 	copy(plain[148:], fmt.Sprintf("%06o\x00 ", sum+1))
 	if _, err := unpack(t, plain, Options{}); err == nil {
-		t.Error("a sum that does not fit was taken")
+		t.Error("a wrong checksum was accepted")
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// rawHeader builds a header block by hand; set changes it before the
-// checksum is made.
+// rawHeader returns a header block. If set is not nil, rawHeader calls it to
+// change the block before it computes the checksum.
 func rawHeader(name string, flag byte, size int64, set func(h []byte)) []byte {
 	h := make([]byte, blockSize)
 	copy(h, name)
@@ -66,6 +66,8 @@ func paxHeader(lines ...string) []byte {
 	return withBody(rawHeader("pax", flagPax, int64(len(body)), nil), body)
 }
 
+// sparseHeader returns the header of an old GNU sparse entry. The numbers are
+// pairs of offset and length, then the size of the file.
 func sparseHeader(entries ...int64) []byte {
 	return rawHeader("s", flagSparse, 0, func(h []byte) {
 		copy(h[257:], "ustar  \x00")
@@ -80,7 +82,8 @@ func sparseHeader(entries ...int64) []byte {
 	})
 }
 
-// sparseFile is a sparse entry whose pieces are stored, of the letter s.
+// sparseFile returns a sparse entry with its stored pieces, which consist of
+// the letter s.
 func sparseFile(entries ...int64) []byte {
 	stored := int64(0)
 	for i := 1; i < len(entries); i += 2 {
@@ -122,14 +125,14 @@ func TestHostileStreams(t *testing.T) {
 		{"truncated within a body", good[:9000], "unexpected EOF"},
 		{"truncated within a header", good[:200], "unexpected EOF"},
 		{"truncated after an entry", good[:len(good)-2*blockSize], "unexpected EOF"},
-		{"a lone block of zeros", append(make([]byte, blockSize), good...), "block of zeros"},
+		{"single block of zeros between entries", append(make([]byte, blockSize), good...), "block of zeros"},
 		{"not a tar", bytes.Repeat([]byte("hello world "), 100), "checksum"},
 		{"bit flip in a header", flip(good, 110), "checksum"},
 		{"size beyond the end", rawHeader("f", flagRegular, 1<<30, nil), "unexpected EOF"},
 		{"size in base 256, negative", rawHeader("f", flagRegular, 0, func(h []byte) { copy(h[124:], bytes.Repeat([]byte{0xff}, 12)) }), "size -1 is out of range"},
 		{"size in base 256, enormous", rawHeader("f", flagRegular, 0, func(h []byte) { copy(h[124:], "\x80\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff") }), "out of range"},
 		{"size above any file system", rawHeader("f", flagRegular, 0, func(h []byte) { copy(h[124:], "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff") }), "out of range"},
-		{"size that is no number", rawHeader("f", flagRegular, 0, func(h []byte) { copy(h[124:], "9zz") }), "octal number"},
+		{"size that is not a number", rawHeader("f", flagRegular, 0, func(h []byte) { copy(h[124:], "9zz") }), "octal number"},
 		{"negative uid", rawHeader("f", flagRegular, 0, func(h []byte) { copy(h[108:], bytes.Repeat([]byte{0xff}, 8)) }), "uid -1"},
 		{"uid above 32 bits", pax("f", "uid=4294967296"), "4294967296"},
 		{"unknown type", rawHeader("f", 'Q', 0, nil), "type flag 'Q'"},
@@ -137,8 +140,8 @@ func TestHostileStreams(t *testing.T) {
 		{"PAX length of zero", withBody(rawHeader("p", flagPax, 9, nil), "0 path=a\n"), "length is not valid"},
 		{"PAX record without a value", withBody(rawHeader("p", flagPax, 7, nil), "7 path\n"), "KEY=VALUE"},
 		{"PAX header of 2 MiB", rawHeader("p", flagPax, 2<<20, nil), "extended tar header"},
-		{"PAX header before nothing", append(withBody(rawHeader("p", flagPax, 9, nil), "9 path=a\n"), end...), "extended header"},
-		{"PAX time that is none", pax("f", "mtime=12.x"), "time"},
+		{"PAX header without an entry", append(withBody(rawHeader("p", flagPax, 9, nil), "9 path=a\n"), end...), "extended header"},
+		{"PAX time that is invalid", pax("f", "mtime=12.x"), "time"},
 		{"NUL in a name", pax("f", "path=a\x00b"), "NUL"},
 		{"NUL in a link target", pax("f", "linkpath=a\x00b"), "NUL"},
 		{"name of 5000 bytes", pax("f", "path="+strings.Repeat("n", 5000)), "bytes in a path"},
@@ -146,11 +149,11 @@ func TestHostileStreams(t *testing.T) {
 		{"xattrs above the limit together", pax("f", manyXattrs(17)...), "bytes"},
 		{"xattr without a name", pax("f", "SCHILY.xattr.=v"), "name of the extended attribute"},
 		{"xattr with a long name", pax("f", "SCHILY.xattr."+strings.Repeat("n", 256)+"=v"), "name of the extended attribute"},
-		{"libarchive xattr that is no base 64", pax("f", "LIBARCHIVE.xattr.user.a=?"), "value of the extended attribute"},
+		{"libarchive xattr that is not base 64", pax("f", "LIBARCHIVE.xattr.user.a=?"), "value of the extended attribute"},
 		{"libarchive xattr with a broken name", pax("f", "LIBARCHIVE.xattr.user%zz=AAAA"), "name of the extended attribute"},
 		{"ACL of a name without a number", pax("f", "SCHILY.acl.access=user::rw-,user:bob:r--,group::r--,mask::r--,other::r--"), `"bob" is no numeric id`},
 		{"ACL without a mask", pax("f", "SCHILY.acl.access=user::rw-,user:1:r--,group::r--,other::r--"), "mask"},
-		{"ACL without other", pax("f", "SCHILY.acl.access=user::rw-,group::r--"), "must be there"},
+		{"ACL without other", pax("f", "SCHILY.acl.access=user::rw-,group::r--"), "user::, group:: and other:: are required once each"},
 		{"ACL with a user twice", pax("f", "SCHILY.acl.access=user::rw-,user:1:r--,user:1:r--,group::r--,mask::r--,other::r--"), "two entries"},
 		{"ACL of garbage", pax("f", "SCHILY.acl.default=what"), "ACL entry"},
 		{"sparse pieces that overlap", sparseHeader(0, 512, 100, 10, 4096), "overlap"},
@@ -176,7 +179,7 @@ func TestHostileStreams(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := unpack(t, c.stored, Options{})
 			if err == nil {
-				t.Fatal("was taken")
+				t.Fatal("Unpack accepted the stream")
 			}
 			for part := range strings.SplitSeq(c.want, "|") {
 				if strings.Contains(err.Error(), part) {
@@ -196,7 +199,7 @@ func manyXattrs(n int) []string {
 	return out
 }
 
-// zeroReader gives n zero bytes after its head.
+// zeroReader reads as its head followed by n zero bytes.
 type zeroReader struct {
 	head []byte
 	n    int64
@@ -226,7 +229,7 @@ func TestDecompressionBombStopsAtTheLimit(t *testing.T) {
 	}
 }
 
-// zstdBomb compresses a tar with one file of n zeros to some kilobytes.
+// zstdBomb returns a compressed tar of some kilobytes with one file of n zeros.
 func zstdBomb(t *testing.T, n int64) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -256,9 +259,9 @@ func TestEntryLimit(t *testing.T) {
 	}
 }
 
-// The cause must come through the decoders, or a network error would read
-// as a damaged layer.
-func TestErrorOfTheSourceSurfaces(t *testing.T) {
+// TestErrorOfTheSourceIsReturned checks that the decoders do not hide the
+// source's error. Otherwise a network error looks like a damaged layer.
+func TestErrorOfTheSourceIsReturned(t *testing.T) {
 	cause := errors.New("connection reset")
 	good := makeTar(t, []tar.Header{{Name: "f", Typeflag: tar.TypeReg}}, map[string]string{"f": strings.Repeat("0123456789", 30000)})
 	for name, stored := range map[string][]byte{"gzip": gzipped(t, good), "zstd": zstdCompressed(t, good), "none": good} {
@@ -267,7 +270,7 @@ func TestErrorOfTheSourceSurfaces(t *testing.T) {
 		if _, err := Unpack(t.Context(), r, &spool{t: t}, &table, Options{}); !errors.Is(err, cause) {
 			t.Errorf("%s: %v", name, err)
 		}
-		// Also when the error comes in place of the final EOF.
+		// The source may also return the error in place of the final EOF.
 		r = io.MultiReader(bytes.NewReader(stored), &failingReader{cause})
 		if _, err := Unpack(t.Context(), r, &spool{t: t}, &table, Options{}); !errors.Is(err, cause) {
 			t.Errorf("%s at the end: %v", name, err)
@@ -283,7 +286,7 @@ type failingSpool struct{}
 
 func (failingSpool) WriteAt([]byte, int64) (int, error) { return 0, errors.New("disk full") }
 
-func TestErrorOfTheSpoolSurfaces(t *testing.T) {
+func TestErrorOfTheSpoolIsReturned(t *testing.T) {
 	good := makeTar(t, []tar.Header{{Name: "f", Typeflag: tar.TypeReg}}, map[string]string{"f": strings.Repeat("x", 5<<20)})
 	if _, err := Unpack(t.Context(), bytes.NewReader(good), failingSpool{}, io.Discard, Options{}); err == nil || !strings.Contains(err.Error(), "disk full") {
 		t.Errorf("got %v", err)

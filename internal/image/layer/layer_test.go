@@ -19,8 +19,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// spool is an io.WriterAt in memory that insists on ascending writes of
-// whole blocks.
+// spool is an io.WriterAt in memory. It reports an error to the test unless
+// all writes are of whole blocks and each starts at the end of the last one.
 type spool struct {
 	t    testing.TB
 	data []byte
@@ -34,7 +34,7 @@ func (s *spool) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// file is a regular file put together from table and spool.
+// file returns the content of a regular file, assembled from the spool.
 func (s *spool) file(e *tree.Entry) []byte {
 	out := make([]byte, e.Size)
 	runs := e.Body.Runs
@@ -55,6 +55,7 @@ type unpacked struct {
 	spool   *spool
 }
 
+// unpack calls Unpack and reads the table back.
 func unpack(t testing.TB, stored []byte, o Options) (unpacked, error) {
 	u := unpacked{spool: &spool{t: t}}
 	var table bytes.Buffer
@@ -64,7 +65,7 @@ func unpack(t testing.TB, stored []byte, o Options) (unpacked, error) {
 		return u, err
 	}
 	if int64(len(u.spool.data)) != u.info.SpoolBytes {
-		t.Errorf("spool has %d bytes, info says %d", len(u.spool.data), u.info.SpoolBytes)
+		t.Errorf("spool has %d bytes, info has %d", len(u.spool.data), u.info.SpoolBytes)
 	}
 	tab, err := OpenTable(&table)
 	if err != nil {
@@ -82,7 +83,7 @@ func unpack(t testing.TB, stored []byte, o Options) (unpacked, error) {
 		u.entries = append(u.entries, e)
 	}
 	if got := tab.Info(); fmt.Sprint(got) != fmt.Sprint(u.info) {
-		t.Errorf("table says %+v, Unpack %+v", got, u.info)
+		t.Errorf("table has %+v, Unpack returned %+v", got, u.info)
 	}
 	return u, nil
 }
@@ -227,7 +228,7 @@ func TestHolesAndPacking(t *testing.T) {
 		{"empty", "", nil, 0},
 		{"short", "x", nil, b},
 		{"one block", data(b), nil, b},
-		{"a byte more", data(b + 1), nil, 2 * b},
+		{"one block and a byte", data(b + 1), nil, 2 * b},
 		{"all zeros", zeros(3*b + 5), []tree.Run{}, 0},
 		{"one zero byte", zeros(1), []tree.Run{}, 0},
 		{"hole at the start", zeros(b) + data(b), []tree.Run{{Offset: b, Length: b}}, b},

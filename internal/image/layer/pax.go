@@ -15,20 +15,22 @@ import (
 // Limits of extended attributes, from linux/limits.h and linux/xattr.h.
 const (
 	maxXattrName = 255
-	maxXattrs    = 1 << 20 // bytes of all attributes of one entry
+	maxXattrs    = 1 << 20 // bytes of all attributes of one entry, names included
 )
 
 // record is one PAX record, "LENGTH KEY=VALUE\n": POSIX.1-2001 pax(1), "pax
-// Extended Header". Their order matters to one of the sparse formats.
+// Extended Header". The order of the records is kept, because the sparse
+// format 0.0 depends on it.
 type record struct{ key, value string }
 
 type records []record
 
-// global returns rs with the records of a global header put in, which hold
-// for all entries that follow. Only what can sensibly be shared is taken: a
-// name, a size or attributes for every entry would let a small layer ask for
-// terabytes. Keywords without meaning here, as git's "comment", are dropped.
-func (rs records) global(list records) (records, error) {
+// withGlobal returns rs with the records of a global header added, which
+// apply to all entries that follow. It accepts only an owner and a time. It
+// refuses a name, a size and attributes, because a small layer that set them
+// for every entry could need terabytes. It drops keywords that this package
+// does not use, such as git's "comment".
+func (rs records) withGlobal(list records) (records, error) {
 	for _, r := range list {
 		switch r.key {
 		case "uid", "gid", "mtime":
@@ -68,43 +70,45 @@ func parseRecords(text string) (records, error) {
 	return out, nil
 }
 
-// paxState applies records to an entry.
+// paxState is the state of applying records to one entry.
 type paxState struct {
 	entry    *tree.Entry
 	size     *int64
 	maxXattr int
 	sparse   sparseRecords
 	xattrs   map[string]string
-	fallback map[string]string // of bsdtar, which writes most attributes twice
+	fallback map[string]string // attributes in derived forms, used if xattrs lacks them
 }
 
-// effective returns rs without the records that a later one of the same
-// keyword and no value takes back. An attribute may have no value.
+// effective returns rs without the records that a later record cancels: one
+// with the same keyword and an empty value. A record of an extended attribute
+// cancels nothing, because an attribute may be empty.
 func (rs records) effective() records {
-	var taken map[string]int
+	var end map[string]int // index after the last record that cancels a keyword
 	for i, r := range rs {
 		if r.value != "" || strings.Contains(r.key, ".xattr.") {
 			continue
 		}
-		if taken == nil {
-			taken = map[string]int{}
+		if end == nil {
+			end = map[string]int{}
 		}
-		taken[r.key] = i + 1
+		end[r.key] = i + 1
 	}
-	if taken == nil {
-		return rs // nearly always
+	if end == nil {
+		return rs // the usual case
 	}
 	out := make(records, 0, len(rs))
 	for i, r := range rs {
-		if i >= taken[r.key] {
+		if i >= end[r.key] {
 			out = append(out, r)
 		}
 	}
 	return out
 }
 
-// apply takes the records of an entry in order, so that later ones win. One
-// without a value takes back those before it, global ones too.
+// apply sets the fields of the entry from its records, in order: if a keyword
+// repeats, the last record wins. A record with an empty value cancels the
+// earlier ones, global ones included.
 func (p *paxState) apply(globals, own records) error {
 	for _, r := range own {
 		if len(globals) > 0 {
@@ -113,7 +117,7 @@ func (p *paxState) apply(globals, own records) error {
 	}
 	for _, list := range []records{globals, own} {
 		for _, r := range list.effective() {
-			if err := p.one(r.key, r.value); err != nil {
+			if err := p.record(r.key, r.value); err != nil {
 				return fmt.Errorf("PAX record %q: %w", r.key, err)
 			}
 		}
@@ -121,13 +125,13 @@ func (p *paxState) apply(globals, own records) error {
 	if err := p.sparse.check(); err != nil {
 		return err
 	}
-	if p.sparse.name != "" { // the path beside it is made up for old readers
+	if p.sparse.name != "" { // writers add a made-up path for old readers
 		p.entry.Name = p.sparse.name
 	}
 	return p.setXattrs()
 }
 
-func (p *paxState) one(key, value string) error {
+func (p *paxState) record(key, value string) error {
 	if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
 		return p.xattr(&p.xattrs, name, value)
 	}
@@ -141,15 +145,15 @@ func (p *paxState) one(key, value string) error {
 	case "SCHILY.acl.access", "SCHILY.acl.default":
 		return p.acl(key, value)
 	case "RHT.security.selinux":
-		// The text, where the attribute has a NUL at its end: setfilecon(3).
+		// The record has the text alone. The attribute ends with a NUL: setfilecon(3).
 		return p.xattr(&p.fallback, "security.selinux", value+"\x00")
 	}
 	return p.field(key, value)
 }
 
-// field takes the records that stand for header fields. Others are left out,
-// as POSIX demands of keywords that are not known: comments, names of users
-// and groups, access times.
+// field applies a record that replaces a header field. It ignores other
+// keywords, such as comments, names of users and groups, and access times:
+// POSIX requires a reader to ignore the keywords that it does not know.
 func (p *paxState) field(key, value string) (err error) {
 	e := p.entry
 	switch key {
@@ -176,13 +180,13 @@ func (p *paxState) field(key, value string) (err error) {
 func parseID(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no number from 0 to 4294967295", s)
+		return 0, fmt.Errorf("%q is not a number from 0 to 4294967295", s)
 	}
 	return uint32(n), nil
 }
 
-// parseTime reads seconds with an optional decimal fraction, exact to the
-// nanosecond; what is finer is cut off towards the past.
+// parseTime parses seconds with an optional decimal fraction. It rounds a
+// fraction finer than a nanosecond down, towards the past.
 func parseTime(s string) (tree.Time, error) {
 	whole, fraction, _ := strings.Cut(s, ".")
 	digits := strings.TrimPrefix(whole, "-")
@@ -206,7 +210,7 @@ func parseTime(s string) (tree.Time, error) {
 	if !strings.HasPrefix(whole, "-") {
 		return tree.Time{Sec: sec, Nsec: uint32(nsec)}, nil
 	}
-	// -1.25 is 2 s before the epoch and 0.75 s on.
+	// -1.25 is 2 s before the epoch plus 0.75 s.
 	if finer {
 		nsec++
 	}
@@ -231,8 +235,8 @@ func (p *paxState) xattr(to *map[string]string, name, value string) error {
 	return nil
 }
 
-// libarchive takes bsdtar's form: the name URL-encoded, the value in base 64
-// (libarchive, archive_write_set_format_pax.c).
+// libarchive sets an attribute from bsdtar's form: the name is URL-encoded,
+// the value is in base 64 (libarchive, archive_write_set_format_pax.c).
 func (p *paxState) libarchive(encoded, value string) error {
 	name, err := url.PathUnescape(encoded)
 	if err != nil {
@@ -260,8 +264,9 @@ func (p *paxState) acl(key, value string) error {
 	return p.xattr(&p.fallback, name, data)
 }
 
-// setXattrs gives the entry its attributes, sorted. The raw form wins over
-// the derived ones.
+// setXattrs sets the attributes of the entry, sorted by name. bsdtar writes
+// most attributes twice. If the raw form and a derived form of an attribute
+// are both present, the raw form wins.
 func (p *paxState) setXattrs() error {
 	for name, value := range p.fallback {
 		if _, ok := p.xattrs[name]; !ok {

@@ -14,17 +14,18 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// aFile is an entry as it goes in, and as it must come out.
-type aFile struct {
+// testFile is a file of a generated archive and the entry that the reader
+// must return for it.
+type testFile struct {
 	header tar.Header
 	body   []byte
 	want   tree.Entry
 }
 
-func drawFile(t *rapid.T, i int) aFile {
+func drawFile(t *rapid.T, i int) testFile {
 	name := fmt.Sprintf("%d-%s", i, rapid.StringMatching(`[^\x00/]{0,60}(/[^\x00/]{1,60}){0,3}`).Draw(t, "name"))
 	mtime := time.Unix(rapid.Int64Range(-1<<33, 1<<33).Draw(t, "sec"), rapid.Int64Range(0, 999_999_999).Draw(t, "nsec"))
-	f := aFile{
+	f := testFile{
 		header: tar.Header{
 			Name: name, Format: tar.FormatPAX, ModTime: mtime, Mode: rapid.Int64Range(0, 0o7777).Draw(t, "mode"),
 			Uid: int(rapid.Uint32().Draw(t, "uid")), Gid: int(rapid.Uint32().Draw(t, "gid")), PAXRecords: map[string]string{},
@@ -45,7 +46,7 @@ func drawFile(t *rapid.T, i int) aFile {
 	return f
 }
 
-func (f *aFile) drawType(t *rapid.T) {
+func (f *testFile) drawType(t *rapid.T) {
 	f.want.Type = rapid.SampledFrom([]tree.Type{
 		tree.Regular, tree.Regular, tree.Regular, tree.Directory, tree.Symlink,
 		tree.HardLink, tree.CharDevice, tree.BlockDevice, tree.Fifo,
@@ -70,7 +71,8 @@ func (f *aFile) drawType(t *rapid.T) {
 	}
 }
 
-// drawBody makes pieces of data and zeros whose ends lie about blocks.
+// drawBody draws a body of data and zeros in pieces that end near the
+// boundaries of blocks.
 func drawBody(t *rapid.T) []byte {
 	var body []byte
 	for range rapid.IntRange(0, 6).Draw(t, "pieces") {
@@ -81,7 +83,8 @@ func drawBody(t *rapid.T) []byte {
 	return body
 }
 
-// wantBody says by a plain look at a file how it must lie in the spool.
+// wantBody computes the location of a body at the offset of the spool, block
+// by block, and its length in the spool.
 func wantBody(body []byte, offset int64) (b tree.Body, length int64) {
 	b = tree.Body{Offset: offset, Runs: []tree.Run{}}
 	holes := false
@@ -104,9 +107,9 @@ func wantBody(body []byte, offset int64) (b tree.Body, length int64) {
 	return b, length
 }
 
-func TestF8WhatGoesInComesOut(t *testing.T) {
+func TestF8EntriesOfArchiveTarAreRead(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		var files []aFile
+		var files []testFile
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		offset := int64(0)
@@ -150,14 +153,15 @@ func TestF8WhatGoesInComesOut(t *testing.T) {
 	})
 }
 
-// Readers have gone different ways where the records of a sparse file do not
-// belong together: what this package takes, archive/tar takes for the same.
+// TestSparseRecordsAgainstStandardLibrary compares the reader with archive/tar
+// on inconsistent sparse records, which tar readers interpret in different
+// ways. If this package accepts a file, both must read the same file.
 func TestSparseRecordsAgainstStandardLibrary(t *testing.T) {
-	againstStandardLibrary(t, func(rt *rapid.T) []byte {
+	checkAgainstStandardLibrary(t, func(rt *rapid.T) []byte {
 		keyword := rapid.SampledFrom([]string{"major", "minor", "size", "realsize", "map", "offset", "numbytes", "numblocks", "name"})
 		value := rapid.SampledFrom([]string{"0", "1", "2", "512", "600", "0,512", "0,0,600,0", "88,512", "other"})
 		var lines []string
-		if rapid.Bool().Draw(rt, "with a size") { // or hardly any is taken
+		if rapid.Bool().Draw(rt, "with a size") { // otherwise Unpack accepts hardly any
 			lines = []string{"GNU.sparse.size=600"}
 			keyword = rapid.SampledFrom([]string{"major", "minor", "map", "offset", "numbytes"})
 		}
@@ -170,28 +174,28 @@ func TestSparseRecordsAgainstStandardLibrary(t *testing.T) {
 	})
 }
 
-// againstStandardLibrary draws archives, without their end, and compares what
-// is taken of them.
-func againstStandardLibrary(t *testing.T, draw func(*rapid.T) []byte) {
-	taken := 0
+// checkAgainstStandardLibrary adds the end marker to the archives of draw,
+// unpacks them, and compares the accepted ones with archive/tar.
+func checkAgainstStandardLibrary(t *testing.T, draw func(*rapid.T) []byte) {
+	accepted := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		plain := append(draw(rt), make([]byte, 2*blockSize)...)
 		u, err := unpack(t, plain, Options{})
 		if err != nil {
 			return
 		}
-		taken++
+		accepted++
 		compareWithStandardLibrary(rt, plain, u)
 	})
-	if taken == 0 {
-		t.Error("none of the archives was taken")
+	if accepted == 0 {
+		t.Error("Unpack accepted none of the archives")
 	}
 }
 
-// oneByOne is a sparse map of format 1.0: one piece, of 512 bytes.
+// oneByOne is a sparse map of format 1.0 with one piece of 512 bytes.
 var oneByOne = "1\n0\n512\n" + strings.Repeat("\x00", blockSize-8)
 
-// drawText draws what has a meaning of its own in some field or other.
+// drawText draws a text that has a special meaning in at least one field.
 func drawText(t *rapid.T, label string) string {
 	return rapid.SampledFrom([]string{
 		"", "0", "1", "512", "-1", "+5", " 5", "5 ", "0x5", "1e3", "a", "dir/", "a/b", "/abs", "../x", "a\x00b", "\x00",
@@ -199,7 +203,7 @@ func drawText(t *rapid.T, label string) string {
 	}).Draw(t, label)
 }
 
-// drawExtended draws a header that tells of the entry after it.
+// drawExtended draws an extended header, which applies to the next entry.
 func drawExtended(t *rapid.T) []byte {
 	if flag := rapid.SampledFrom([]byte{flagPax, flagLongName, flagLongLink}).Draw(t, "extended"); flag != flagPax {
 		text := drawText(t, "text")
@@ -238,10 +242,11 @@ func drawHeader(t *rapid.T) []byte {
 	}), body)
 }
 
-// What headers of all kinds say in any order, where it is taken at all,
-// archive/tar takes the same way.
+// TestHeadersAgainstStandardLibrary compares the reader with archive/tar on
+// headers of all kinds in any order. If this package accepts an archive, both
+// must read the same entries.
 func TestHeadersAgainstStandardLibrary(t *testing.T) {
-	againstStandardLibrary(t, func(rt *rapid.T) (plain []byte) {
+	checkAgainstStandardLibrary(t, func(rt *rapid.T) (plain []byte) {
 		for range rapid.IntRange(1, 3).Draw(rt, "entries") {
 			for range rapid.IntRange(0, 2).Draw(rt, "extended headers") {
 				plain = append(plain, drawExtended(rt)...)

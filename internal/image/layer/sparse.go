@@ -10,15 +10,15 @@ import (
 )
 
 // sparseRecords are the PAX records of the sparse formats 0.0, 0.1 and 1.0,
-// as the GNU tar manual describes them ("Storing Sparse Files"). Readers differ
-// in what they make of records that do not belong together, some take the file
-// for an ordinary one: check refuses them.
+// which the GNU tar manual describes ("Storing Sparse Files"). Tar readers
+// interpret inconsistent records in different ways, and some read the file as
+// an ordinary one, so check refuses them.
 type sparseRecords struct {
 	any          bool
 	major, minor string
 	name         string
 	size         string // of the file, holes included
-	mapped       string // the keyword that numbers is of
+	mapped       string // keyword of the record that numbers is from
 	numbers      []int64
 }
 
@@ -44,7 +44,7 @@ func (s *sparseRecords) add(key, value string) error {
 		return s.number(value)
 	case "map": // 0.1
 		if s.mapped != "" {
-			return errors.New("sparse map: is there twice")
+			return errors.New("sparse map: given twice")
 		}
 		s.mapped = key
 		for field := range strings.SplitSeq(value, ",") {
@@ -52,14 +52,14 @@ func (s *sparseRecords) add(key, value string) error {
 				return err
 			}
 		}
-	case "numblocks": // follows from the map
+	case "numblocks": // the map implies it
 	default:
-		return errors.New("keyword is not known")
+		return errors.New("unknown keyword of a sparse file")
 	}
 	return nil
 }
 
-// check refuses records that do not make a sparse file together.
+// check returns an error if the records together do not describe a sparse file.
 func (s *sparseRecords) check() error {
 	if !s.any {
 		return nil
@@ -74,14 +74,14 @@ func (s *sparseRecords) check() error {
 			return errors.New("PAX records of a sparse file: format 1.0 has its map before the data, not in a record")
 		}
 	default:
-		return fmt.Errorf("PAX records of a sparse file: format %q is not known", version)
+		return fmt.Errorf("PAX records of a sparse file: unknown format %q", version)
 	}
 	return nil
 }
 
 func (s *sparseRecords) version1() bool { return s.major == "1" }
 
-// fileSize is that of the file with its holes.
+// fileSize returns the size of the file, holes included.
 func (s *sparseRecords) fileSize() (int64, error) {
 	n, err := strconv.ParseInt(s.size, 10, 64)
 	if err != nil {
@@ -102,8 +102,8 @@ func (s *sparseRecords) number(text string) error {
 	return nil
 }
 
-// sparse finds out where in the file the stored bytes belong. stored is how
-// many there are.
+// sparse sets the runs of t.it, the pieces of the file that are stored, if
+// the entry is a sparse file. stored is the number of stored bytes.
 func (t *tarReader) sparse(h *header, pax *sparseRecords, stored int64) (err error) {
 	var numbers []int64
 	var size int64
@@ -132,8 +132,8 @@ func (t *tarReader) sparse(h *header, pax *sparseRecords, stored int64) (err err
 	return err
 }
 
-// checkMap makes runs of pairs of offset and length. They must ascend, lie
-// within the file and add up to what is stored.
+// checkMap converts pairs of offset and length to runs. It returns an error
+// unless they ascend, lie within the file and add up to the stored bytes.
 func checkMap(numbers []int64, size, stored int64) ([]tree.Run, error) {
 	if len(numbers)%2 != 0 {
 		return nil, errors.New("sparse map: odd count of numbers")
@@ -158,9 +158,9 @@ func checkMap(numbers []int64, size, stored int64) ([]tree.Run, error) {
 	return runs, nil
 }
 
-// oldSparse reads the map of GNU tar before PAX: four pieces in the header,
-// more in blocks that follow it (struct oldgnu_header and sparse_header in
-// tar.h of GNU tar).
+// oldSparse reads the map of GNU tar's format from before PAX: four pieces in
+// the header, and more in the blocks that follow it (struct oldgnu_header and
+// sparse_header in tar.h of GNU tar).
 func (t *tarReader) oldSparse(h *header) (numbers []int64, size int64, err error) {
 	if !h.isGNU() {
 		return nil, 0, errors.New("sparse entry in a header that is not GNU's")
@@ -183,7 +183,7 @@ func (t *tarReader) oldSparse(h *header) (numbers []int64, size int64, err error
 	return numbers, size, err
 }
 
-// sparseFields reads pairs of 12-byte numbers up to the first empty one.
+// sparseFields appends pairs of 12-byte numbers up to the first empty pair.
 func sparseFields(numbers []int64, fields []byte) ([]int64, error) {
 	for ; len(fields) >= 24; fields = fields[24:] {
 		if fields[0] == 0 {
@@ -200,9 +200,9 @@ func sparseFields(numbers []int64, fields []byte) ([]int64, error) {
 	return numbers, nil
 }
 
-// mapBeforeData reads the map of format 1.0, which stands before the data:
-// decimal numbers, a line each, first their count in pairs, padded to whole
-// blocks. It returns how many bytes that took.
+// mapBeforeData reads the map of format 1.0, which comes before the data:
+// decimal numbers, one per line, the first of which is the number of pairs.
+// The map is padded to whole blocks. used is its length in bytes.
 func (t *tarReader) mapBeforeData(stored int64) (numbers []int64, used int64, err error) {
 	var digits []byte
 	want := int64(-1)

@@ -13,7 +13,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// needTool skips where a tool is missing, but not in CI.
+// needTool skips the test if a tool is missing. In CI the test fails instead.
 func needTool(t *testing.T, name string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err == nil {
@@ -25,8 +25,8 @@ func needTool(t *testing.T, name string) {
 	t.Skipf("%s is missing", name)
 }
 
-// writeSparse makes a file of pieces of random bytes and returns what an
-// entry of it must say.
+// writeSparse writes a sparse file of random bytes, none of them zero, in the
+// given pieces.
 func writeSparse(t *testing.T, name string, size int64, pieces []tree.Run) {
 	t.Helper()
 	f, err := os.Create(name)
@@ -49,12 +49,13 @@ func writeSparse(t *testing.T, name string, size int64, pieces []tree.Run) {
 	}
 }
 
-// GNU tar is the reference of its own formats.
+// TestF8SparseFilesOfGNUTar reads archives that GNU tar itself wrote in its
+// four sparse formats.
 func TestF8SparseFilesOfGNUTar(t *testing.T) {
 	needTool(t, "tar")
 	dir := t.TempDir()
 	const block = tree.BlockSize
-	var many []tree.Run // more than header and first extension hold
+	var many []tree.Run // more than the header and its first extension hold
 	for i := range int64(60) {
 		many = append(many, tree.Run{Offset: i * 8 * block, Length: block})
 	}
@@ -119,15 +120,16 @@ func sameData(t *testing.T, name string, e *tree.Entry, spool []byte) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(spool[at:at+r.Length], want) {
-			t.Errorf("%s: data at %d differ", name, r.Offset)
+			t.Errorf("%s: data at %d differs", name, r.Offset)
 		}
 		at += blocks(r.Length)
 	}
 }
 
-// Pieces of a map need not be whole blocks.
+// TestSparsePiecesWithinBlocks reads a sparse map whose pieces are not whole
+// blocks.
 func TestSparsePiecesWithinBlocks(t *testing.T) {
-	e, u := only(t, sparseFile(10, 20, 4090, 10, 20000))
+	e, u := unpackOne(t, sparseFile(10, 20, 4090, 10, 20000))
 	want := make([]byte, 20000)
 	copy(want[10:], bytes.Repeat([]byte("s"), 20))
 	copy(want[4090:], bytes.Repeat([]byte("s"), 10))
@@ -136,8 +138,9 @@ func TestSparsePiecesWithinBlocks(t *testing.T) {
 	}
 }
 
-// A file of more pieces than are noted keeps its zeros as data.
-func TestMoreHolesThanAreNoted(t *testing.T) {
+// TestFileWithMoreThanMaxRuns checks that a file with too many holes stores
+// the zeros after its last run as data.
+func TestFileWithMoreThanMaxRuns(t *testing.T) {
 	w := bodyWriter{w: discardAt{}}
 	size := int64(2*maxRuns+10) * tree.BlockSize
 	w.begin(size)
@@ -158,11 +161,12 @@ func TestMoreHolesThanAreNoted(t *testing.T) {
 		t.Errorf("%d runs, the last is %v, want %v", len(body.Runs), body.Runs[len(body.Runs)-1], want)
 	}
 	if err := w.zeros(1 << 40); err == nil {
-		t.Error("a hole that would have to be written was taken")
+		t.Error("a hole of 1 TiB after the last run was accepted")
 	}
 }
 
-// A tebibyte of hole in a few bytes of archive costs no time and no spool.
+// TestHugeHolesAreFree checks that 1000 holes of 8 TiB take no time and no
+// space in the spool.
 func TestHugeHolesAreFree(t *testing.T) {
 	var plain []byte
 	for range 1000 {

@@ -15,29 +15,30 @@ import (
 
 const (
 	chunkSize  = 1 << 20 // bytes, a multiple of the tar block
-	chunkCount = 8       // in flight: bounds memory and how far the decoder runs ahead
+	chunkCount = 8       // in use at once; bounds the memory and the decoder's lead over the parser
 )
 
 // chunk is a piece of the plain stream that the parser and the hasher share.
+// The last of them to finish puts it back into the free list.
 type chunk struct {
 	data  []byte
 	users atomic.Int32
 }
 
-// stream reads the plain tar in the background and hashes it, while one
-// consumer parses it: decompression, hashing and parsing each have a core to
-// themselves where there is one.
+// stream reads and hashes the plain tar in the background while one consumer
+// parses it. Decompression, hashing and parsing run in a goroutine each, so
+// that they can use three cores.
 type stream struct {
-	stop   <-chan struct{} // closed when nobody wants the rest
+	stop   <-chan struct{} // closed when the rest of the stream is not needed
 	free   chan *chunk
 	parse  chan *chunk // closed at the end of the stream
 	hash   chan *chunk
 	done   sync.WaitGroup
 	sum    digest.DiffID
 	size   int64
-	err    error // why reading ended, nil at a clean end; valid once parse is closed
+	err    error // reason why reading stopped, nil at a clean end; valid once parse is closed
 	cur    *chunk
-	rest   []byte // of cur, not yet consumed
+	rest   []byte // bytes of cur that are not consumed yet
 	copied [blockSize]byte
 }
 
@@ -54,7 +55,7 @@ func startStream(ctx context.Context, r io.Reader, budget *Budget) *stream {
 		close(s.hash)
 		close(s.parse)
 	})
-	s.done.Go(s.sumUp)
+	s.done.Go(s.hashChunks)
 	return s
 }
 
@@ -77,7 +78,7 @@ func (s *stream) read(r io.Reader, budget *Budget) error {
 			s.size += int64(n)
 			c.data = c.data[:n]
 			c.users.Store(2)
-			s.hash <- c // never blocks: a channel holds all the chunks there are
+			s.hash <- c // never blocks, because each channel has room for all the chunks
 			s.parse <- c
 		}
 		if isEOF(err) {
@@ -89,12 +90,13 @@ func (s *stream) read(r io.Reader, budget *Budget) error {
 	}
 }
 
-// isEOF tells a clean end. It takes only the bare value that io.Reader
-// speaks of: an error that wraps io.EOF is one of a network.
-func isEOF(err error) bool { return err == io.EOF } //nolint:errorlint // see above
+// isEOF reports whether err is a clean end of a stream. That is the bare
+// value io.EOF alone: a network connection that breaks returns an error that
+// wraps io.EOF.
+func isEOF(err error) bool { return err == io.EOF } //nolint:errorlint // errors.Is would accept a broken connection
 
-// fill reads until p is full or r ends. Unlike io.ReadFull it keeps a clean
-// end apart from the io.ErrUnexpectedEOF of a decoder.
+// fill reads until p is full or r ends. Unlike io.ReadFull it distinguishes
+// between a clean end and the io.ErrUnexpectedEOF of a decoder.
 func fill(r io.Reader, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var k int
@@ -104,7 +106,7 @@ func fill(r io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
-func (s *stream) sumUp() {
+func (s *stream) hashChunks() {
 	h := sha256.New()
 	for c := range s.hash {
 		h.Write(c.data)
@@ -119,18 +121,19 @@ func (s *stream) release(c *chunk) {
 	}
 }
 
-// wait returns when the background work has ended, with the hash and size of
-// what was read.
+// wait waits for the background work to end. It returns the hash and the size
+// of the plain stream, and the reason why reading stopped.
 func (s *stream) wait() (digest.DiffID, int64, error) {
-	for c := range s.parse { // what the parser left, after an error
+	for c := range s.parse { // chunks that the parser left because of an error
 		s.release(c)
 	}
 	s.done.Wait()
 	return s.sum, s.size, s.err
 }
 
-// more makes rest not empty, or returns why it can't.
-func (s *stream) more() error {
+// refill takes the next chunk if rest is empty. It returns io.EOF at the end
+// of the stream.
+func (s *stream) refill() error {
 	if len(s.rest) > 0 {
 		return nil
 	}
@@ -153,10 +156,10 @@ func (s *stream) more() error {
 	}
 }
 
-// block returns the next 512 bytes, valid until the next call. io.EOF means
-// that the stream ended before the first of them.
+// block returns the next 512 bytes, which are valid until the next call. It
+// returns io.EOF if the stream ends before the first of them.
 func (s *stream) block() ([]byte, error) {
-	if err := s.more(); err != nil {
+	if err := s.refill(); err != nil {
 		return nil, err
 	}
 	if len(s.rest) >= blockSize {
@@ -172,7 +175,8 @@ func (s *stream) block() ([]byte, error) {
 	return s.copied[:], err
 }
 
-// innerBlock returns the next 512 bytes where the archive cannot end.
+// innerBlock returns the next 512 bytes within an entry, where the end of the
+// stream is an error.
 func (s *stream) innerBlock() ([]byte, error) {
 	b, err := s.block()
 	if isEOF(err) {
@@ -181,13 +185,12 @@ func (s *stream) innerBlock() ([]byte, error) {
 	return b, err
 }
 
-// errTruncated says that the stream ends where an entry does not.
 var errTruncated = fmt.Errorf("tar ends within an entry: %w", io.ErrUnexpectedEOF)
 
-// each hands the next n bytes to do, piece by piece.
+// each calls do with the next n bytes, piece by piece.
 func (s *stream) each(n int64, do func([]byte) error) error {
 	for n > 0 {
-		if err := s.more(); err != nil {
+		if err := s.refill(); err != nil {
 			if isEOF(err) {
 				return errTruncated
 			}
@@ -208,8 +211,9 @@ func (s *stream) discard(n int64) error {
 	return s.each(n, func([]byte) error { return nil })
 }
 
-// padding skips the n bytes that fill up the last block of an entry. Writers
-// that do not close their archive leave them out at the very end.
+// padding skips the n bytes that fill up the last block of an entry. They may
+// be missing at the end of the stream, because some writers do not close
+// their archives.
 func (s *stream) padding(n int64) error {
 	if err := s.discard(n); !errors.Is(err, errTruncated) {
 		return err
@@ -217,11 +221,11 @@ func (s *stream) padding(n int64) error {
 	return nil
 }
 
-// onlyZeros reads to the end and refuses anything but zeros, which archivers
-// write to fill up a record.
+// onlyZeros reads to the end of the stream and returns an error if there is
+// anything but zeros, which archivers write to fill up a record.
 func (s *stream) onlyZeros() error {
 	for {
-		err := s.more()
+		err := s.refill()
 		if isEOF(err) {
 			return nil
 		}

@@ -16,8 +16,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// An error that wraps io.EOF is one of a network that broke off.
-func TestWrappedEOFIsNoEnd(t *testing.T) {
+// TestWrappedEOFIsNotTheEnd checks that Unpack does not treat an error that
+// wraps io.EOF as the end of the stream. Broken connections return such errors.
+func TestWrappedEOFIsNotTheEnd(t *testing.T) {
 	cause := &url.Error{Op: "Get", URL: "http://registry/blob", Err: io.EOF}
 	good := makeTar(t, []tar.Header{{Name: "f", Typeflag: tar.TypeReg}}, map[string]string{"f": strings.Repeat("0123456789", 30000)})
 	for name, stored := range map[string][]byte{"gzip": gzipped(t, good), "zstd": zstdCompressed(t, good), "none": good} {
@@ -31,27 +32,28 @@ func TestWrappedEOFIsNoEnd(t *testing.T) {
 	}
 }
 
-// endless is a tar with one file that does not end.
-func endless() *zeroReader {
+// hugeFile returns a tar with one file of 4 GiB.
+func hugeFile() *zeroReader {
 	return &zeroReader{head: rawHeader("f", flagRegular, 1<<32, nil), n: 1 << 32}
 }
 
-// cancelling cancels at the first write.
-type cancelling struct{ cancel context.CancelFunc }
+// cancellingSpool cancels the context at the first write.
+type cancellingSpool struct{ cancel context.CancelFunc }
 
-func (c cancelling) WriteAt(p []byte, _ int64) (int, error) {
+func (c cancellingSpool) WriteAt(p []byte, _ int64) (int, error) {
 	c.cancel()
 	return len(p), nil
 }
 
-// A bubble of synctest does not end before all that was started in it has.
+// TestCancelEndsAllWork cancels Unpack. synctest.Test returns only after all
+// goroutines that were started in it have ended.
 func TestCancelEndsAllWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		head := withBody(rawHeader("first", flagRegular, 2<<20, nil), strings.Repeat("x", 2<<20))
 		for range 10 {
 			ctx, cancel := context.WithCancel(t.Context())
-			rest := endless()
-			_, err := Unpack(ctx, io.MultiReader(bytes.NewReader(head), rest), cancelling{cancel}, io.Discard, Options{})
+			rest := hugeFile()
+			_, err := Unpack(ctx, io.MultiReader(bytes.NewReader(head), rest), cancellingSpool{cancel}, io.Discard, Options{})
 			if !errors.Is(err, context.Canceled) {
 				t.Fatalf("got %v", err)
 			}
@@ -61,13 +63,14 @@ func TestCancelEndsAllWork(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 0)
 		defer cancel()
-		if _, err := Unpack(ctx, endless(), discardAt{}, io.Discard, Options{}); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := Unpack(ctx, hugeFile(), discardAt{}, io.Discard, Options{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("past the deadline: %v", err)
 		}
 	})
 }
 
-// Whatever goes wrong, nothing runs on when Unpack is back.
+// TestFailuresLeaveNoGoroutines checks that no goroutine is left after an
+// error. synctest.Test fails if one is.
 func TestFailuresLeaveNoGoroutines(t *testing.T) {
 	good := makeTar(t, []tar.Header{{Name: "f", Typeflag: tar.TypeReg}}, map[string]string{"f": strings.Repeat("x", 12<<20)})
 	stored := zstdCompressed(t, good)
@@ -76,7 +79,7 @@ func TestFailuresLeaveNoGoroutines(t *testing.T) {
 			for _, bodies := range []io.WriterAt{failingSpool{}, discardAt{}} {
 				synctest.Test(t, func(t *testing.T) {
 					if _, err := Unpack(t.Context(), bytes.NewReader(in), bodies, io.Discard, o); err == nil && len(in) < len(stored) {
-						t.Error("a truncated layer was taken")
+						t.Error("a truncated layer was accepted")
 					}
 				})
 			}
@@ -84,7 +87,7 @@ func TestFailuresLeaveNoGoroutines(t *testing.T) {
 	}
 }
 
-// allocated is how many bytes do allocates in all.
+// allocated returns the total number of bytes that do allocates.
 func allocated(do func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -95,7 +98,7 @@ func allocated(do func()) uint64 {
 
 func TestMemoryIsBounded(t *testing.T) {
 	bomb := zstdBomb(t, 256<<20)
-	manyPAX := func() io.Reader { // 60 headers of nearly 1 MiB, none of which is kept
+	manyPAX := func() io.Reader { // 60 headers of nearly 1 MiB; Unpack keeps none of them
 		one := pax("f", "comment="+strings.Repeat("c", 1<<20-100))
 		readers := make([]io.Reader, 0, 60)
 		for range 60 {
@@ -109,7 +112,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		limit uint64 // of all allocations, MiB
 	}{
 		"256 MiB of zeros": {bytes.NewReader(bomb), 40},
-		"PAX headers":      {manyPAX(), 160}, // garbage, collected on the way
+		"PAX headers":      {manyPAX(), 160}, // most of it garbage
 		"volume labels":    {bytes.NewReader(append(labels, make([]byte, 2*blockSize)...)), 20},
 		"declared sizes":   {bytes.NewReader(rawHeader("p", flagPax, 1<<20, nil)), 20},
 	} {
@@ -150,8 +153,9 @@ func TestErrorsNameTheEntry(t *testing.T) {
 	}
 }
 
-// Scheduling and the size of reads must not show.
-func TestB3SameBytesHoweverItIsRead(t *testing.T) {
+// TestB3OutputDoesNotDependOnReads checks that the number of processors and
+// the size of reads do not change the output.
+func TestB3OutputDoesNotDependOnReads(t *testing.T) {
 	var headers []tar.Header
 	bodies := map[string]string{}
 	for i := range 300 {
@@ -177,13 +181,13 @@ func TestB3SameBytesHoweverItIsRead(t *testing.T) {
 				want = got
 			}
 			if !bytes.Equal(got, want) {
-				t.Errorf("other bytes with %d processors and reads of %d", procs, piece)
+				t.Errorf("output differs with %d processors and reads of %d bytes", procs, piece)
 			}
 		}
 	}
 }
 
-// slowReader gives at most n bytes at a time.
+// slowReader returns at most n bytes per read.
 type slowReader struct {
 	data []byte
 	n    int

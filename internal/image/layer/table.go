@@ -12,22 +12,23 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// TableVersion is the version of the format of tables of contents. It
-// changes with the format, and with what a table says of the same layer.
+// TableVersion is the version of the format of tables of contents. It must
+// change if the format changes, or if the table of an unchanged layer does.
 //
-// A table is a magic number and a sequence of frames: the length of the
-// payload and its CRC-32C, four bytes each, then the payload, which holds
-// whole entries. Numbers in a payload are varints of encoding/binary. The
-// last frame is a trailer: type 0, then what Info holds.
+// A table is a magic number and a sequence of frames. A frame is the length
+// of its payload and the payload's CRC-32C, four little-endian bytes each,
+// then the payload. A payload holds whole entries, with numbers as varints of
+// encoding/binary. The last frame is a trailer: type 0, then the fields of
+// Info.
 const TableVersion = 1
 
 const (
 	tableMagic = "bngrtoc\x01"
-	frameSize  = 64 << 10 // bytes after which a frame is closed
-	maxFrame   = 128 << 20
+	frameSize  = 64 << 10  // bytes of payload after which the writer closes a frame
+	maxFrame   = 128 << 20 // bytes of payload that the reader accepts
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a constant table
+var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a constant that MakeTable computes
 
 // tableWriter encodes entries.
 type tableWriter struct {
@@ -68,8 +69,8 @@ func (t *tableWriter) add(e *tree.Entry) error {
 	return t.flush()
 }
 
-// appendBody writes the runs with one added to their count, so that 0 can
-// stand for "no holes".
+// appendBody appends the body with the count of its runs plus one, because a
+// count of 0 means that the file has no holes.
 func appendBody(b []byte, e *tree.Entry) []byte {
 	b = binary.AppendUvarint(b, uint64(e.Size))
 	b = binary.AppendUvarint(b, uint64(e.Body.Offset))
@@ -105,7 +106,7 @@ func (t *tableWriter) flush() error {
 	return nil
 }
 
-// finish writes the trailer, without which a table is not whole.
+// finish writes the trailer. A reader refuses a table without one.
 func (t *tableWriter) finish(info Info) error {
 	if len(t.frame) > 0 {
 		if err := t.flush(); err != nil {
@@ -126,22 +127,21 @@ func (t *tableWriter) finish(info Info) error {
 	return t.flush()
 }
 
-// errTable says that a table cannot be used; it must be made again.
 var errTable = errors.New("table of contents is damaged")
 
-// A Table reads a table of contents. It trusts nothing in it.
+// A Table reads a table of contents. It checks every value that it reads.
 type Table struct {
 	r       io.Reader
 	buf     []byte
 	d       decoder
 	entries int64
-	spool   int64 // where the next body must lie
+	spool   int64 // required spool offset of the next body
 	info    Info
 	done    bool
 }
 
-// OpenTable checks the beginning of the table in r. Reads are large; r need
-// not be buffered.
+// OpenTable checks the magic number of the table in r and returns a reader of
+// its entries. It reads in large pieces, so r need not be buffered.
 func OpenTable(r io.Reader) (*Table, error) {
 	magic := make([]byte, len(tableMagic))
 	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != tableMagic {
@@ -150,11 +150,13 @@ func OpenTable(r io.Reader) (*Table, error) {
 	return &Table{r: r}, nil
 }
 
-// Info returns what the trailer says, once Next has returned io.EOF.
+// Info returns the description of the layer from the trailer. It is valid
+// once Next has returned io.EOF.
 func (t *Table) Info() Info { return t.info }
 
-// Next sets e to the next entry. After the last one the error is io.EOF, and
-// only then the table is known to be whole.
+// Next sets e to the next entry. It returns io.EOF after the last one. The
+// caller must read up to io.EOF before it relies on the entries, because only
+// the trailer shows that the table is complete.
 func (t *Table) Next(e *tree.Entry) error {
 	if t.done {
 		return io.EOF
@@ -177,7 +179,8 @@ func (t *Table) Next(e *tree.Entry) error {
 	return nil
 }
 
-// packed checks that e's body lies right behind the one before it.
+// packed reports whether e's body directly follows the previous one in the
+// spool.
 func (t *Table) packed(e *tree.Entry) bool {
 	if e.Type != tree.Regular {
 		return true
@@ -196,7 +199,7 @@ func (t *Table) packed(e *tree.Entry) bool {
 	return true
 }
 
-// blocks rounds n up to whole blocks of a spool.
+// blocks returns n rounded up to whole blocks of a spool, in bytes.
 func blocks(n int64) int64 { return (n + tree.BlockSize - 1) &^ (tree.BlockSize - 1) }
 
 func (t *Table) nextFrame() error {
@@ -218,8 +221,8 @@ func (t *Table) nextFrame() error {
 	return nil
 }
 
-// readFrame grows the buffer as data arrives, so that a damaged length alone
-// does not cost memory.
+// readFrame reads a payload of n bytes. It grows the buffer as data arrives,
+// so that a damaged length does not allocate memory.
 func (t *Table) readFrame(n int) error {
 	t.buf = t.buf[:0]
 	for len(t.buf) < n {
@@ -254,8 +257,8 @@ func (t *Table) trailer() error {
 	return io.EOF
 }
 
-// decoder takes values off the front of b. After the first one that does not
-// fit, bad is set and all values are zero.
+// decoder reads values from the front of b. After the first invalid value it
+// sets bad and returns zero values.
 type decoder struct {
 	b   []byte
 	bad bool
@@ -289,7 +292,8 @@ func (d *decoder) int64() int64 { return int64(d.uint(math.MaxInt64)) }
 
 func (d *decoder) uint32() uint32 { return uint32(d.uint(math.MaxUint32)) }
 
-// count is a number of things that take at least a byte each.
+// count reads the number of elements that follow. An element takes at least
+// one byte.
 func (d *decoder) count() int { return int(d.uint(uint64(len(d.b)))) }
 
 func (d *decoder) string() string {
@@ -341,7 +345,7 @@ func (d *decoder) body(e *tree.Entry) {
 	if n == 0 {
 		return
 	}
-	if n > len(d.b)/2+1 || n > maxRuns+1 { // a run takes two bytes at least
+	if n > len(d.b)/2+1 || n > maxRuns+1 { // a run takes at least two bytes
 		d.fail()
 		return
 	}

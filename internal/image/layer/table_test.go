@@ -9,7 +9,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// FuzzTable: a damaged table of contents is refused or reads like one.
+// FuzzTable checks that a damaged table causes no error but errTable.
 func FuzzTable(f *testing.F) {
 	for _, s := range seeds(f) {
 		var table bytes.Buffer
@@ -32,7 +32,7 @@ func FuzzTable(f *testing.F) {
 	})
 }
 
-func TestDamagedTableIsNoticed(t *testing.T) {
+func TestDamagedTableIsRefused(t *testing.T) {
 	var table bytes.Buffer
 	if _, err := Unpack(t.Context(), bytes.NewReader(seeds(t)[0]), &spool{t: t}, &table, Options{}); err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func TestDamagedTableIsNoticed(t *testing.T) {
 		err = tab.Next(&e)
 	}
 	if !errors.Is(err, errTable) {
-		t.Errorf("a byte more: %v", err)
+		t.Errorf("extra byte at the end: %v", err)
 	}
 }
 

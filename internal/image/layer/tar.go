@@ -12,13 +12,13 @@ import (
 
 const (
 	blockSize   = 512           // of a tar
-	maxLongName = 1 << 20       // bytes of a GNU long name or a set of PAX records
+	maxExtended = 1 << 20       // bytes of a GNU long name or a set of PAX records
 	maxFileSize = 1<<44 - 1<<12 // bytes: 2^32 - 1 blocks of 4 KiB, the most that ext4 maps
-	maxNameList = 10            // names that a warning lists
+	maxNameList = 10            // names in a warning
 )
 
-// Type flags of tar headers: POSIX.1-2001 pax(1) "ustar Interchange Format",
-// and the GNU ones of tar.h in GNU tar.
+// Type flags of tar headers, from POSIX.1-2001 pax(1), "ustar Interchange
+// Format", and from tar.h of GNU tar.
 const (
 	flagRegular    = '0'
 	flagOldRegular = 0
@@ -37,13 +37,13 @@ const (
 	flagVolume     = 'V'
 )
 
-// item is an entry as it stands in the stream.
+// item is an entry and the layout of its data in the stream.
 type item struct {
 	entry   tree.Entry
 	left    int64      // bytes of data that follow in the stream
-	padding int64      // bytes after them
-	sparse  bool       // only map is stored
-	runs    []tree.Run // the stored pieces of a sparse file
+	padding int64      // bytes after the data
+	sparse  bool       // the stream holds only runs
+	runs    []tree.Run // stored pieces of a sparse file
 }
 
 // parts returns the pieces of the file that the stream holds.
@@ -54,20 +54,20 @@ func (it *item) parts() []tree.Run {
 	return []tree.Run{{Length: it.entry.Size}}
 }
 
-// tarReader reads entries. Between two calls of next the caller consumes what
-// the item says is left of it.
+// tarReader reads entries. Between two calls of next the caller must consume
+// the data and the padding of the item from the stream.
 type tarReader struct {
 	s        *stream
 	maxXattr int
-	ended    bool // the end-of-archive marker was there
+	ended    bool // the archive had an end-of-archive marker
 	globals  records
-	volumes  int      // volume labels
-	labels   []string // the first of them
+	volumes  int      // number of volume labels
+	labels   []string // the first maxNameList of them
 	head     header
 	it       item
 }
 
-// next returns the next entry, or io.EOF where the archive ends.
+// next returns the next entry, or io.EOF at the end of the archive.
 func (t *tarReader) next() (*item, error) {
 	var x extras
 	for {
@@ -109,8 +109,8 @@ func (t *tarReader) header() (*header, error) {
 	return &t.head, t.head.check()
 }
 
-// marker reads the second of the two zero blocks that end an archive. Some
-// writers leave it out at the very end.
+// marker reads the second of the two zero blocks that end an archive. It may
+// be missing at the end of the stream, because some writers leave it out.
 func (t *tarReader) marker() error {
 	b, err := t.s.block()
 	if err != nil && !isEOF(err) {
@@ -123,14 +123,15 @@ func (t *tarReader) marker() error {
 	return io.EOF
 }
 
-// extras are what extended headers say of the entry that follows them.
+// extras are the values that extended headers give for the next entry.
 type extras struct {
 	any                bool
 	longName, longLink *string
 	pax                records
 }
 
-// extended takes in a header that is not an entry but tells of the next one.
+// extended reads h into x if h is an extended header or a volume label, and
+// reports whether it is one.
 func (t *tarReader) extended(h *header, x *extras) (bool, error) {
 	switch h.flag() {
 	case flagLongName, flagLongLink:
@@ -155,22 +156,23 @@ func (t *tarReader) extended(h *header, x *extras) (bool, error) {
 			return false, err
 		}
 		if h.flag() == flagPaxGlobal {
-			t.globals, err = t.globals.global(list)
+			t.globals, err = t.globals.withGlobal(list)
 			return true, err
 		}
 		x.any, x.pax = true, list
 		return true, nil
 	case flagVolume:
 		if slices.ContainsFunc(x.pax, func(r record) bool { return r.key == "size" }) {
-			return false, errors.New("a volume label with a PAX record of its size") // which readers honour, or do not
+			// Some readers apply the record, others ignore it.
+			return false, errors.New("volume label has a PAX record of its size")
 		}
-		*x = extras{} // they were the label's
+		*x = extras{} // they apply to the label alone
 		return true, t.volume(h)
 	}
 	return false, nil
 }
 
-// volume skips the label of an archive, which says nothing of a file.
+// volume skips a volume label, which describes the archive and not a file.
 func (t *tarReader) volume(h *header) error {
 	if t.volumes++; t.volumes <= maxNameList {
 		t.labels = append(t.labels, h.name())
@@ -188,8 +190,8 @@ func (t *tarReader) text(h *header) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if size > maxLongName {
-		return "", &tree.LimitError{What: "bytes in an extended tar header", Limit: maxLongName}
+	if size > maxExtended {
+		return "", &tree.LimitError{What: "bytes in an extended tar header", Limit: maxExtended}
 	}
 	var b strings.Builder
 	b.Grow(int(size))
@@ -203,14 +205,14 @@ func (t *tarReader) text(h *header) (string, error) {
 	return b.String(), t.s.discard(padding(size))
 }
 
-// longText reads a GNU long name, which a NUL ends.
+// longText reads a GNU long name, which ends at the first NUL.
 func (t *tarReader) longText(h *header) (string, error) {
 	text, err := t.text(h)
 	text, _, _ = strings.Cut(text, "\x00")
 	return text, err
 }
 
-// fill makes t.it what h and the extended headers before it say.
+// fill sets t.it from the header h and the extended headers before it.
 func (t *tarReader) fill(h *header, name string, x *extras) error {
 	t.it = item{entry: tree.Entry{Name: name, Linkname: h.linkname()}}
 	if x.longLink != nil {
@@ -238,13 +240,14 @@ func (t *tarReader) fill(h *header, name string, x *extras) error {
 		return err
 	}
 	if e.Type != tree.Regular {
-		return nil // without a body, whatever size says: many writers give that of a link's target
+		return nil // other types have no body; many writers store a size all the same, such as that of a link's target
 	}
 	e.Size, t.it.left, t.it.padding = size, size, padding(size)
 	return t.sparse(h, &p.sparse, size)
 }
 
-// checkNames refuses names before memory is spent on them.
+// checkNames returns an error if a name of the entry is too long, empty or
+// has a NUL, before the name takes memory in the table and in the tree.
 func checkNames(e *tree.Entry) error {
 	if len(e.Name) > tree.MaxPath {
 		return &tree.LimitError{What: "bytes in a path", Limit: tree.MaxPath}
@@ -261,7 +264,7 @@ func checkNames(e *tree.Entry) error {
 	return nil
 }
 
-// warnings tells of what was left out.
+// warnings returns a warning for the volume labels that the reader left out.
 func (t *tarReader) warnings() []string {
 	if t.volumes == 0 {
 		return nil
@@ -269,5 +272,6 @@ func (t *tarReader) warnings() []string {
 	return []string{fmt.Sprintf("%d volume labels left out: %q", t.volumes, t.labels)}
 }
 
-// padding is what n bytes lack to whole blocks of the tar.
+// padding returns the number of bytes that follow n bytes up to the next
+// block of the tar.
 func padding(n int64) int64 { return -n & (blockSize - 1) }

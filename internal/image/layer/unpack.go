@@ -9,57 +9,58 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Defaults of the limits.
+// Default limits.
 const (
 	DefaultBytes   = 64 << 30  // of all layers of an image, uncompressed
 	DefaultEntries = 5_000_000 // of one layer
 	DefaultXattr   = 64 << 10  // XATTR_SIZE_MAX of linux/limits.h
 )
 
-// Limits bound what a layer may ask for. Fields that are zero stand for the
-// defaults.
+// Limits bound the size of a layer. A zero field stands for its default.
 type Limits struct {
-	Bytes      *Budget // shared by the layers of an image; nil: one of DefaultBytes for this layer
+	Bytes      *Budget // shared by the layers of an image; nil is a budget of DefaultBytes for this layer
 	Entries    int64
-	XattrBytes int // of one value; never more than DefaultXattr
+	XattrBytes int // of one value; at most DefaultXattr
 }
 
-// Options say how to unpack a layer.
+// Options control how Unpack reads a layer.
 type Options struct {
-	// DiffID is what the uncompressed stream must hash to. "" takes any
-	// stream, which then must have an end-of-archive marker, since nothing
-	// else would tell that it is whole.
+	// DiffID is the expected hash of the uncompressed stream. If it is empty,
+	// Unpack accepts any stream that has an end-of-archive marker: without a
+	// hash, only the marker shows that the stream is complete.
 	DiffID digest.DiffID
 	Limits Limits
 }
 
-// Info is what is known of a layer when it has been read whole.
+// Info describes a layer that has been read completely.
 type Info struct {
 	DiffID      digest.DiffID
 	Entries     int64
 	StreamBytes int64    // of the tar, uncompressed
 	SpoolBytes  int64    // of the bodies, a multiple of tree.BlockSize
 	Compression string   // gzip, zstd or none
-	Warnings    []string // what was left out although it is no error
+	Warnings    []string // parts of the layer that Unpack left out
 }
 
-// Unpack reads a layer from r as it is stored: gzip, zstd or plain tar,
-// recognised by content. It writes the bodies of files to bodies, in large
-// pieces and in ascending order, as tree.Body describes, and the table of
-// contents to table.
+// Unpack reads a stored layer from r: gzip, zstd or plain tar, recognised by
+// content. It writes the bodies of files to bodies in the layout that
+// tree.Body describes, in large pieces and in ascending order. It writes the
+// table of contents to table.
 //
-// The layer is sound only when Unpack returns no error: then r is read to
-// its end, the diffID fits, and nothing follows the archive. What goes wrong
-// with an entry is a *tree.EntryError; a limit is a *tree.LimitError; an
-// error of r comes as it is.
+// If Unpack returns no error, then r has been read to its end, the diffID
+// matches, and nothing follows the archive. If it returns an error, the
+// written data must not be used. An error in an entry is a *tree.EntryError.
+// A limit that the layer exceeds is a *tree.LimitError. Unpack returns an
+// error of r unchanged.
 //
-// Memory stays within about 16 MiB, and 32 MiB more while a file of a million
-// holes is read. A zstd layer takes its window on top, at most maxWindow.
+// Unpack uses about 16 MiB of memory, and 32 MiB more while it reads a file
+// of a million holes. A zstd layer needs its window in addition, at most
+// maxWindow.
 func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Writer, o Options) (Info, error) {
 	source := newSource(r)
 	plain, compression, err := decompress(source)
 	if err != nil {
-		return Info{}, source.because(err)
+		return Info{}, source.cause(err)
 	}
 	defer plain.Close()
 	inner, cancel := context.WithCancel(ctx)
@@ -74,7 +75,7 @@ func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Write
 	}
 	err = u.run()
 	if err != nil {
-		cancel() // nobody reads the rest
+		cancel() // the rest of the stream is not needed
 	}
 	sum, size, streamErr := s.wait()
 	if err == nil {
@@ -84,7 +85,7 @@ func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Write
 		return Info{}, ctx.Err()
 	}
 	if err != nil {
-		return Info{}, source.because(err)
+		return Info{}, source.cause(err)
 	}
 	if err := source.atEnd(); err != nil {
 		return Info{}, err
@@ -120,8 +121,8 @@ func (l Limits) entries() int64 {
 	return l.Entries
 }
 
-// unpacker joins the parts: entries from the tar, bodies to the spool, both
-// noted in the table.
+// unpacker reads entries from the tar, writes their bodies to the spool and
+// records both in the table.
 type unpacker struct {
 	tar    tarReader
 	bodies bodyWriter
@@ -175,7 +176,8 @@ func (u *unpacker) entry(it *item) error {
 	return u.table.add(&it.entry)
 }
 
-// body copies the data of a file and notes where it lies.
+// body copies the data of a file to the spool and sets its location in the
+// entry.
 func (u *unpacker) body(it *item) error {
 	e := &it.entry
 	u.bodies.begin(e.Size)
