@@ -55,7 +55,7 @@ func Parse(text string) (Operand, error) {
 // withEnd gives a clean path the slash or the dot at its end that it was typed
 // with.
 func withEnd(whole, typed string) string {
-	content, folder := tarcopy.Means(typed)
+	content, folder := tarcopy.PathForm(typed)
 	switch {
 	case whole == "/":
 	case content:
@@ -149,9 +149,9 @@ var (
 // dot. A destination that does not exist becomes its name, and so does a file
 // that exists, which is replaced.
 func NewPlan(src Source, dst Target) (Plan, error) {
-	_, srcFolder := tarcopy.Means(src.Path)
-	_, dstFolder := tarcopy.Means(dst.Path)
-	from := tarcopy.Name(src.Path)
+	_, srcFolder := tarcopy.PathForm(src.Path)
+	_, dstFolder := tarcopy.PathForm(dst.Path)
+	from := tarcopy.BaseName(src.Path)
 	switch {
 	case srcFolder && !src.Dir:
 		return Plan{}, fmt.Errorf("copy %s: %w", src.Path, ErrNotFolder)

@@ -125,7 +125,7 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 		w.CloseWithError(err)
 		sent <- err
 	}()
-	opts := tarcopy.Options{From: plan.From, To: plan.To, Owners: c.flags.archive, Note: c.remark}
+	opts := tarcopy.ExtractOptions{From: plan.From, To: plan.To, Owners: c.flags.archive, Note: c.remark}
 	entries, err := tarcopy.Extract(ctx, r, plan.Dir, opts)
 	if err != nil {
 		cancel()

@@ -100,7 +100,7 @@ func (d *copying) do(conn *frames.Conn, r api.ArchiveRequest) error {
 	case "get":
 		return tarcopy.Pack(ctx, out, d.root+r.Path, tarcopy.PackOptions{Follow: r.FollowLink})
 	case "put":
-		_, err := tarcopy.Extract(ctx, &stdin{conn: conn}, d.root+r.Path, tarcopy.Options{Owners: r.KeepOwners, Trusted: true})
+		_, err := tarcopy.Extract(ctx, &stdin{conn: conn}, d.root+r.Path, tarcopy.ExtractOptions{Owners: r.KeepOwners, Trusted: true})
 		return err
 	}
 	return fmt.Errorf("no operation %q", r.Op)

@@ -69,7 +69,7 @@ func copyFiles(ctx context.Context, c guest.Archive, in io.Reader, out io.Writer
 	case guest.ArchiveGet:
 		return tarcopy.Pack(ctx, out, path, tarcopy.PackOptions{Follow: c.FollowLink, Note: note})
 	case guest.ArchivePut:
-		opts := tarcopy.Options{Owners: true, Trusted: true, Note: note}
+		opts := tarcopy.ExtractOptions{Owners: true, Trusted: true, Note: note}
 		if !c.KeepOwners {
 			opts.Owner = &tarcopy.Owner{}
 		}

@@ -16,33 +16,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What was packed and extracted is what was there, all of it.
+// Extract recreates all that Pack has read.
 func TestRoundTrip(t *testing.T) {
-	asRoot(t)
-	from := world(t)
+	requireRoot(t)
+	from := sampleTree(t)
 	to := t.TempDir()
-	notes, err := extract(t.Context(), packed(t, from, PackOptions{}), to, Options{Owners: true, Trusted: true})
+	notes, err := extract(t.Context(), packed(t, from, PackOptions{}), to, ExtractOptions{Owners: true, Trusted: true})
 	if err != nil || len(notes) > 0 {
 		t.Fatalf("%v, notes %q", err, notes)
 	}
 	want := describe(t, from)
 	if len(want) < 20 {
-		t.Fatalf("a world of %d files", len(want))
+		t.Fatalf("the sample has only %d files", len(want))
 	}
-	same(t, describe(t, filepath.Join(to, "world")), want)
+	compare(t, describe(t, filepath.Join(to, "world")), want)
 }
 
-func TestSameBytes(t *testing.T) {
-	asRoot(t)
-	from := world(t)
+func TestPackIsReproducible(t *testing.T) {
+	requireRoot(t)
+	from := sampleTree(t)
 	if !bytes.Equal(packed(t, from, PackOptions{}), packed(t, from, PackOptions{})) {
 		t.Error("two streams of one folder differ")
 	}
 }
 
-// GNU tar understands what Pack writes, and Extract what it writes.
-func TestTarAgrees(t *testing.T) {
-	asRoot(t)
+// GNU tar reads the output of Pack, and Extract reads that of GNU tar.
+func TestGNUTar(t *testing.T) {
+	requireRoot(t)
 	program, err := exec.LookPath("tar")
 	if err != nil {
 		if os.Getenv("CI") == "true" {
@@ -50,7 +50,7 @@ func TestTarAgrees(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	from := world(t)
+	from := sampleTree(t)
 	want := describe(t, from)
 	run := func(in []byte, args ...string) []byte {
 		cmd := exec.CommandContext(t.Context(), program, args...)
@@ -66,17 +66,17 @@ func TestTarAgrees(t *testing.T) {
 	all := []string{"--xattrs", "--xattrs-include=*.*", "--numeric-owner"}
 	to := t.TempDir()
 	run(packed(t, from, PackOptions{}), append(all, "-xp", "-C", to)...)
-	same(t, describe(t, filepath.Join(to, "world")), want)
+	compare(t, describe(t, filepath.Join(to, "world")), want)
 
-	// GNU tar has no hard links of pipes.
+	// GNU tar does not store hard links of pipes.
 	must(t, os.Remove(filepath.Join(from, "deep", "pipe again")))
 	want = describe(t, from)
 	to = t.TempDir()
 	stream := run(nil, append(all, "-c", "--format=posix", "-C", filepath.Dir(from), "world")...)
-	if _, err := extract(t.Context(), stream, to, Options{Owners: true, Trusted: true}); err != nil {
+	if _, err := extract(t.Context(), stream, to, ExtractOptions{Owners: true, Trusted: true}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, describe(t, filepath.Join(to, "world")), want)
+	compare(t, describe(t, filepath.Join(to, "world")), want)
 }
 
 func TestPackNames(t *testing.T) {
@@ -141,15 +141,15 @@ func TestPackLeavesOut(t *testing.T) {
 	}
 }
 
-// Another file system's files are copied, the kernel's are not.
+// Pack copies mounted file systems, except for the kernel's.
 func TestPackMounts(t *testing.T) {
-	asRoot(t)
+	requireRoot(t)
 	dir := filepath.Join(t.TempDir(), "d")
 	for kind, name := range map[string]string{"tmpfs": "memory", "proc": "processes"} {
 		path := filepath.Join(dir, name)
 		must(t, os.MkdirAll(path, 0o755))
 		if err := unix.Mount(kind, path, kind, 0, ""); err != nil {
-			t.Skipf("mount: %v", err) // in a container root may not
+			t.Skipf("mount: %v", err) // root in a container may not mount
 		}
 		t.Cleanup(func() { must(t, unix.Unmount(path, 0)) })
 	}
@@ -160,7 +160,7 @@ func TestPackMounts(t *testing.T) {
 	}
 }
 
-func TestInterrupted(t *testing.T) {
+func TestContextEnds(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -168,20 +168,20 @@ func TestInterrupted(t *testing.T) {
 	if err := Pack(ctx, &bytes.Buffer{}, dir, PackOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("pack: %v", err)
 	}
-	if _, err := extract(ctx, tarOf(t, entry{name: "g"}), dir, Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := extract(ctx, tarOf(t, entry{name: "g"}), dir, ExtractOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("extract: %v", err)
 	}
 }
 
-// A stream that breaks off leaves the file that it was to replace.
-func TestBrokenStream(t *testing.T) {
+// A stream that ends early does not change the file that it was to replace.
+func TestExtractIncompleteStream(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
 	must(t, os.WriteFile(path, []byte("before"), 0o600))
 	stream := tarOf(t, entry{name: "f", body: strings.Repeat("after", 1000)})
 	for size := 1; size < 2048; size += 13 {
-		if _, err := extract(t.Context(), stream[:size], dir, Options{}); err == nil {
-			t.Fatalf("%d bytes of a stream are enough", size)
+		if _, err := extract(t.Context(), stream[:size], dir, ExtractOptions{}); err == nil {
+			t.Fatalf("no error after %d bytes of a stream", size)
 		}
 	}
 	b, err := os.ReadFile(path)
@@ -189,7 +189,7 @@ func TestBrokenStream(t *testing.T) {
 	if err != nil || listErr != nil || string(b) != "before" || len(list) != 1 {
 		t.Errorf("%q, %v; in the folder: %v, %v", b, err, list, listErr)
 	}
-	if _, err := extract(t.Context(), stream, dir, Options{}); err != nil {
+	if _, err := extract(t.Context(), stream, dir, ExtractOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -245,7 +245,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-// A file that shrinks while it is read keeps the stream whole.
+// If a file shrinks while it is read, the stream stays valid.
 func TestShrinkingFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	must(t, os.WriteFile(path, bytes.Repeat([]byte("x"), 4*copyBuffer), 0o600))

@@ -14,43 +14,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options say how far a stream is trusted. The zero value trusts it with
-// nothing: what is made belongs to whoever makes it, with the stream's modes
-// but no setuid or setgid bit, its times, and no extended attributes.
-type Options struct {
-	// From is what names of the stream begin with, and To what stands there
-	// instead; "" is ".", for all names and for nothing. A name that does not
-	// begin with From is refused.
+// ExtractOptions define how far a stream is trusted. The zero value does not
+// trust it: files belong to the user that extracts, with the modes and times of
+// the stream, but without setuid and setgid bits and extended attributes.
+type ExtractOptions struct {
+	// From is the first part of every name in the stream, and To replaces it.
+	// "" is ".", which matches every name in From and adds nothing in To.
+	// Extract refuses a name that does not begin with From.
 	From, To string
-	// Owners keeps owners, attributes and, where the owner could be kept,
-	// setuid and setgid bits.
+	// Owners keeps owners and attributes. It keeps setuid and setgid bits if
+	// the owner could be kept.
 	Owners bool
-	// Trusted makes devices, takes every attribute, replaces devices and
-	// sockets by files, and follows symlinks on the way to a name as long as
-	// they stay in the folder.
+	// Trusted creates devices, accepts every attribute, replaces devices and
+	// sockets by files, and follows symlinks on the way to a name if they stay
+	// in the folder.
 	Trusted bool
-	// Owner, with Owners, is in the place of every owner in the stream.
+	// Owner, together with Owners, replaces every owner in the stream.
 	Owner *Owner
-	// Note is told of what was left out and why; nil is nobody.
+	// Note is called with a text for each kind of omission. nil ignores them.
 	Note func(text string)
 }
 
 // An Owner is a user and a group.
 type Owner struct{ UID, GID int }
 
-// Extract puts the entries of a tar stream into an existing folder and returns
-// how many there were. A file replaces a file in one step, so that a stream
-// that breaks off does no harm to the one that was there; a folder that is
-// there gets the metadata of the stream's; a folder never replaces a file, nor
-// a file a folder. Folders that the stream has no entry for are made, 0755.
-// After an error the entries before it stay.
-func Extract(ctx context.Context, r io.Reader, dir string, opts Options) (entries int, err error) {
+// Extract creates the entries of a tar stream in an existing folder and returns
+// their number. It replaces a file by a file atomically, so that a stream that
+// ends early does not damage the old file. An existing folder gets the stream's
+// metadata. A folder does not replace a file, nor a file a folder. Folders
+// without an entry in the stream are created with mode 0755. If Extract fails,
+// the earlier entries stay.
+func Extract(ctx context.Context, r io.Reader, dir string, opts ExtractOptions) (entries int, err error) {
 	x, err := newExtractor(dir, opts)
 	if err != nil {
 		return 0, fmt.Errorf("extract: %w", err)
 	}
 	defer x.close()
-	defer x.left.tell(opts.Note)
+	defer x.omitted.report(opts.Note)
 	in := tar.NewReader(reader(ctx, r))
 	for {
 		h, err := in.Next()
@@ -61,7 +61,7 @@ func Extract(ctx context.Context, r io.Reader, dir string, opts Options) (entrie
 			return entries, fmt.Errorf("extract: read tar stream: %w", err)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
-			continue // no entry: comments, such as git's, and what archive/tar does not apply
+			continue // not an entry: comments, such as git's, and records that archive/tar does not apply
 		}
 		if entries++; entries > maxEntries {
 			return entries, fmt.Errorf("extract: more than %d entries", maxEntries)
@@ -73,33 +73,33 @@ func Extract(ctx context.Context, r io.Reader, dir string, opts Options) (entrie
 	if err := x.finish(); err != nil {
 		return entries, fmt.Errorf("extract: %w", err)
 	}
-	// A writer pads its last record: it must not meet a reader that is gone.
+	// A writer pads its last record, and would fail if the reader were closed.
 	if _, err := io.CopyN(io.Discard, r, maxPadding); err != nil && !errors.Is(err, io.EOF) {
 		return entries, fmt.Errorf("extract: read to the stream's end: %w", err)
 	}
 	return entries, nil
 }
 
-// maxPadding is more than any tar program's record has.
+// maxPadding is above the record size of any tar program, in bytes.
 const maxPadding = 16 << 20
 
 type extractor struct {
-	opts     Options
+	opts     ExtractOptions
 	parents  parents
 	buffer   []byte
 	folders  []folder
-	pending  int // bytes that folders take
-	left     leftOut
+	pending  int // bytes of folders
+	omitted  omissions
 	from, to string
 }
 
-func newExtractor(dir string, opts Options) (*extractor, error) {
+func newExtractor(dir string, opts ExtractOptions) (*extractor, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	x := &extractor{opts: opts, buffer: make([]byte, copyBuffer), from: ".", to: "."}
-	x.parents = parents{root: root, whole: path.Clean(dir) == "/", follow: opts.Trusted}
+	x.parents = parents{root: root, isRoot: path.Clean(dir) == "/", follow: opts.Trusted}
 	if opts.From != "" {
 		x.from = opts.From
 	}
@@ -111,8 +111,8 @@ func newExtractor(dir string, opts Options) (*extractor, error) {
 
 func (x *extractor) close() { x.parents.close() }
 
-// name returns what an entry's name, or a hard link's target, means in the
-// folder.
+// name returns the path in the folder for the name of an entry or the target of
+// a hard link.
 func (x *extractor) name(s string) (string, error) {
 	switch {
 	case s == "":
@@ -126,7 +126,7 @@ func (x *extractor) name(s string) (string, error) {
 	}
 	for part := range strings.SplitSeq(s, "/") {
 		if part == ".." {
-			return "", errors.New("name has a part of two dots")
+			return "", errors.New(`name with a ".." element`)
 		}
 		if len(part) > maxElement {
 			return "", fmt.Errorf("name with a part of %d bytes, more than %d", len(part), maxElement)
@@ -138,7 +138,7 @@ func (x *extractor) name(s string) (string, error) {
 	}
 	rest, ok := strings.CutPrefix(s, x.from)
 	if !ok || rest != "" && rest[0] != '/' {
-		return "", fmt.Errorf("not in %s, which was asked for", quote(x.from))
+		return "", fmt.Errorf("not in %s, the requested path", quote(x.from))
 	}
 	return path.Join(x.to, rest), nil
 }
@@ -152,7 +152,7 @@ func (x *extractor) entry(ctx context.Context, h *tar.Header, body io.Reader) er
 		if h.Typeflag != tar.TypeDir {
 			return errors.New("a file cannot take the folder's place")
 		}
-		return nil // it was there before, and keeps its metadata, as with docker
+		return nil // the folder exists and keeps its metadata, as with docker
 	}
 	m, err := x.metaOf(h)
 	if err != nil {
@@ -168,21 +168,21 @@ func (x *extractor) entry(ctx context.Context, h *tar.Header, body io.Reader) er
 	if err := x.mayReplace(dir, path.Base(name)); err != nil {
 		return err
 	}
-	p := place{dir: dir, base: path.Base(name)}
+	dst := destination{dir: dir, base: path.Base(name)}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-		return x.file(ctx, p, h, m, body)
+		return x.file(ctx, dst, h, m, body)
 	case tar.TypeSymlink:
-		return x.symlink(p, h, m)
+		return x.symlink(dst, h, m)
 	case tar.TypeLink:
-		return x.link(p, name, h)
+		return x.link(dst, name, h)
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		return x.special(p, h, m)
+		return x.special(dst, h, m)
 	}
 	return fmt.Errorf("entry of unknown type %q", h.Typeflag)
 }
 
-// mayReplace refuses what a file must not take the place of.
+// mayReplace returns an error if a file must not replace the file base in dir.
 func (x *extractor) mayReplace(dir int, base string) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -204,8 +204,9 @@ func (x *extractor) mayReplace(dir int, base string) error {
 	return errors.New("cannot replace a device, pipe or socket")
 }
 
-// mkdir makes a folder, or takes the one that is there. Its metadata is set
-// at the end: a read-only folder could get no files, and files change times.
+// mkdir creates a folder or accepts an existing one. The metadata is set at the
+// end, because a read-only folder accepts no files, and because new files
+// change the folder's time.
 func (x *extractor) mkdir(dir int, name string, m *meta) error {
 	base := path.Base(name)
 	err := unix.Mkdirat(dir, base, 0o700)
@@ -227,12 +228,12 @@ func (x *extractor) mkdir(dir int, name string, m *meta) error {
 	return nil
 }
 
-// special makes devices and pipes.
-func (x *extractor) special(p place, h *tar.Header, m *meta) error {
+// special creates devices and pipes.
+func (x *extractor) special(dst destination, h *tar.Header, m *meta) error {
 	kind, device := uint32(unix.S_IFIFO), uint64(0)
 	if h.Typeflag != tar.TypeFifo {
 		if !x.opts.Trusted {
-			x.left.add("devices", h.Name)
+			x.omitted.add("devices", h.Name)
 			return nil
 		}
 		if h.Devmajor < 0 || h.Devmajor > math.MaxUint32 || h.Devminor < 0 || h.Devminor > math.MaxUint32 {
@@ -243,28 +244,28 @@ func (x *extractor) special(p place, h *tar.Header, m *meta) error {
 			kind = unix.S_IFBLK
 		}
 	}
-	return p.publish(func(temporary string) error {
-		if err := unix.Mknodat(p.dir, temporary, kind|0o600, int(device)); err != nil { //nolint:gosec // dev_t has 64 bits
+	return dst.publish(func(temporary string) error {
+		if err := unix.Mknodat(dst.dir, temporary, kind|0o600, int(device)); err != nil {
 			return err
 		}
-		return x.set(p.dir, temporary, h.Name, m)
+		return x.set(dst.dir, temporary, h.Name, m)
 	})
 }
 
-func (x *extractor) symlink(p place, h *tar.Header, m *meta) error {
+func (x *extractor) symlink(dst destination, h *tar.Header, m *meta) error {
 	if h.Linkname == "" || len(h.Linkname) > maxName || strings.ContainsRune(h.Linkname, 0) {
 		return errors.New("symlink's target is not valid")
 	}
-	return p.publish(func(temporary string) error {
-		if err := unix.Symlinkat(h.Linkname, p.dir, temporary); err != nil {
+	return dst.publish(func(temporary string) error {
+		if err := unix.Symlinkat(h.Linkname, dst.dir, temporary); err != nil {
 			return err
 		}
-		return x.set(p.dir, temporary, h.Name, m)
+		return x.set(dst.dir, temporary, h.Name, m)
 	})
 }
 
-// link makes a hard link, whose metadata is the other name's.
-func (x *extractor) link(p place, name string, h *tar.Header) error {
+// link creates a hard link. Its metadata is that of the target.
+func (x *extractor) link(dst destination, name string, h *tar.Header) error {
 	target, err := x.name(h.Linkname)
 	if err != nil {
 		return fmt.Errorf("hard link to %s: %w", quote(h.Linkname), err)
@@ -272,30 +273,30 @@ func (x *extractor) link(p place, name string, h *tar.Header) error {
 	if target == name {
 		return errors.New("hard link to itself")
 	}
-	dir, err := x.parents.peek(path.Dir(target))
+	dir, err := x.parents.openExisting(path.Dir(target))
 	if err != nil {
 		return fmt.Errorf("hard link to %s: %w", quote(h.Linkname), err)
 	}
 	defer dir.Close()
-	return p.publish(func(temporary string) error {
-		if err := unix.Linkat(int(dir.Fd()), path.Base(target), p.dir, temporary, 0); err != nil {
+	return dst.publish(func(temporary string) error {
+		if err := unix.Linkat(int(dir.Fd()), path.Base(target), dst.dir, temporary, 0); err != nil {
 			return fmt.Errorf("hard link to %s: %w", quote(h.Linkname), err)
 		}
 		return nil
 	})
 }
 
-func (x *extractor) file(ctx context.Context, p place, h *tar.Header, m *meta, body io.Reader) error {
+func (x *extractor) file(ctx context.Context, dst destination, h *tar.Header, m *meta, body io.Reader) error {
 	if !x.opts.Trusted && isSparse(h) {
-		// A small stream could ask for all of the disk.
-		return errors.New("sparse entries are not taken")
+		// A small stream could fill the disk.
+		return errors.New("sparse entries are not accepted")
 	}
-	return p.publish(func(temporary string) (err error) {
-		fd, err := unix.Openat(p.dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	return dst.publish(func(temporary string) (err error) {
+		fd, err := unix.Openat(dst.dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return err
 		}
-		f := os.NewFile(uintptr(fd), p.base)
+		f := os.NewFile(uintptr(fd), dst.base)
 		defer func() { err = errors.Join(err, f.Close()) }()
 		if _, err := io.CopyBuffer(writeFunc(f.Write), reader(ctx, body), x.buffer); err != nil {
 			return err

@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A host is the destination of a copy with what a stream must not reach: what
-// lies beside the folder that was asked for, and outside.
+// A host is the destination of a copy, together with files that a stream must
+// not reach: some beside the requested folder, and some outside of it.
 type host struct{ root, dest string }
 
-// newHost makes dest with files that were there before, and symlinks that
-// lead to them, as an earlier copy could have left.
+// newHost creates dest with files and with symlinks to them, as an earlier copy
+// could have left them.
 func newHost(t testing.TB) host {
 	t.Helper()
 	h := host{root: t.TempDir()}
@@ -51,7 +51,7 @@ func newHost(t testing.TB) host {
 	return h
 }
 
-// probe tells all that a stream must not change.
+// probe returns a description of the files that a stream must not change.
 func (h host) probe(t testing.TB) []string {
 	t.Helper()
 	var lines []string
@@ -67,7 +67,7 @@ func (h host) probe(t testing.TB) []string {
 			return err
 		}
 		line := fmt.Sprintf("%s %o %d:%d %d", strings.TrimPrefix(path, h.root), st.Mode, st.Uid, st.Gid, st.Nlink)
-		if path != h.dest { // whose time tells only that something was made in it
+		if path != h.dest { // dest's time changes when a file is created in it
 			line += fmt.Sprintf(" %d.%d", st.Mtim.Sec, st.Mtim.Nsec)
 		}
 		if info.Mode().IsRegular() {
@@ -86,12 +86,12 @@ func (h host) probe(t testing.TB) []string {
 	return lines
 }
 
-// attacks are streams of a machine that was asked for "got".
+// attacks returns streams from a machine that was asked for "got".
 func attacks() []struct {
 	name    string
 	entries []entry
 	raw     func([]byte) []byte
-	err     string // "": harmless, since it is not followed
+	err     string // "" if the entry is harmless because it is not followed
 } {
 	link := func(name, target string) entry { return entry{name: name, kind: tar.TypeSymlink, target: target} }
 	hard := func(name, target string) entry { return entry{name: name, kind: tar.TypeLink, target: target} }
@@ -147,7 +147,8 @@ func attacks() []struct {
 	}
 }
 
-// owner puts a number into the first header, as GNU's base 256.
+// owner writes a number into the owner field of the first header, in GNU's base
+// 256.
 func owner(field string) func([]byte) []byte {
 	return func(stream []byte) []byte {
 		copy(stream[108:116], field)
@@ -161,7 +162,8 @@ func owner(field string) func([]byte) []byte {
 	}
 }
 
-// exabyte is a file of PAX format 1.0 with no data: two records and a map.
+// exabyte returns a sparse file of PAX format 1.0 without data: two records and
+// a map.
 func exabyte() []byte {
 	record := func(key, value string) string {
 		text := fmt.Sprintf(" %s=%s\n", key, value)
@@ -194,7 +196,7 @@ func exabyte() []byte {
 
 func TestHostileStream(t *testing.T) {
 	for _, row := range attacks() {
-		for _, opts := range []Options{{From: "got", To: "got"}, {From: "got", To: "got", Owners: true}} {
+		for _, opts := range []ExtractOptions{{From: "got", To: "got"}, {From: "got", To: "got", Owners: true}} {
 			t.Run(fmt.Sprintf("%s/owners %v", row.name, opts.Owners), func(t *testing.T) {
 				h := newHost(t)
 				before := h.probe(t)
@@ -215,12 +217,12 @@ func TestHostileStream(t *testing.T) {
 	}
 }
 
-// check fails when the probe is not as before, and when there is something
-// that gives rights, or that a copy should have cleaned up.
+// check fails the test if the probe has changed, if a device was created, or if
+// a temporary file was left behind.
 func (h host) check(t testing.TB, before []string) {
 	t.Helper()
 	if after := h.probe(t); !slices.Equal(after, before) {
-		t.Errorf("the host is now\n%s\nand was\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+		t.Errorf("the host has changed to\n%s\nfrom\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
 	}
 	err := filepath.Walk(filepath.Join(h.dest, "got"), func(path string, info os.FileInfo, err error) error {
 		if err != nil {
@@ -230,7 +232,7 @@ func (h host) check(t testing.TB, before []string) {
 			t.Errorf("%s is a device", path)
 		}
 		if strings.HasPrefix(info.Name(), ".banger-") {
-			t.Errorf("%s was left behind", path)
+			t.Errorf("%s is a temporary file that was not removed", path)
 		}
 		return nil
 	})
@@ -239,12 +241,12 @@ func (h host) check(t testing.TB, before []string) {
 	}
 }
 
-// The probe would show an attack that works: a stream that is trusted with
-// everything follows the symlinks that stay in the folder.
+// The probe detects an attack that succeeds: a stream that is fully trusted
+// follows symlinks that stay in the folder.
 func TestProbeCanFail(t *testing.T) {
 	h := newHost(t)
 	before := h.probe(t)
-	if _, err := extract(t.Context(), tarOf(t, entry{name: "got/up/probe", body: "attack"}), h.dest, Options{Trusted: true}); err != nil {
+	if _, err := extract(t.Context(), tarOf(t, entry{name: "got/up/probe", body: "attack"}), h.dest, ExtractOptions{Trusted: true}); err != nil {
 		t.Fatal(err)
 	}
 	if slices.Equal(h.probe(t), before) {
@@ -263,10 +265,10 @@ func TestTrustedStaysInside(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			before := h.probe(t)
-			if _, err := extract(t.Context(), tarOf(t, entries...), h.dest, Options{Trusted: true, Owners: true}); err == nil {
+			if _, err := extract(t.Context(), tarOf(t, entries...), h.dest, ExtractOptions{Trusted: true, Owners: true}); err == nil {
 				t.Error("no error")
 			}
-			// The links themselves lie in the folder, which may have them.
+			// The symlinks themselves are in the folder, which is allowed.
 			for _, e := range entries {
 				if e.kind == tar.TypeSymlink {
 					must(t, os.Remove(filepath.Join(h.dest, e.name)))
@@ -277,14 +279,14 @@ func TestTrustedStaysInside(t *testing.T) {
 	}
 }
 
-// A stream of folders without end is stopped before memory is.
-func TestEndlessFolders(t *testing.T) {
-	asRoot(t)
+// An endless stream of folders is refused before it exhausts memory.
+func TestExtractBoundsFolders(t *testing.T) {
+	requireRoot(t)
 	value := strings.Repeat("v", 900<<10)
 	one := tarOf(t, entry{name: "d/", kind: tar.TypeDir, mode: 0o755, records: map[string]string{"SCHILY.xattr.user.a": value}})
 	one = one[:len(one)-1024] // without the end of the stream
 	var stream io.Reader = &endless{one: one}
-	if _, err := Extract(t.Context(), stream, t.TempDir(), Options{Owners: true}); !is(err, "more than") {
+	if _, err := Extract(t.Context(), stream, t.TempDir(), ExtractOptions{Owners: true}); !is(err, "more than") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -300,20 +302,20 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// A full disk is an error that says so, and leaves no half of a file.
+// Extract reports a full disk and leaves no partial file.
 func TestFullDisk(t *testing.T) {
-	asRoot(t)
+	requireRoot(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("mount: %v", err) // in a container root may not
+		t.Skipf("mount: %v", err) // root in a container may not mount
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
 	stream := tarOf(t, entry{name: "a", body: "a"}, entry{name: "b", body: strings.Repeat("b", 1<<20)})
-	if _, err := extract(t.Context(), stream, dir, Options{}); !is(err, unix.ENOSPC) {
+	if _, err := extract(t.Context(), stream, dir, ExtractOptions{}); !is(err, unix.ENOSPC) {
 		t.Errorf("error %v, want ENOSPC", err)
 	}
 	if got := list(t, dir); !slices.Equal(got, []string{"a=a"}) {
-		t.Errorf("there is %q", got)
+		t.Errorf("found %q", got)
 	}
 }
 
@@ -333,7 +335,7 @@ func FuzzExtract(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stream []byte, owners bool) {
 		h := newHost(t)
 		before := h.probe(t)
-		Extract(t.Context(), bytes.NewReader(stream), h.dest, Options{From: "got", To: "got", Owners: owners}) //nolint:errcheck // most are refused
+		_, _ = Extract(t.Context(), bytes.NewReader(stream), h.dest, ExtractOptions{From: "got", To: "got", Owners: owners}) // most streams are refused
 		h.check(t, before)
 	})
 }

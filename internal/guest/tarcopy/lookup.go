@@ -12,23 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is how many symlinks are followed for one path, as in Linux.
+// maxLinks is the number of symlinks that Resolve follows, as in Linux.
 const maxLinks = 40
 
-// A Stat says what a path is. A Mode of 0 says that there is nothing.
+// A Stat holds the attributes of a path. If the path does not exist, Mode is 0.
 type Stat struct {
 	Name  string    `json:"name"` // base name
 	Size  int64     `json:"size"`
 	Mode  uint32    `json:"mode"` // st_mode of stat(2)
 	MTime time.Time `json:"mtime"`
-	// Target is where a symlink leads in the end: an absolute path, without
+	// Target is the final target of a symlink. It is an absolute path, without
 	// symlinks as far as it exists.
 	Target string `json:"target,omitempty"`
-	IsDir  bool   `json:"isDir,omitempty"` // also of a symlink that leads to a folder
+	IsDir  bool   `json:"isDir,omitempty"` // for a symlink, whether the target is a folder
 }
 
-// Lookup says what is at a path, of which a symlink at its end is not
-// followed unless the path ends in a slash or in a dot.
+// Lookup returns the attributes of a path. It follows a symlink in the last
+// element only if the path ends in a slash or a dot.
 func Lookup(path string) (Stat, error) {
 	s := Stat{Name: filepath.Base(path)}
 	var st unix.Stat_t
@@ -53,8 +53,7 @@ func Lookup(path string) (Stat, error) {
 	return s, nil
 }
 
-// Resolve follows the symlinks of a path, also where they lead to nothing
-// that exists yet.
+// Resolve follows the symlinks of a path, even if the target does not exist.
 func Resolve(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -70,7 +69,7 @@ func Resolve(path string) (string, error) {
 		}
 		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 		if errors.Is(err, fs.ErrNotExist) && at > 0 {
-			return path, nil // a link into a folder that is not there
+			return path, nil // the folder of the symlink's target does not exist
 		}
 		if err != nil {
 			return "", fmt.Errorf("resolve %s: %w", path, err)
@@ -78,7 +77,7 @@ func Resolve(path string) (string, error) {
 		path = filepath.Join(dir, filepath.Base(path))
 		target, err := os.Readlink(path)
 		if err != nil {
-			return path, nil //nolint:nilerr // it is no link, and need not be there
+			return path, nil //nolint:nilerr // path is not a symlink, and need not exist
 		}
 		if !filepath.IsAbs(target) {
 			target = filepath.Join(dir, target)
@@ -88,17 +87,19 @@ func Resolve(path string) (string, error) {
 	return "", fmt.Errorf("resolve %s: %w", path, unix.ELOOP)
 }
 
-// Means says that a path stands for what is in a folder, or for what a
-// symlink leads to: that it ends in a slash or in a dot.
-func Means(path string) (content, folder bool) {
+// PathForm returns two properties of a path's form, as cp interprets it.
+// content is set if the path means the content of a folder: it is "/" or ends
+// in a dot. folder is set if the path must be a folder: it ends in a slash or a
+// dot.
+func PathForm(path string) (content, folder bool) {
 	content = path == "." || strings.HasSuffix(path, "/.") || strings.Trim(path, "/") == ""
 	return content, content || strings.HasSuffix(path, "/")
 }
 
-// Name is what the names of a stream of a path begin with: its base name, or
-// "." where the path means a folder's content.
-func Name(path string) string {
-	if content, _ := Means(path); content {
+// BaseName returns the first part of the names in the stream of a path: the
+// path's base name, or "." if the path means the content of a folder.
+func BaseName(path string) string {
+	if content, _ := PathForm(path); content {
 		return "."
 	}
 	return filepath.Base(path)

@@ -16,28 +16,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PackOptions say how Pack writes. The zero value leaves out nothing.
+// PackOptions configure Pack. The zero value leaves out nothing.
 type PackOptions struct {
-	Name   string // what names begin with; "" is what Name says
-	Follow bool   // a path that is a symlink stands for what it leads to
+	Name   string // first part of the names in the stream; "" is BaseName of the path
+	Follow bool   // replace a symlink at the path by its target
 	Plain  bool   // leave out extended attributes
-	// Note is told of what was left out and why; nil is nobody.
+	// Note is called with a text for each omission. nil ignores them.
 	Note func(text string)
 }
 
-// Pack writes what is at a path as a tar stream, whose names begin with the
-// path's base name, unless opts have another. As
-// docker has it, symlinks on the way to the path's last part are followed, and
-// that one where the path ends in a slash or a dot; those below are copied.
-// Files with several names below the path are hard links of the stream. It
-// goes into whatever is mounted below, but for the kernel's own file systems,
-// such as /proc, whose folders stay empty. Sockets are left out.
+// Pack writes the file or folder at path as a tar stream. Its names begin with
+// the base name of path unless opts has another name. As with docker, symlinks
+// in all elements but the last are followed, and in the last one too if path
+// ends in a slash or a dot. Symlinks below path are copied. A file with several
+// names below path becomes hard links in the stream. Pack includes mounted file
+// systems, except for the kernel's own, such as /proc, whose folders stay
+// empty. It leaves out sockets.
 func Pack(ctx context.Context, w io.Writer, path string, opts PackOptions) error {
 	name := opts.Name
 	if name == "" {
-		name = Name(path)
+		name = BaseName(path)
 	}
-	_, folder := Means(path)
+	_, folder := PathForm(path)
 	path, err := start(path, opts.Follow || folder, folder)
 	if err != nil {
 		return fmt.Errorf("pack: %w", err)
@@ -56,8 +56,8 @@ func Pack(ctx context.Context, w io.Writer, path string, opts PackOptions) error
 	return nil
 }
 
-// start checks what a stream begins with, and returns its path once symlinks
-// were followed where they are to be.
+// start checks the file that a stream begins with, and returns its path. If
+// follow is set, it resolves symlinks.
 func start(path string, follow, folder bool) (string, error) {
 	stat := os.Lstat
 	if follow {
@@ -79,13 +79,13 @@ func start(path string, follow, folder bool) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// An inode is a file, whatever its names.
+// An inode identifies a file independently of its names.
 type inode struct{ device, number uint64 }
 
 type packer struct {
 	tar    *tar.Writer
 	opts   PackOptions
-	first  map[inode]string // names of files that may have others
+	first  map[inode]string // first name of each file with several links
 	buffer []byte
 }
 
@@ -97,8 +97,8 @@ func (p *packer) note(name, text string) {
 
 func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
-// folder adds what is in a folder, which lies on a device of its own where a
-// file system is mounted there.
+// folder adds the files in a folder. device is the folder's device; a file
+// system that is mounted in the folder has another one.
 func (p *packer) folder(ctx context.Context, path, name string, device uint64) error {
 	list, err := os.ReadDir(path)
 	if err != nil {
@@ -118,7 +118,7 @@ func (p *packer) folder(ctx context.Context, path, name string, device uint64) e
 		if !isDir(st) {
 			continue
 		}
-		if st.Dev != device && isKernels(inner) {
+		if st.Dev != device && isKernelState(inner) {
 			p.note(as, "is the kernel's, left empty")
 			continue
 		}
@@ -129,9 +129,9 @@ func (p *packer) folder(ctx context.Context, path, name string, device uint64) e
 	return nil
 }
 
-// isKernels reports whether a path is on a file system whose files are the
+// isKernelState reports whether a path is in a file system that shows the
 // kernel's state (linux/magic.h).
-func isKernels(path string) bool {
+func isKernelState(path string) bool {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return false
@@ -144,8 +144,8 @@ func isKernels(path string) bool {
 	}, int64(st.Type))
 }
 
-// Those that x/sys/unix has no names for: ipc/mqueue.c, fs/configfs/mount.c
-// and fs/fuse/control.c.
+// Magic numbers that x/sys/unix does not define: ipc/mqueue.c,
+// fs/configfs/mount.c and fs/fuse/control.c.
 const (
 	mqueueMagic   = 0x19800202
 	configfsMagic = 0x62656570
@@ -186,13 +186,13 @@ func (p *packer) add(ctx context.Context, path, name string) (*unix.Stat_t, erro
 		p.note(name, "is a socket, left out")
 		return &st, nil
 	}
-	if p.link(&st, h) {
+	if p.setLink(&st, h) {
 		return &st, p.tar.WriteHeader(h)
 	}
-	return &st, p.head(path, h)
+	return &st, p.writeHeader(path, h)
 }
 
-// header is what all entries have.
+// header returns the fields that all entries have.
 func header(st *unix.Stat_t, name string) *tar.Header {
 	sec, nsec := st.Mtim.Unix()
 	return &tar.Header{
@@ -201,9 +201,9 @@ func header(st *unix.Stat_t, name string) *tar.Header {
 	}
 }
 
-// link makes a header that of a hard link where the file was written under
-// another name.
-func (p *packer) link(st *unix.Stat_t, h *tar.Header) bool {
+// setLink turns a header into that of a hard link and returns true if the file
+// was written under another name.
+func (p *packer) setLink(st *unix.Stat_t, h *tar.Header) bool {
 	if st.Nlink < 2 || isDir(st) {
 		return false
 	}
@@ -217,8 +217,8 @@ func (p *packer) link(st *unix.Stat_t, h *tar.Header) bool {
 	return true
 }
 
-// head writes a header with the attributes of the file at path.
-func (p *packer) head(path string, h *tar.Header) error {
+// writeHeader writes a header with the attributes of the file at path.
+func (p *packer) writeHeader(path string, h *tar.Header) error {
 	if !p.opts.Plain {
 		if err := p.attributes(path, h); err != nil {
 			return err
@@ -230,8 +230,8 @@ func (p *packer) head(path string, h *tar.Header) error {
 	return nil
 }
 
-// file writes a regular file. What is opened may be another file by now than
-// what was looked at, or longer, or shorter.
+// file writes a regular file. Since the caller looked at the path, the file may
+// have been replaced or have changed its size.
 func (p *packer) file(ctx context.Context, path, name string) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -247,10 +247,10 @@ func (p *packer) file(ctx context.Context, path, name string) error {
 	}
 	h := header(&st, name)
 	h.Typeflag, h.Size = tar.TypeReg, st.Size
-	if p.link(&st, h) {
+	if p.setLink(&st, h) {
 		return p.tar.WriteHeader(h)
 	}
-	if err := p.head(path, h); err != nil {
+	if err := p.writeHeader(path, h); err != nil {
 		return err
 	}
 	n, err := io.CopyBuffer(writeFunc(p.tar.Write), reader(ctx, io.LimitReader(f, st.Size)), p.buffer)
@@ -265,7 +265,7 @@ func (p *packer) file(ctx context.Context, path, name string) error {
 
 // attributes adds the extended attributes of the file at path.
 func (p *packer) attributes(path string, h *tar.Header) error {
-	names, err := sized(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
+	names, err := readSized(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}
@@ -275,15 +275,15 @@ func (p *packer) attributes(path string, h *tar.Header) error {
 	for name := range bytes.SplitSeq(bytes.TrimSuffix(names, []byte{0}), []byte{0}) {
 		key := string(name)
 		if key == "" || strings.HasPrefix(key, "trusted.overlay.") {
-			continue // the latter are the file system's own
+			continue // the prefix belongs to overlay file systems
 		}
 		if strings.ContainsRune(key, '=') {
 			p.note(h.Name, fmt.Sprintf("attribute %q cannot be in a tar stream, left out", key))
 			continue
 		}
-		value, err := sized(func(b []byte) (int, error) { return unix.Lgetxattr(path, key, b) })
+		value, err := readSized(func(b []byte) (int, error) { return unix.Lgetxattr(path, key, b) })
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-			continue // it is gone, or none for this user to see
+			continue // it was removed, or this user may not read it
 		}
 		if err != nil {
 			return &os.PathError{Op: "read attribute " + key, Path: path, Err: err}
@@ -296,8 +296,8 @@ func (p *packer) attributes(path string, h *tar.Header) error {
 	return nil
 }
 
-// sized calls get with a buffer that is large enough.
-func sized(get func([]byte) (int, error)) ([]byte, error) {
+// readSized calls get with a buffer of the right size.
+func readSized(get func([]byte) (int, error)) ([]byte, error) {
 	for {
 		n, err := get(nil)
 		if err != nil || n == 0 {
@@ -306,7 +306,7 @@ func sized(get func([]byte) (int, error)) ([]byte, error) {
 		b := make([]byte, n)
 		n, err = get(b)
 		if errors.Is(err, unix.ERANGE) {
-			continue // it has grown meanwhile
+			continue // the value has grown
 		}
 		return b[:max(n, 0)], err
 	}

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asRoot skips a test that needs to make other users' files and devices.
-func asRoot(t *testing.T) {
+// requireRoot skips a test that creates devices or files of other users.
+func requireRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
@@ -38,7 +38,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// describe tells all that is known of what is below a folder, one line each.
+// describe returns a line with all attributes of each file below a folder.
 func describe(t *testing.T, dir string) []string {
 	t.Helper()
 	first := map[uint64]string{}
@@ -101,8 +101,8 @@ func attributesOf(t *testing.T, path string) string {
 	return text
 }
 
-// same compares two descriptions.
-func same(t *testing.T, got, want []string) {
+// compare compares two descriptions.
+func compare(t *testing.T, got, want []string) {
 	t.Helper()
 	for _, line := range want {
 		if !slices.Contains(got, line) {
@@ -111,7 +111,7 @@ func same(t *testing.T, got, want []string) {
 	}
 	for _, line := range got {
 		if !slices.Contains(want, line) {
-			t.Errorf("too much: %s", line)
+			t.Errorf("unexpected: %s", line)
 		}
 	}
 }
@@ -119,8 +119,8 @@ func same(t *testing.T, got, want []string) {
 // capability is CAP_NET_BIND_SERVICE, version 2 of linux/capability.h.
 const capability = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// world makes a folder with one of everything.
-func world(t *testing.T) string {
+// sampleTree creates a folder with files of every type.
+func sampleTree(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "world")
 	must(t, os.MkdirAll(filepath.Join(dir, "deep", strings.Repeat("n", 255), "er"), 0o755))
@@ -163,7 +163,7 @@ func world(t *testing.T) string {
 	return dir
 }
 
-// packed is a path's stream.
+// packed returns the stream of a path.
 func packed(t *testing.T, path string, opts PackOptions) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -171,7 +171,7 @@ func packed(t *testing.T, path string, opts PackOptions) []byte {
 	return b.Bytes()
 }
 
-// namesOf are the names in a stream, with the targets of links.
+// namesOf returns the names in a stream, with the targets of links.
 func namesOf(t *testing.T, stream []byte) []string {
 	t.Helper()
 	var names []string
@@ -192,10 +192,10 @@ func namesOf(t *testing.T, stream []byte) []string {
 	}
 }
 
-// entry is one of a stream that a test makes.
+// An entry is an entry of a stream that a test writes.
 type entry struct {
 	name    string
-	kind    byte // 0 is a file
+	kind    byte // 0 is a regular file
 	target  string
 	body    string
 	mode    int64 // 0 is 0644
@@ -231,14 +231,14 @@ func tarOf(t testing.TB, entries ...entry) []byte {
 	return b.Bytes()
 }
 
-func extract(ctx context.Context, stream []byte, dir string, opts Options) (notes []string, err error) {
+func extract(ctx context.Context, stream []byte, dir string, opts ExtractOptions) (notes []string, err error) {
 	opts.Note = func(text string) { notes = append(notes, text) }
 	_, err = Extract(ctx, bytes.NewReader(stream), dir, opts)
 	return notes, err
 }
 
-// errno is for tables: an error that is no number of the kernel's is told by
-// its text.
+// is reports whether err matches want: nil, an errno, or a part of the error's
+// text.
 func is(err error, want any) bool {
 	switch want := want.(type) {
 	case nil:
