@@ -17,7 +17,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	all, err := flag(q, "all")
+	all, err := boolParam(q, "all")
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	force, err := flag(q, "force")
+	force, err := boolParam(q, "force")
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if force {
-		if err := s.Machines.Kill(r.Context(), id, ""); err != nil && !gone(err) {
+		if err := s.Machines.Kill(r.Context(), id, ""); err != nil && !hasEnded(err) {
 			return err
 		}
 	}
@@ -137,8 +137,8 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// gone reports whether err says that a machine has ended already.
-func gone(err error) bool {
+// hasEnded reports whether err means that the machine does not run any more.
+func hasEnded(err error) bool {
 	return errors.Is(err, machine.ErrNotRunning) || errors.Is(err, machine.ErrNotFound)
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// statsEvery is how often stats that are followed come.
-const statsEvery = time.Second
+// statsInterval is the time between two values of stats that are followed.
+const statsInterval = time.Second
 
 func (s *server) logs(w http.ResponseWriter, r *http.Request) error {
 	o, err := logOptions(r)
@@ -20,51 +20,34 @@ func (s *server) logs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := newLines(w)
-	begun := false
-	err = s.Machines.Logs(r.Context(), rec.ID, o, func(line api.LogLine) error {
-		if !begun {
-			out.begin()
-			begun = true
-		}
+	out := s.newJSONLines(w, r)
+	return out.end(s.Machines.Logs(r.Context(), rec.ID, o, func(line api.LogLine) error {
 		if err := out.put(line); err != nil || !o.Follow {
 			return err
 		}
 		return out.flush()
-	})
-	return out.finish(s, r, begun, err)
+	}))
 }
 
-// finish ends an answer in lines: an error that comes after the first of them
-// is the last line.
-func (l *lines) finish(s *server, r *http.Request, begun bool, err error) error {
-	if err != nil && begun {
-		l.put(api.StreamError{Error: s.explain(r, err)}) //nolint:errcheck // it is the client who has gone
-	}
-	if err == nil && !begun {
-		l.begin()
-	}
-	return err
-}
-
+// logOptions returns the options in the query of a logs request.
 func logOptions(r *http.Request) (o machine.LogOptions, err error) {
 	q, err := query(r, "console", "follow", "since", "until", "tail")
 	if err != nil {
 		return o, err
 	}
-	if o.Console, err = flag(q, "console"); err != nil {
+	if o.Console, err = boolParam(q, "console"); err != nil {
 		return o, err
 	}
-	if o.Follow, err = flag(q, "follow"); err != nil {
+	if o.Follow, err = boolParam(q, "follow"); err != nil {
 		return o, err
 	}
-	if o.Since, err = moment(q, "since"); err != nil {
+	if o.Since, err = timeParam(q, "since"); err != nil {
 		return o, err
 	}
-	if o.Until, err = moment(q, "until"); err != nil {
+	if o.Until, err = timeParam(q, "until"); err != nil {
 		return o, err
 	}
-	o.Tail, err = number(q, "tail", -1)
+	o.Tail, err = intParam(q, "tail", -1)
 	return o, err
 }
 
@@ -73,7 +56,7 @@ func (s *server) stats(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	follow, err := flag(q, "follow")
+	follow, err := boolParam(q, "follow")
 	if err != nil {
 		return err
 	}
@@ -85,9 +68,8 @@ func (s *server) stats(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := newLines(w)
-	out.begin()
-	tick := time.NewTicker(statsEvery)
+	out := s.newJSONLines(w, r)
+	tick := time.NewTicker(statsInterval)
 	defer tick.Stop()
 	for {
 		if err := out.put(now); err != nil || !follow {
@@ -102,11 +84,11 @@ func (s *server) stats(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 		now, err = s.Machines.Stats(r.Context(), rec.ID)
-		if gone(err) {
+		if hasEnded(err) {
 			return nil
 		}
 		if err != nil {
-			return out.finish(s, r, true, err)
+			return out.end(err)
 		}
 	}
 }
