@@ -1,46 +1,121 @@
 package daemon
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/image/pull"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/machine"
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
-// options returns what a request asks for, but for the image and the kernel.
-func options(r api.CreateRequest) machine.Options {
+// createOptions returns the options for the machine that a request describes. The
+// error has the code api.CodeNoImage or api.CodeNoKernel if this host does not have
+// its image or kernel.
+func (s *server) createOptions(r api.CreateRequest) (machine.Options, error) {
+	img, err := s.image(r.Image)
+	if err != nil {
+		return machine.Options{}, err
+	}
+	kernel, err := s.kernel(r.Kernel)
+	if err != nil {
+		return machine.Options{}, err
+	}
 	name := r.ImageName
 	if name == "" {
 		name = r.Image
 	}
+	return machine.Options{
+		Image: img, DiskPath: s.Images.DiskPath(img), Kernel: kernel.ID, ImageName: name, Remove: r.Remove, Config: machineConfig(r),
+	}, nil
+}
+
+// machineConfig returns the configuration in a request.
+func machineConfig(r api.CreateRequest) machine.Config {
 	c := r.Config
 	driver := machine.Driver(c.DiskDriver)
 	if driver == "auto" {
 		driver = ""
 	}
-	return machine.Options{
-		ImageName: name, Remove: r.Remove,
-		Config: machine.Config{
-			Name: r.Name, Hostname: c.Hostname, CPUs: c.CPUs, Memory: c.Memory, DiskSize: c.DiskSize, DiskDriver: driver,
-			Model: vmm.Model(c.Model), Init: machine.InitChoice(c.Init), Accel: vmm.Accel(c.Accel), ReadOnly: c.ReadOnly,
-			Entrypoint: c.Entrypoint, Args: c.Args, Env: c.Env, User: c.User, Dir: c.Dir, TTY: c.TTY, Stdin: c.Stdin,
-			Labels: c.Labels, Restart: machine.Restart{Policy: machine.RestartPolicy(c.Restart.Policy), Retries: c.Restart.Retries},
-		},
+	return machine.Config{
+		Name: r.Name, Hostname: c.Hostname, CPUs: c.CPUs, Memory: c.Memory, DiskSize: c.DiskSize, DiskDriver: driver,
+		Model: vmm.Model(c.Model), Init: machine.InitChoice(c.Init), Accel: vmm.Accel(c.Accel), ReadOnly: c.ReadOnly,
+		Entrypoint: c.Entrypoint, Args: c.Args, Env: c.Env, User: c.User, Dir: c.Dir, TTY: c.TTY, Stdin: c.Stdin,
+		Labels: c.Labels, Restart: machine.Restart{Policy: machine.RestartPolicy(c.Restart.Policy), Retries: c.Restart.Retries},
 	}
 }
 
-// launch returns what a request asks for, but for the kernel.
-func (s *server) launch(r api.StartRequest) machine.Launch {
-	return machine.Launch{Supervisor: s.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
+// launch returns the options for the start that a request describes. The error has
+// the code api.CodeNoKernel if this host does not have the kernel.
+func (s *server) launch(r api.StartRequest) (machine.Launch, error) {
+	l := machine.Launch{Supervisor: s.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
+	if r.Kernel == "" {
+		return l, nil
+	}
+	k, err := s.kernel(r.Kernel)
+	if err == nil {
+		l.Kernel = k.ID
+	}
+	return l, err
 }
 
+// image returns the image that a request names.
+func (s *server) image(ref string) (*store.Image, error) {
+	img, err := s.Images.Find(ref, pull.CanonicalName(ref))
+	if errors.Is(err, store.ErrNotFound) || err == nil && !s.Images.HasDisk(img) {
+		return nil, &api.Error{Code: api.CodeNoImage, Message: "image " + ref + ": not on this host"}
+	}
+	if several, ok := errors.AsType[*store.AmbiguousError](err); ok {
+		return nil, invalid("%v", several)
+	}
+	return img, err
+}
+
+// kernel returns the kernel that a request names, or the default kernel for "".
+func (s *server) kernel(ref string) (*kernel.Kernel, error) {
+	if ref == "" {
+		ref = kernel.DefaultName
+	}
+	k, err := s.Kernels.Find(ref)
+	if errors.Is(err, kernel.ErrNotFound) {
+		return nil, &api.Error{Code: api.CodeNoKernel, Message: "kernel " + ref + ": not on this host"}
+	}
+	if several, ok := errors.AsType[*kernel.AmbiguousError](err); ok {
+		return nil, invalid("%v", several)
+	}
+	return k, err
+}
+
+// defaultGrace is how long a main command may take to end after its stop signal if
+// the request has no timeout.
+const defaultGrace = 10 * time.Second
+
+// maxGrace is the longest timeout that a request may have.
+const maxGrace = 24 * time.Hour
+
+// stopGrace returns how long the main command may take to end after its stop
+// signal.
+func stopGrace(r api.StopRequest) (time.Duration, error) {
+	if r.Timeout == nil {
+		return defaultGrace, nil
+	}
+	if *r.Timeout < 0 || *r.Timeout > int(maxGrace/time.Second) {
+		return 0, invalid("timeout of %d seconds: want 0 to %d", *r.Timeout, maxGrace/time.Second)
+	}
+	return time.Duration(*r.Timeout) * time.Second, nil
+}
+
+// machine returns a machine as the protocol describes it.
 func (s *server) machine(rec *machine.Record) api.Machine {
 	folder := s.Machines.Folder(rec.ID)
 	c := &rec.Config
 	pid := 0
-	if runs(rec) {
+	if isRunning(rec) {
 		pid = s.Machines.Supervisor(rec)
 	}
 	return api.Machine{
@@ -57,6 +132,10 @@ func (s *server) machine(rec *machine.Record) api.Machine {
 	}
 }
 
+// isRunning reports whether a machine has a supervisor according to its record.
+func isRunning(rec *machine.Record) bool { return rec.State == machine.StateRunning }
+
+// disk returns the disk of a machine, or the zero Disk if the machine has none yet.
 func disk(rec *machine.Record, folder string) api.Disk {
 	d := rec.Disk
 	if d.File == "" {
@@ -65,12 +144,13 @@ func disk(rec *machine.Record, folder string) api.Disk {
 	return api.Disk{Driver: string(d.Driver), Path: filepath.Join(folder, d.File), Size: d.Size, Why: d.Why}
 }
 
+// info returns the properties of this daemon.
 func (s *server) info(records []*machine.Record) api.Info {
 	info := api.Info{
 		API: api.Version, Version: s.Version, PID: os.Getpid(), DataRoot: s.DataRoot, Started: s.started, Machines: len(records),
 	}
 	for _, rec := range records {
-		if runs(rec) {
+		if isRunning(rec) {
 			info.Running++
 		}
 	}

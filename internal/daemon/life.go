@@ -13,13 +13,6 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// stopGrace is how long a main command has after its stop signal where the
-// request does not say.
-const stopGrace = 10 * time.Second
-
-// maxGrace bounds what a request may say.
-const maxGrace = 24 * time.Hour
-
 func (s *server) stop(w http.ResponseWriter, r *http.Request) error {
 	grace, err := decodeGrace(w, r)
 	if err != nil {
@@ -35,13 +28,7 @@ func decodeGrace(w http.ResponseWriter, r *http.Request) (time.Duration, error) 
 	if err := decode(w, r, &req); err != nil {
 		return 0, err
 	}
-	if req.Timeout == nil {
-		return stopGrace, nil
-	}
-	if *req.Timeout < 0 || *req.Timeout > int(maxGrace/time.Second) {
-		return 0, invalid("timeout of %d seconds: want 0 to %d", *req.Timeout, maxGrace/time.Second)
-	}
-	return time.Duration(*req.Timeout) * time.Second, nil
+	return stopGrace(req)
 }
 
 // kill waits for no other command: it is what cuts a long one short.
@@ -81,11 +68,15 @@ func (s *server) restart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	l, err := s.launch(api.StartRequest{})
+	if err != nil {
+		return err
+	}
 	return s.change(w, r, "restart", grace, func(ctx context.Context, rec *machine.Record) error {
 		if err := s.Machines.Stop(ctx, rec.ID, grace); err != nil {
 			return err
 		}
-		supervisor, err := s.Machines.Start(ctx, rec.ID, s.launch(api.StartRequest{}))
+		supervisor, err := s.Machines.Start(ctx, rec.ID, l)
 		if err != nil {
 			return err
 		}
@@ -103,7 +94,7 @@ func (s *server) start(w http.ResponseWriter, r *http.Request) error {
 	if (req.Attach || req.Console) && !upgraded {
 		return noStream()
 	}
-	l, err := s.launchWith(req)
+	l, err := s.launch(req)
 	if err != nil {
 		return err
 	}
@@ -142,11 +133,11 @@ func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 	if !wantsStream(r) {
 		return noStream()
 	}
-	l, err := s.launchWith(req.Start)
+	l, err := s.launch(req.Start)
 	if err != nil {
 		return err
 	}
-	o, err := s.options(req.Create)
+	o, err := s.createOptions(req.Create)
 	if err != nil {
 		return err
 	}
@@ -165,18 +156,6 @@ func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 		first = append(first, api.Event{Notice: text})
 	}
 	return s.lead(w, supervisor, &follower{id: rec.ID, unlock: unlock, first: first, only: true})
-}
-
-func (s *server) launchWith(r api.StartRequest) (machine.Launch, error) {
-	l := s.launch(r)
-	if r.Kernel == "" {
-		return l, nil
-	}
-	k, err := s.kernel(r.Kernel)
-	if err == nil {
-		l.Kernel = k.ID
-	}
-	return l, err
 }
 
 // boot waits until a machine that is being started is ready.

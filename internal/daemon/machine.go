@@ -6,9 +6,6 @@ import (
 	"net/http"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/image/pull"
-	"github.com/banger-vm/banger/internal/image/store"
-	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/machine"
 )
 
@@ -31,7 +28,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	list := api.List{Machines: []api.Machine{}}
 	for _, rec := range records {
-		if (all || want.states() || runs(rec)) && want.match(rec) {
+		if (all || want.states() || isRunning(rec)) && want.match(rec) {
 			list.Machines = append(list.Machines, s.machine(rec))
 		}
 	}
@@ -58,7 +55,7 @@ func (s *server) create(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	o, err := s.options(req)
+	o, err := s.createOptions(req)
 	if err != nil {
 		return err
 	}
@@ -68,46 +65,6 @@ func (s *server) create(w http.ResponseWriter, r *http.Request) error {
 	}
 	encode(w, http.StatusCreated, api.Created{Machine: s.machine(rec), Warnings: warnings})
 	return nil
-}
-
-// options finds what a machine is to be made of.
-func (s *server) options(r api.CreateRequest) (machine.Options, error) {
-	img, err := s.image(r.Image)
-	if err != nil {
-		return machine.Options{}, err
-	}
-	kernel, err := s.kernel(r.Kernel)
-	if err != nil {
-		return machine.Options{}, err
-	}
-	o := options(r)
-	o.Image, o.DiskPath, o.Kernel = img, s.Images.DiskPath(img), kernel.ID
-	return o, nil
-}
-
-func (s *server) image(ref string) (*store.Image, error) {
-	img, err := s.Images.Find(ref, pull.CanonicalName(ref))
-	if errors.Is(err, store.ErrNotFound) || err == nil && !s.Images.HasDisk(img) {
-		return nil, &api.Error{Code: api.CodeNoImage, Message: "image " + ref + ": not on this host"}
-	}
-	if several, ok := errors.AsType[*store.AmbiguousError](err); ok {
-		return nil, invalid("%v", several)
-	}
-	return img, err
-}
-
-func (s *server) kernel(ref string) (*kernel.Kernel, error) {
-	if ref == "" {
-		ref = kernel.DefaultName
-	}
-	k, err := s.Kernels.Find(ref)
-	if errors.Is(err, kernel.ErrNotFound) {
-		return nil, &api.Error{Code: api.CodeNoKernel, Message: "kernel " + ref + ": not on this host"}
-	}
-	if several, ok := errors.AsType[*kernel.AmbiguousError](err); ok {
-		return nil, invalid("%v", several)
-	}
-	return k, err
 }
 
 func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
@@ -170,6 +127,3 @@ func (s *server) prune(w http.ResponseWriter, r *http.Request) error {
 	}
 	return answer(w, api.Pruned{Machines: ids, Freed: freed})
 }
-
-// runs reports whether a machine has a supervisor, as far as its record says.
-func runs(rec *machine.Record) bool { return rec.State == machine.StateRunning }

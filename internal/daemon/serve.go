@@ -143,7 +143,11 @@ func (s *server) startAgain(ctx context.Context, id string) error {
 	if wanted, err := s.Machines.Settle(ctx, id); err != nil || !wanted {
 		return err
 	}
-	supervisor, err := s.Machines.Start(ctx, id, s.launch(api.StartRequest{}))
+	l, err := s.launch(api.StartRequest{})
+	if err != nil {
+		return err
+	}
+	supervisor, err := s.Machines.Start(ctx, id, l)
 	if err != nil {
 		return err
 	}
