@@ -213,7 +213,7 @@ func (p *Process) feed(in io.Reader) {
 			}
 		}
 		if err != nil {
-			p.CloseStdin() //nolint:errcheck // see above
+			_ = p.CloseStdin() // Wait returns the error of the connection
 			return
 		}
 	}

@@ -48,7 +48,7 @@ func runSuite(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(suite.scratch) //nolint:errcheck // a scratch folder
+	defer os.RemoveAll(suite.scratch)
 	if err := os.Chmod(suite.scratch, 0o755); err != nil {
 		return 0, err
 	}

@@ -330,7 +330,7 @@ func execTerminal(t *testing.T, w world) {
 	var output lockedBuffer
 	copied := make(chan struct{})
 	go func() {
-		io.Copy(&output, terminal) //nolint:errcheck // ends with EIO when the command does
+		io.Copy(&output, terminal) // it ends with EIO when the command does
 		close(copied)
 	}()
 	eventually(t, bootLimit, "the first size", func() bool { return strings.Contains(output.String(), "33 101") })
@@ -380,7 +380,7 @@ func execSSH(t *testing.T, w world) {
 	if err := os.WriteFile(file, []byte("#!/bin/sh\necho run\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(file, 0o751); err != nil { //nolint:gosec // the mode is what the test carries
+	if err := os.Chmod(file, 0o751); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(file, int(w.uid), int(w.uid)); err != nil {

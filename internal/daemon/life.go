@@ -222,7 +222,7 @@ func (s *server) lead(w http.ResponseWriter, supervisor *frames.Conn, f *followe
 	defer supervisor.Close()
 	defer s.closing(client, supervisor)()
 	for _, e := range f.first {
-		client.SendJSON(frames.Event, e) //nolint:errcheck // a client that has gone is seen below
+		_ = client.SendJSON(frames.Event, e) // if the client has closed the connection, pass returns
 	}
 	var watch sync.WaitGroup
 	defer watch.Wait()
@@ -235,9 +235,9 @@ func (s *server) lead(w http.ResponseWriter, supervisor *frames.Conn, f *followe
 			supervisor.Close()
 		}
 	})
-	if err := eachFrame(supervisor, func(f frames.Frame) { client.Send(f.Kind, f.Payload) }); err != nil { //nolint:errcheck // see above
-		s.watcher.watch(f.id, s.ended)                        // as in boot
-		client.SendJSON(frames.Error, machine.WireError(err)) //nolint:errcheck // likewise
+	if err := eachFrame(supervisor, func(f frames.Frame) { _ = client.Send(f.Kind, f.Payload) }); err != nil {
+		s.watcher.watch(f.id, s.ended) // as in boot
+		_ = client.SendJSON(frames.Error, machine.WireError(err))
 		return err
 	}
 	f.unlock()

@@ -109,7 +109,7 @@ echo "$4" >> "` + debs + `/log"
 [ -f "` + debs + `/$4" ] || { echo "W: noise"; echo "E: Unable to locate package $4"; exit 100; } >&2
 /bin/cp "` + debs + `/$4" ./got.deb
 `
-	if err := os.WriteFile(filepath.Join(bin, "apt-get"), []byte(script), 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(bin, "apt-get"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin)

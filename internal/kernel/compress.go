@@ -23,7 +23,7 @@ const maxWindow = 128 << 20
 // magics are the first bytes of compressed streams: gzip by RFC 1952, zstd by
 // RFC 8878 section 3.1.1, xz by section 2.1.1.1 of its format, legacy frames
 // by the lz4 frame format.
-var magics = []struct{ name, magic string }{ //nolint:gochecknoglobals // a table of constants
+var magics = []struct{ name, magic string }{
 	{"gzip", "\x1f\x8b"},
 	{"zstd", "\x28\xb5\x2f\xfd"},
 	{"xz", "\xfd7zXZ\x00"},

@@ -21,7 +21,7 @@ type Feature struct {
 }
 
 // features are what banger uses, the required ones first.
-var features = []Feature{ //nolint:gochecknoglobals // a table of constants
+var features = []Feature{
 	{Name: "devtmpfs", Option: "CONFIG_DEVTMPFS", Required: true, Purpose: "device files"},
 	{Name: "tmpfs", Option: "CONFIG_TMPFS", Required: true, Purpose: "/run, /dev/shm"},
 	{Name: "initramfs", Option: "CONFIG_BLK_DEV_INITRD", Required: true, Purpose: "starting the guest program"},

@@ -42,7 +42,7 @@ func TestHostilePackages(t *testing.T) {
 			if err := w.WriteHeader(h); err != nil {
 				t.Fatal(err)
 			}
-			io.WriteString(w, f.content) //nolint:errcheck // into memory
+			io.WriteString(w, f.content)
 		}
 		if err := w.WriteHeader(&tar.Header{Name: mods + "mem.ko", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 1}); err != nil {
 			t.Fatal(err)

@@ -32,7 +32,7 @@ type moduleFileEntry struct {
 
 // notModules are the names at the top of a modules folder that are no
 // modules: links to the sources of whoever built it, and the kernel itself.
-var notModules = strings.Fields("build source vmlinuz config System.map symvers.gz dtb initrd initramfs.img vdso") //nolint:gochecknoglobals // a table of constants
+var notModules = strings.Fields("build source vmlinuz config System.map symvers.gz dtb initrd initramfs.img vdso")
 
 // collectModules finds the modules of release in the trees. Where two have a
 // file of the same name the first one's is taken. It returns nil when there

@@ -25,7 +25,7 @@ type source struct {
 }
 
 // imageKinds are the prefixes of package pull's sources.
-var imageKinds = strings.Fields("docker oci oci-archive docker-archive docker-daemon tar") //nolint:gochecknoglobals // a table of constants
+var imageKinds = strings.Fields("docker oci oci-archive docker-archive docker-daemon tar")
 
 // parseSource reads the forms that package cli documents. A bare image
 // reference is none of them: it would look like a name of the catalog.

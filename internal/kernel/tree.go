@@ -165,7 +165,7 @@ func isKernelPath(name string) bool {
 }
 
 // modulesRoots are where modules lie: the second is that of a merged /usr.
-var modulesRoots = []string{"lib/modules/", "usr/lib/modules/"} //nolint:gochecknoglobals // a table of constants
+var modulesRoots = []string{"lib/modules/", "usr/lib/modules/"}
 
 // releaseOf returns the release whose modules folder dir is, or "".
 func releaseOf(dir string) string {

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -59,8 +60,11 @@ func machine() error {
 	if err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // the console shows how it ended
+	}()
 	return monitor(hw.qmp, cmd.Process, ended)
 }
 
@@ -88,7 +92,7 @@ func dieWithOwner() error {
 
 // startGuest starts the guest with the machine's console, its port, and the initramfs.
 func startGuest(hw *hardware, console *os.File) (*exec.Cmd, error) {
-	cmd := exec.Command("/proc/self/exe") //nolint:noctx // it ends with this process
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe") // Pdeathsig ends it with this process
 	cmd.Args = append([]string{guestName}, strings.Fields(hw.cmdline)...)
 	cmd.Dir = "/"
 	cmd.Stderr = os.Stderr

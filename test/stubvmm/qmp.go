@@ -26,7 +26,7 @@ type owner struct {
 }
 
 // monitor serves QMP until the guest ends or is to be ended.
-func monitor(socket int, guest *os.Process, ended <-chan error) error {
+func monitor(socket int, guest *os.Process, ended <-chan struct{}) error {
 	conn, err := accept(socket)
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func monitor(socket int, guest *os.Process, ended <-chan error) error {
 		}
 	}()
 	select {
-	case <-ended: //nolint:errcheck // how is on the console
+	case <-ended:
 		c.say(`{"event": "SHUTDOWN", "timestamp": {}, "data": {"guest": true, "reason": "guest-shutdown"}}`)
 	case <-quit:
 		c.say(`{"event": "SHUTDOWN", "timestamp": {}, "data": {"guest": false, "reason": "host-qmp-quit"}}`)
@@ -54,6 +54,9 @@ func (c *owner) say(format string, args ...any) {
 	defer c.mu.Unlock()
 	fmt.Fprintf(c.conn, format+"\n", args...) // an owner that is gone ends this process
 }
+
+// signal sends the guest's process a signal. A guest that has ended gets none, and needs none.
+func (c *owner) signal(s os.Signal) { _ = c.guest.Signal(s) }
 
 // obey answers a command; false is for the one that ends the process.
 func (c *owner) obey() bool {
@@ -69,12 +72,12 @@ func (c *owner) obey() bool {
 	switch r.Execute {
 	case "stop":
 		c.status = "paused"
-		c.guest.Signal(syscall.SIGSTOP) //nolint:errcheck // it has ended
+		c.signal(syscall.SIGSTOP)
 	case "cont":
 		c.status = "running"
-		c.guest.Signal(syscall.SIGCONT) //nolint:errcheck // likewise
+		c.signal(syscall.SIGCONT)
 	case "system_powerdown":
-		c.guest.Signal(syscall.SIGTERM) //nolint:errcheck // likewise
+		c.signal(syscall.SIGTERM)
 	case "query-status":
 		answer = fmt.Sprintf(`{"status": %q}`, c.status)
 	case "qmp_capabilities", "quit":

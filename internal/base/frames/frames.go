@@ -90,7 +90,7 @@ func (c *Conn) Send(kind Kind, payload []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.out = append(c.out[:0], byte(kind))
-	c.out = binary.BigEndian.AppendUint32(c.out, uint32(len(payload))) //nolint:gosec // at most MaxPayload
+	c.out = binary.BigEndian.AppendUint32(c.out, uint32(len(payload)))
 	c.out = append(c.out, payload...)
 	_, err := c.rw.Write(c.out)
 	return err
@@ -153,7 +153,7 @@ func (c *Conn) Close() error { return c.rw.Close() }
 func Relay(a, b *Conn) {
 	var both sync.WaitGroup
 	pass := func(to, from *Conn) {
-		io.Copy(to.rw, from.r) //nolint:errcheck // the end of either side ends both, and the frames say how a command ended
+		_, _ = io.Copy(to.rw, from.r) // an error ends both connections, as the end of either does
 		to.Close()
 		from.Close()
 	}

@@ -82,7 +82,7 @@ func TestRelay(t *testing.T) {
 	right, server := pipe(t)
 	done := make(chan struct{})
 	go func() { defer close(done); Relay(left, right) }()
-	go client.Send(Stdin, []byte("hello")) //nolint:errcheck // the other end says
+	go client.Send(Stdin, []byte("hello"))
 	if f, err := server.Next(); err != nil || string(f.Payload) != "hello" {
 		t.Fatalf("frame %q, %v", f.Payload, err)
 	}

@@ -234,7 +234,7 @@ func (c *copier) run(ctx context.Context, req api.ArchiveRequest, in io.Reader, 
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { p.Close() }) //nolint:errcheck // Wait says how it ended
+	stop := context.AfterFunc(ctx, func() { _ = p.Close() }) // Wait returns the error
 	defer stop()
 	exit, err := p.Wait()
 	if ctx.Err() != nil {

@@ -83,7 +83,7 @@ func (d *copying) serve(conn *frames.Conn, r api.ArchiveRequest) {
 		exit.Code = 1
 		fmt.Fprintf(conn.Writer(frames.Stderr), "banger: error: %v\n", err)
 	}
-	conn.SendJSON(frames.Exit, exit) //nolint:errcheck // the client is gone
+	conn.SendJSON(frames.Exit, exit)
 }
 
 func (d *copying) do(conn *frames.Conn, r api.ArchiveRequest) error {
@@ -122,7 +122,7 @@ func (s *stdin) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		if s.rest = f.Payload; f.Kind == frames.Stdin {
-			s.conn.Send(frames.Credit, nil) //nolint:errcheck // the next frame shows it
+			s.conn.Send(frames.Credit, nil)
 		}
 	}
 	n := copy(p, s.rest)
@@ -317,9 +317,9 @@ func TestCopyFromHostileMachine(t *testing.T) {
 				if r.Op == "get" {
 					said, out, code = row.said, row.stream, row.code
 				}
-				io.WriteString(conn.Writer(frames.Stderr), said) //nolint:errcheck // the client may be gone
-				conn.Writer(frames.Stdout).Write(out)            //nolint:errcheck // likewise
-				conn.SendJSON(frames.Exit, api.Exit{Code: code}) //nolint:errcheck // likewise
+				io.WriteString(conn.Writer(frames.Stderr), said)
+				_, _ = conn.Writer(frames.Stdout).Write(out)
+				conn.SendJSON(frames.Exit, api.Exit{Code: code})
 				return true
 			}
 			top := t.TempDir()
@@ -344,8 +344,8 @@ func TestCopyFromHostileMachine(t *testing.T) {
 func TestCopyRemarks(t *testing.T) {
 	d, c, remarks := newCopying(t)
 	d.instead = func(conn *frames.Conn, _ api.ArchiveRequest) bool {
-		io.WriteString(conn.Writer(frames.Stderr), "one \x1b[31m\ntwo\nbanger: error: why\n") //nolint:errcheck // the client reads it
-		conn.SendJSON(frames.Exit, api.Exit{Code: 1})                                         //nolint:errcheck // likewise
+		io.WriteString(conn.Writer(frames.Stderr), "one \x1b[31m\ntwo\nbanger: error: why\n")
+		conn.SendJSON(frames.Exit, api.Exit{Code: 1})
 		return true
 	}
 	err := c.run(t.Context(), c.getRequest("/"), nil, io.Discard)

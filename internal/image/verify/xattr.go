@@ -74,7 +74,7 @@ func deriveXattr(key, value string) (name, data string, err error) {
 }
 
 // aclTags are those of linux/posix_acl.h, without and with a qualifier.
-var aclTags = map[string][2]uint16{ //nolint:gochecknoglobals // a table of constants
+var aclTags = map[string][2]uint16{
 	"user": {0x01, 0x02}, "u": {0x01, 0x02},
 	"group": {0x04, 0x08}, "g": {0x04, 0x08},
 	"mask": {0x10}, "m": {0x10},

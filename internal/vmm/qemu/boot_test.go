@@ -103,7 +103,7 @@ var packOnce = sync.OnceValues(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // what is left is in the folder of temporary files
+	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "init")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./testdata/guest")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -170,7 +170,7 @@ func TestStay(t *testing.T) {
 	cfg.Stay = true
 	cmd, m := startOwner(t, cfg)
 	fd := watch(t, m)
-	defer unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) //nolint:errcheck // it has powered off, or the test has failed
+	defer unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	kill(t, cmd)
 	a := &agent{t: t, conn: dialSocket(t, filepath.Join(cfg.Dir, "agent.sock"))}
 	a.lines = bufio.NewReader(a.conn)
@@ -245,7 +245,7 @@ func TestPlainUser(t *testing.T) {
 	for from, to := range map[string]string{cfg.Kernel: kernel, cfg.Initrd: initrd} {
 		data, err := os.ReadFile(from)
 		if err == nil {
-			err = os.WriteFile(to, data, 0o644) //nolint:gosec // for another user
+			err = os.WriteFile(to, data, 0o644) // for another user
 		}
 		if err != nil {
 			t.Fatal(err)
