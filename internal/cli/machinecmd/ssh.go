@@ -128,7 +128,7 @@ func sshProxyCommand(e *env.Env) *cobra.Command {
 			go func() {
 				_, _ = io.Copy(conn, e.In) // ssh reports a broken connection
 				if c, ok := conn.(interface{ CloseWrite() error }); ok {
-					c.CloseWrite() //nolint:errcheck // so that the machine's side ends too
+					_ = c.CloseWrite() // the machine reads the end of the input
 				}
 			}()
 			_, err = io.Copy(e.Out, conn)

@@ -30,7 +30,7 @@ type Format struct {
 func ParseFormat(text string) (*Format, error) {
 	switch text {
 	case "", "table":
-		return nil, nil //nolint:nilnil // no format, as documented
+		return nil, nil
 	case "json":
 		return &Format{json: true}, nil
 	}
@@ -77,7 +77,7 @@ func Rows[T any](w io.Writer, f *Format, rows []T) error {
 	out := w
 	if f.heading {
 		table := NewTable(w)
-		defer table.Flush() //nolint:errcheck // as other writes to the output
+		defer func() { _ = table.Flush() }() // as with Fprintln, an error of the output is not reported
 		out = table
 		if err := f.printHeading(out, reflect.TypeFor[T]()); err != nil {
 			return err

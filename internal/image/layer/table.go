@@ -28,7 +28,7 @@ const (
 	maxFrame   = 128 << 20 // bytes of payload that the reader accepts
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a constant that MakeTable computes
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // tableWriter encodes entries.
 type tableWriter struct {

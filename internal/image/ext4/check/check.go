@@ -16,7 +16,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-var le = binary.LittleEndian //nolint:gochecknoglobals // a name for a constant
+var le = binary.LittleEndian
 
 // maxProblems bounds the report on a disk that is wrong all over.
 const maxProblems = 1000

@@ -16,7 +16,7 @@ import (
 // apart from the structs that the writer fills in, so that a field in the
 // wrong place is not wrong on both sides.
 
-var le = binary.LittleEndian //nolint:gochecknoglobals // a name for a constant
+var le = binary.LittleEndian
 
 const maxGroups = 1 << 20 // 128 TiB; bounds memory
 

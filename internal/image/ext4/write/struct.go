@@ -6,7 +6,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/ext4/format"
 )
 
-var le = binary.LittleEndian //nolint:gochecknoglobals // a name for a constant
+var le = binary.LittleEndian
 
 // What every disk of the writer has in common: the geometry of mke2fs, except
 // that the descriptors and the room for more of them are a constant.
