@@ -1,10 +1,11 @@
-// Package build turns an image into a disk: resolve, unpack the layers in
-// parallel, merge their tables, build the file system, publish. It is the
-// order of the steps and nothing else; each step is a package of its own.
+// Package build converts an image to a disk. It resolves the image, unpacks the
+// layers in parallel, merges their tables, builds the file system and publishes
+// it. The package only orders these steps; other packages implement them.
 //
-// What a build needs on the way lies in one scratch folder beside its result,
-// and the result gets its name last, in one step. So a build that fails, is
-// interrupted or is killed leaves nothing, and what was there before stays.
+// All temporary files of a build are in one scratch folder beside its result. The
+// last step moves the result to its name, atomically. So a build that fails or is
+// interrupted leaves no files, and does not change an existing disk. If a build is
+// killed, the next one in the same place removes its scratch folder.
 package build
 
 import (
@@ -24,11 +25,12 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// ErrExists says that the file a disk was to become is there already.
+// ErrExists means that a file with the name of the new disk exists.
 var ErrExists = errors.New("file exists")
 
-// Convert builds source into the file path. An existing file is replaced
-// only with o.Force, and only when the new disk is whole.
+// Convert builds a disk of source as the file path. If the file exists, Convert
+// returns ErrExists, or with o.Force replaces the file after the new disk is
+// complete.
 func Convert(ctx context.Context, source, path string, o Options) (res *Result, err error) {
 	if err := checkTarget(path, o.Force); err != nil {
 		return nil, err
@@ -59,7 +61,8 @@ func convert(ctx context.Context, source, path, scratch string, o Options) (res 
 	return res, nil
 }
 
-// checkTarget refuses to put a disk in the place of something else.
+// checkTarget returns an error if path exists and must not be replaced: without
+// force, or if it is not a regular file.
 func checkTarget(path string, force bool) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -75,11 +78,11 @@ func checkTarget(path string, force bool) error {
 	return nil
 }
 
-// Pull builds source into the store under the given name, or the source's
-// own where name is empty. When the store has the image already, built as o
-// asks for, only the name is noted and fresh is false.
+// Pull builds source as an image of the store. The image gets the given name, or
+// the name of the source if name is "". If the store has the image with the
+// options that o sets, Pull only adds the name, and fresh is false.
 func Pull(ctx context.Context, s *store.Store, source, name string, o Options) (rec *store.Image, fresh bool, err error) {
-	if err := locked(ctx, s, s.Sweep); err != nil {
+	if err := withLock(ctx, s, s.Sweep); err != nil {
 		return nil, false, err
 	}
 	img, err := resolve(ctx, source, o)
@@ -102,8 +105,8 @@ func Pull(ctx context.Context, s *store.Store, source, name string, o Options) (
 	if err != nil {
 		return nil, false, err
 	}
-	rec = record(img, name, res, o)
-	return rec, true, locked(ctx, s, func() error {
+	rec = newRecord(img, name, res, o)
+	return rec, true, withLock(ctx, s, func() error {
 		if old, err := s.Find(string(rec.ID), ""); err == nil {
 			rec.Names = addName(old.Names, name)
 		}
@@ -111,19 +114,19 @@ func Pull(ctx context.Context, s *store.Store, source, name string, o Options) (
 	})
 }
 
-// reuse returns the image of the store that img would become, with name
-// added to its names, or nil when there is none.
+// reuse looks up the store's image with the digest of img and the options that o
+// sets. It adds name to its names and returns it, or nil if there is none.
 func reuse(ctx context.Context, s *store.Store, img *pull.Image, name string, o Options) (*store.Image, error) {
 	if o.Force || img.Digest == "" {
 		return nil, nil
 	}
 	var found *store.Image
-	err := locked(ctx, s, func() error {
+	err := withLock(ctx, s, func() error {
 		rec, err := s.Find(string(img.Digest), "")
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		}
-		if err != nil || !o.fits(rec) {
+		if err != nil || !o.matches(rec) {
 			return err
 		}
 		if !s.HasDisk(rec) {
@@ -140,8 +143,8 @@ func reuse(ctx context.Context, s *store.Store, img *pull.Image, name string, o 
 	return found, err
 }
 
-// locked runs do while no other process changes the store.
-func locked(ctx context.Context, s *store.Store, do func() error) error {
+// withLock runs do while it holds the lock of the store.
+func withLock(ctx context.Context, s *store.Store, do func() error) error {
 	unlock, err := s.Lock(ctx)
 	if err != nil {
 		return err
@@ -157,7 +160,7 @@ func resolve(ctx context.Context, source string, o Options) (*pull.Image, error)
 	return pull.Resolve(ctx, source, opts)
 }
 
-// build makes the disk of img in the folder scratch.
+// build builds the disk of img in the folder scratch.
 func build(ctx context.Context, img *pull.Image, scratch string, o Options) (res *Result, err error) {
 	d, err := newDisk(scratch, o)
 	if err != nil {
@@ -169,40 +172,42 @@ func build(ctx context.Context, img *pull.Image, scratch string, o Options) (res
 		return nil, err
 	}
 	var inDisk spool
-	if d.shares = cache != nil; !d.shares {
+	if d.sharesExtents = cache != nil; !d.sharesExtents {
 		inDisk = d.spool()
 	}
 	layers, err := unpackAll(ctx, img.Layers, cache, inDisk, scratch, o)
 	defer func() { err = errors.Join(err, closeAll(layers)) }()
 	if err != nil {
-		return nil, ofSource(img, err)
+		return nil, withSourceName(img, err)
 	}
 	created := createdTime(img)
 	tree, err := mergeAll(ctx, layers, created, o)
 	if err != nil {
-		return nil, ofSource(img, err)
+		return nil, withSourceName(img, err)
 	}
 	res, err = d.write(ctx, tree, layers, created)
 	if err != nil {
 		return nil, err
 	}
 	res.Platform, res.ID = img.Platform, img.Digest
-	if res.ID == "" { // a plain tar is known by its content
+	if res.ID == "" { // the ID of a plain tar is the digest of its content
 		res.ID = digest.Digest(layers[0].info.DiffID)
 	}
 	return res, nil
 }
 
-// ofSource names a plain tar, whose layer has no digest that err could name.
-func ofSource(img *pull.Image, err error) error {
+// withSourceName adds the source to an error of a plain tar. For other sources the
+// error has the digest of the layer.
+func withSourceName(img *pull.Image, err error) error {
 	if img.Digest != "" {
 		return err
 	}
 	return fmt.Errorf("reading %s: %w", img.Source, err)
 }
 
-// createdTime is the time that stands in for what no layer gives: the
-// image's own, or the epoch, never the clock.
+// createdTime returns the time for inodes that are in no layer. It is the image's
+// creation time, or the epoch if the image has none. It is never the current time,
+// because the same image must give the same bytes.
 func createdTime(img *pull.Image) tree.Time {
 	c := img.Config.Created.Time
 	if c.IsZero() {

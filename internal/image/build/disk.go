@@ -21,10 +21,10 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Builder is what writes the file system.
+// Builder names a program that writes the file system.
 type Builder string
 
-// The builders. They agree on every inode.
+// The builders. They write the same inodes.
 const (
 	Native    Builder = "native"    // package ext4
 	E2fsprogs Builder = "e2fsprogs" // mkfs.ext4 -d and debugfs
@@ -32,13 +32,13 @@ const (
 	DefaultBuilder = Native
 )
 
-// layoutVersion changes when disks of the same image and options come out
-// different from those of an earlier version.
+// layoutVersion changes if this version of the package writes other bytes than the
+// last one for the same image and options.
 const layoutVersion = 2
 
-// identity is what determines the bytes of a disk. Its hash gives the file
-// system's UUID and the seed of its directory hashes, which differ between
-// disks and yet are no matter of chance.
+// identity has everything that determines the bytes of a disk. The UUID of the file
+// system and the seed of its directory hashes are parts of its hash. So they differ
+// between disks, but are the same in every build of a disk.
 type identity struct {
 	Layout   int
 	Layers   []digest.DiffID
@@ -51,7 +51,7 @@ type identity struct {
 	UUID     string
 }
 
-// seeds are the parts of an identity's hash.
+// seeds are parts of the hash of an identity.
 type seeds struct {
 	uuid     [16]byte
 	hashSeed [16]byte
@@ -76,7 +76,7 @@ func (i identity) seeds() (seeds, error) {
 	return s, err
 }
 
-// ParseUUID reads the form 8-4-4-4-12 of RFC 9562 section 4.
+// ParseUUID parses a UUID of the form 8-4-4-4-12 (RFC 9562, section 4).
 func ParseUUID(text string) (id [16]byte, err error) {
 	raw, err := hex.DecodeString(strings.ReplaceAll(text, "-", ""))
 	if err != nil || len(raw) != len(id) || !strings.EqualFold(formatUUID([16]byte(raw)), text) {
@@ -91,24 +91,24 @@ func formatUUID(b [16]byte) string {
 
 // disk is the disk of one build, a file in the scratch folder.
 type disk struct {
-	o       Options
-	scratch string
-	path    string
-	file    *os.File       // of the native builder
-	guess   *ext4.DataFile // where the largest layer as stored unpacks to
-	old     *os.File       // see startOver
-	shares  bool           // spools lie where copies share their extents
+	options       Options
+	scratch       string
+	path          string
+	file          *os.File       // of the native builder
+	dataFile      *ext4.DataFile // the spool of the largest layer as stored
+	oldFile       *os.File       // set by startOver
+	sharesExtents bool           // copies from the spools share their extents
 }
 
 func newDisk(scratch string, o Options) (*disk, error) {
-	d := &disk{o: o, scratch: scratch, path: filepath.Join(scratch, "disk")}
+	d := &disk{options: o, scratch: scratch, path: filepath.Join(scratch, "disk")}
 	if o.builder() != Native {
 		return d, nil
 	}
 	if err := d.open(); err != nil {
 		return nil, err
 	}
-	d.guess = ext4.NewDataFile(d.file)
+	d.dataFile = ext4.NewDataFile(d.file)
 	return d, nil
 }
 
@@ -119,7 +119,7 @@ func (d *disk) open() (err error) {
 
 func (d *disk) close() error {
 	var errs []error
-	for _, f := range []*os.File{d.file, d.old} {
+	for _, f := range []*os.File{d.file, d.oldFile} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}
@@ -127,39 +127,40 @@ func (d *disk) close() error {
 	return errors.Join(errs...)
 }
 
-// spool is where the largest layer unpacks into the disk, so that its bodies
-// need not be copied; nil where the builder cannot do that.
+// spool returns the part of the disk that the largest layer unpacks into, which
+// saves the copy of its bodies. It returns nil if the builder cannot use it.
 func (d *disk) spool() spool {
-	if d.guess == nil {
+	if d.dataFile == nil {
 		return nil
 	}
-	return &eager{DataFile: d.guess, file: d.file}
+	return &writebackFile{DataFile: d.dataFile, file: d.file}
 }
 
-// eager has the kernel begin to write what is there already, so that little
-// is left to wait for at the end.
-type eager struct {
+// writebackFile starts the kernel's writeback while the layer unpacks. Early
+// writeback shortens the fsync at the end.
+type writebackFile struct {
 	*ext4.DataFile
 	file    *os.File
 	pending int
 }
 
-const eagerBytes = 32 << 20
+// writebackBytes is the number of bytes after which writeback starts again.
+const writebackBytes = 32 << 20
 
-// WriteAt is called by one goroutine at a time.
-func (e *eager) WriteAt(p []byte, off int64) (int, error) {
+// WriteAt implements io.WriterAt for one goroutine at a time.
+func (e *writebackFile) WriteAt(p []byte, off int64) (int, error) {
 	n, err := e.DataFile.WriteAt(p, off)
-	if e.pending += n; e.pending >= eagerBytes && err == nil {
+	if e.pending += n; e.pending >= writebackBytes && err == nil {
 		e.pending = 0
-		// No more than a wish: the fsync at the end is what counts.
+		// This is only a hint. The fsync at the end reports errors.
 		_ = unix.SyncFileRange(int(e.file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	return n, err
 }
 
-// write builds the file system of tree.
+// write builds the file system of tree, and syncs it to the device.
 func (d *disk) write(ctx context.Context, tree *tree.Tree, layers []*unpacked, created tree.Time) (*Result, error) {
-	o := d.o
+	o := d.options
 	id := identity{
 		Layout: layoutVersion, Created: created, Builder: o.builder(), Scoped: o.Scoped,
 		Size: o.Size, Headroom: o.Headroom, Label: o.Label, UUID: o.UUID,
@@ -176,10 +177,10 @@ func (d *disk) write(ctx context.Context, tree *tree.Tree, layers []*unpacked, c
 	}
 	res.UUID, res.key = formatUUID(s.uuid), s.key
 	o.report(Event{Step: StepBuild})
-	if d.guess != nil {
-		err = d.native(ctx, tree, layers, created, s, res)
+	if d.dataFile != nil {
+		err = d.writeNative(ctx, tree, layers, created, s, res)
 	} else {
-		err = d.e2fsprogs(ctx, tree, layers, created, s, res)
+		err = d.writeE2fsprogs(ctx, tree, layers, created, s, res)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("build disk: %w", err)
@@ -188,10 +189,12 @@ func (d *disk) write(ctx context.Context, tree *tree.Tree, layers []*unpacked, c
 	return res, syncFile(d.path)
 }
 
-// native places the bodies by what the tables say alone: the layer with the
-// most of them lies in front. It is most likely the one that was unpacked
-// into the disk already; where it is not, the disk so far is but a spool.
-func (d *disk) native(
+// writeNative builds the file system with package ext4. The layer with the most
+// bytes of bodies, by the tables, is the first in the disk. Usually it is the layer
+// that was unpacked into the disk. If it is not, the old disk file becomes only a
+// spool, and a new one is written: the bytes of a disk must not depend on the
+// sizes of the layers as stored.
+func (d *disk) writeNative(
 	ctx context.Context, tree *tree.Tree, layers []*unpacked, created tree.Time, s seeds, res *Result,
 ) error {
 	spools := make([]io.ReaderAt, len(layers))
@@ -213,13 +216,13 @@ func (d *disk) native(
 		}
 		inDisk = -1
 	}
-	if !d.shares {
+	if !d.sharesExtents {
 		if err := checkSpace(d.scratch, bodyBytes(tree, inDisk)); err != nil {
 			return err
 		}
 	}
 	layout, err := ext4.Plan(tree, ext4.Options{
-		Size: d.o.Size, Headroom: d.o.Headroom, Label: d.o.Label, UUID: s.uuid, HashSeed: s.hashSeed,
+		Size: d.options.Size, Headroom: d.options.Headroom, Label: d.options.Label, UUID: s.uuid, HashSeed: s.hashSeed,
 		Created: created, Direct: direct,
 	})
 	if err != nil {
@@ -227,34 +230,35 @@ func (d *disk) native(
 	}
 	res.Size = layout.Size()
 	res.Warnings = append(res.Warnings, layout.Warnings()...)
-	return layout.Write(ctx, d.file, spools, d.o.reportBuild)
+	return layout.Write(ctx, d.file, spools, d.options.reportBuild)
 }
 
-// startOver begins a new disk file. The old one stays open as the spool of
-// the layer in it, without a name.
+// startOver creates a new disk file. The old file has no name from then on, but
+// stays open as the spool of the layer in it.
 func (d *disk) startOver() error {
 	if err := os.Remove(d.path); err != nil {
 		return err
 	}
-	d.old = d.file
+	d.oldFile = d.file
 	return d.open()
 }
 
-func (d *disk) e2fsprogs(
+// writeE2fsprogs builds the file system with package e2fs.
+func (d *disk) writeE2fsprogs(
 	ctx context.Context, tree *tree.Tree, layers []*unpacked, created tree.Time, s seeds, res *Result,
 ) error {
 	spools := make([]io.ReaderAt, len(layers))
 	for i, u := range layers {
 		spools[i] = u.bodies
 	}
-	// The content is staged, and then copied into the disk.
+	// The builder writes the content twice: to its staging folder and to the disk.
 	if err := checkSpace(d.scratch, 2*bodyBytes(tree, -1)); err != nil {
 		return err
 	}
 	built, err := e2fs.Build(ctx, tree, spools, d.path, e2fs.Options{
-		Size: d.o.Size, Headroom: d.o.Headroom, Label: d.o.Label, UUID: s.uuid, HashSeed: s.hashSeed,
+		Size: d.options.Size, Headroom: d.options.Headroom, Label: d.options.Label, UUID: s.uuid, HashSeed: s.hashSeed,
 		Created: created, ScratchDir: d.scratch,
-	}, d.o.reportBuild)
+	}, d.options.reportBuild)
 	res.Size = built.Size
 	res.Warnings = append(res.Warnings, built.Warnings...)
 	return err
@@ -264,7 +268,7 @@ func (o *Options) reportBuild(done, total int64) {
 	o.report(Event{Step: StepBuild, Done: done, Total: total, Finished: done == total})
 }
 
-// syncFile writes a file through to the device.
+// syncFile syncs a file to the device.
 func syncFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -2,27 +2,27 @@ package build
 
 import "github.com/banger-vm/banger/internal/base/digest"
 
-// Step is a part of the work, as progress reports name it.
+// Step names a step of a build in progress reports.
 type Step string
 
-// The steps in the order in which they begin.
+// The steps in the order of their start.
 const (
 	StepResolve Step = "resolve" // Text is the source
-	StepLayer   Step = "layer"   // bytes as stored, read so far; Text is "cached" where none need be
+	StepLayer   Step = "layer"   // Done counts bytes as stored; Text is "cached" if the layer need not be read
 	StepMerge   Step = "merge"   // Done is the number of inodes
-	StepBuild   Step = "build"   // bytes of file content
+	StepBuild   Step = "build"   // Done counts bytes of file content
 	StepNotice  Step = "notice"  // Text is a remark, such as a retry
 )
 
-// Event tells how far a step is. Events of layers come from several
-// goroutines at once.
+// Event reports the progress of a step. Several goroutines send events of layers
+// concurrently.
 type Event struct {
 	Step     Step          `json:"step"`
 	Layer    int           `json:"layer,omitempty"`  // 1 is the oldest
-	Layers   int           `json:"layers,omitempty"` // how many there are
+	Layers   int           `json:"layers,omitempty"` // number of layers
 	Digest   digest.Digest `json:"digest,omitempty"` // of the layer as stored
 	Done     int64         `json:"done,omitempty"`
-	Total    int64         `json:"total,omitempty"` // 0 when not known
+	Total    int64         `json:"total,omitempty"` // 0 if not known
 	Finished bool          `json:"finished,omitempty"`
 	Text     string        `json:"text,omitempty"`
 }

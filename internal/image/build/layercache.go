@@ -15,23 +15,22 @@ import (
 	"github.com/banger-vm/banger/internal/image/layer"
 )
 
-// A layerCache keeps the tables and spools of layers by diffID, on file
-// systems where disks share extents with them: there a spool costs nothing
-// as long as a disk is made of it, and a disk nothing beside its spools.
-// Elsewhere it would double what images take, and there is none.
+// A layerCache stores the tables and spools of layers by diffID. It exists only on
+// file systems where disks share extents with spools, so that the content is stored
+// once. On other file systems the spools would double the size of the images.
 type layerCache struct{ dir string }
 
-// LayerCacheDir is where the layers of a cache folder lie. The name has the
-// version of their format, so that others are not looked at.
+// LayerCacheDir returns the folder of the layers in a cache folder. Its name has
+// the version of the format, so that the package never reads other versions.
 func LayerCacheDir(cacheDir string) string {
 	return filepath.Join(cacheDir, "layers", fmt.Sprintf("v%d", layer.TableVersion))
 }
 
-// openLayerCache returns the cache, or nil where the file system of scratch
-// does not share extents with it.
+// openLayerCache returns the cache, or nil if the file system of scratch does not
+// share extents with it.
 func openLayerCache(cacheDir, scratch string) (*layerCache, error) {
 	dir := LayerCacheDir(cacheDir)
-	if !isReflink(scratch) {
+	if !mayShareExtents(scratch) {
 		return nil, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -44,21 +43,22 @@ func openLayerCache(cacheDir, scratch string) (*layerCache, error) {
 	return &layerCache{dir}, nil
 }
 
-// isReflink is a quick look at the type of the file system, so that the
-// usual ext4 or tmpfs is not probed.
-func isReflink(path string) bool {
+// mayShareExtents reports whether the type of the file system supports shared
+// extents. It saves the probe on common file systems such as ext4 and tmpfs.
+func mayShareExtents(path string) bool {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return false
 	}
-	switch uint32(st.Type) { // the width of Type differs between architectures
+	switch uint32(st.Type) { // Type's size differs between architectures
 	case unix.BTRFS_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC:
 		return true
 	}
 	return false
 }
 
-// sharesExtents tries it: xfs can be made without.
+// sharesExtents clones a file from scratch to cache, and reports whether that
+// worked. The type alone is not enough: xfs can be created without reflinks.
 func sharesExtents(cache, scratch string) (_ bool, err error) {
 	from, err := os.CreateTemp(scratch, "probe-")
 	if err != nil {
@@ -81,8 +81,9 @@ func (c *layerCache) paths(id digest.DiffID) (table, spool string) {
 	return base + ".table", base + ".spool"
 }
 
-// load opens a layer that is cached. A table that is damaged, or that does
-// not fit its spool, is taken for missing and made again.
+// load opens a cached layer. It returns false if the layer is missing, if its table
+// is damaged, or if the table does not match its spool. The build then unpacks the
+// layer again.
 func (c *layerCache) load(u *unpacked) (found bool, err error) {
 	id := u.layer.DiffID()
 	if c == nil || id == "" {
@@ -99,7 +100,7 @@ func (c *layerCache) load(u *unpacked) (found bool, err error) {
 	spool, err := os.Open(spoolPath)
 	if err == nil {
 		var info layer.Info
-		if info, err = tableInfo(table); err == nil && fits(spool, info, id) {
+		if info, err = tableInfo(table); err == nil && matchesSpool(spool, info, id) {
 			u.info, u.table, u.file, u.bodies = info, table, spool, spool
 			return true, nil
 		}
@@ -109,21 +110,22 @@ func (c *layerCache) load(u *unpacked) (found bool, err error) {
 	return false, nil
 }
 
-// tableInfo reads a table to its end.
+// tableInfo reads all of a table, and returns its info.
 func tableInfo(f *os.File) (layer.Info, error) {
 	var info layer.Info
 	err := eachEntry(f, &info, nil)
 	return info, err
 }
 
-func fits(spool *os.File, info layer.Info, id digest.DiffID) bool {
+// matchesSpool reports whether the table with info is that of layer id and of spool.
+func matchesSpool(spool *os.File, info layer.Info, id digest.DiffID) bool {
 	st, err := spool.Stat()
 	return err == nil && st.Size() == info.SpoolBytes && info.DiffID == id
 }
 
-// keep puts a layer that was unpacked into the scratch folder into the cache.
-// The files stay open; the table comes last, since load looks for it first.
-func (c *layerCache) keep(u *unpacked) error {
+// add moves a layer from the scratch folder into the cache. Its files stay open. The
+// table is the last to move, because load opens it first.
+func (c *layerCache) add(u *unpacked) error {
 	if c == nil || u.file == nil || u.info.DiffID == "" {
 		return nil
 	}
@@ -139,8 +141,8 @@ func (c *layerCache) keep(u *unpacked) error {
 	return nil
 }
 
-// PruneLayers removes the cached layers that keep does not want, and those of
-// other versions, and returns how many bytes they took.
+// PruneLayers removes the cached layers for which keep returns false, and all layers
+// of other versions. It returns the bytes freed.
 func PruneLayers(cacheDir string, keep func(digest.DiffID) bool) (freed int64, err error) {
 	top := filepath.Dir(LayerCacheDir(cacheDir))
 	err = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {

@@ -20,18 +20,18 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// parallelLayers is how many layers are read at a time: one for each core,
-// since the longest layer should have a core to itself all the time; two at
-// the least, for the network; few enough to bound memory.
+// parallelLayers returns the number of layers to read concurrently. It is the number
+// of cores, because the largest layer should always have a core of its own. The
+// minimum of two is for the network, and the maximum of eight limits memory.
 func parallelLayers() int { return min(max(2, runtime.GOMAXPROCS(0)), 8) }
 
-// unpacked is a layer whose table and bodies lie in the scratch folder.
+// unpacked is a layer with its table and its bodies in files.
 type unpacked struct {
 	layer  pull.Layer
 	info   layer.Info
 	bodies spool
 	table  *os.File
-	file   *os.File // of the bodies, nil where they lie in the disk
+	file   *os.File // of the bodies, nil if they are in the disk
 }
 
 // spool holds the bodies of a layer.
@@ -40,7 +40,8 @@ type spool interface {
 	io.WriterAt
 }
 
-// bySize returns the indexes of layers, the largest as stored first.
+// bySize returns the indexes of layers in the order of their size as stored, the
+// largest first.
 func bySize(layers []pull.Layer) []int {
 	order := make([]int, len(layers))
 	for i := range order {
@@ -50,9 +51,9 @@ func bySize(layers []pull.Layer) []int {
 	return order
 }
 
-// unpackAll reads every layer into a table and a spool. Large layers begin
-// first, since the longest one decides how long all take. Where inDisk is not
-// nil, the largest layer as stored has its bodies there.
+// unpackAll unpacks every layer into a table and a spool. It starts with the largest
+// layer, because that one determines the total time. If inDisk is not nil, the
+// largest layer as stored unpacks into it.
 func unpackAll(
 	ctx context.Context, layers []pull.Layer, cache *layerCache, inDisk spool, scratch string, o Options,
 ) ([]*unpacked, error) {
@@ -67,25 +68,25 @@ func unpackAll(
 		}
 		out[i] = u
 		group.Go(func() error {
-			meter := &meter{report: o.report, last: Event{
+			progress := &progressReader{report: o.report, last: Event{
 				Step: StepLayer, Layer: i + 1, Layers: len(layers), Digest: u.layer.Digest(), Total: max(u.layer.Size(), 0),
 			}}
 			found, err := cache.load(u)
 			if err != nil {
-				return u.named(err)
+				return u.withLayerName(err)
 			}
 			if found {
-				meter.last.Text = "cached"
-				meter.finish()
-				return u.named(limits.Bytes.Take(u.info.StreamBytes))
+				progress.last.Text = "cached"
+				progress.finish()
+				return u.withLayerName(limits.Bytes.Take(u.info.StreamBytes))
 			}
 			if err := u.create(scratch, strconv.Itoa(i)); err != nil {
 				return err
 			}
-			if err := u.unpack(ctx, limits, meter); err != nil {
+			if err := u.unpack(ctx, limits, progress); err != nil {
 				return err
 			}
-			return cache.keep(u)
+			return cache.add(u)
 		})
 	}
 	return out, group.Wait()
@@ -102,7 +103,7 @@ func (u *unpacked) create(scratch, name string) (err error) {
 	return err
 }
 
-func (u *unpacked) unpack(ctx context.Context, limits layer.Limits, m *meter) error {
+func (u *unpacked) unpack(ctx context.Context, limits layer.Limits, m *progressReader) error {
 	r, err := u.layer.Open(ctx)
 	if err != nil {
 		return err
@@ -110,14 +111,15 @@ func (u *unpacked) unpack(ctx context.Context, limits layer.Limits, m *meter) er
 	m.r = r
 	u.info, err = layer.Unpack(ctx, m, u.bodies, u.table, layer.Options{DiffID: u.layer.DiffID(), Limits: limits})
 	if err = errors.Join(err, r.Close()); err != nil {
-		return u.named(err)
+		return u.withLayerName(err)
 	}
 	m.finish()
 	return nil
 }
 
-// named says which layer err is of, unless it says so itself.
-func (u *unpacked) named(err error) error {
+// withLayerName adds the layer's digest to err, unless err has it or the layer has
+// none.
+func (u *unpacked) withLayerName(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -142,7 +144,7 @@ func closeAll(layers []*unpacked) error {
 	return errors.Join(errs...)
 }
 
-// mergeAll applies the tables, oldest layer first.
+// mergeAll merges the tables of the layers, the oldest first.
 func mergeAll(ctx context.Context, layers []*unpacked, created tree.Time, o Options) (*tree.Tree, error) {
 	m := tree.NewMerger(tree.Options{
 		Scoped: o.Scoped, Created: created, MaxInodes: o.MaxInodes, MaxDepth: o.MaxDepth,
@@ -155,7 +157,7 @@ func mergeAll(ctx context.Context, layers []*unpacked, created tree.Time, o Opti
 			return nil, err
 		}
 		if err := mergeOne(m, u); err != nil {
-			return nil, u.named(err)
+			return nil, u.withLayerName(err)
 		}
 	}
 	tree := m.Tree()
@@ -167,8 +169,8 @@ func mergeOne(m *tree.Merger, u *unpacked) error {
 	return eachEntry(u.table, nil, m.Add)
 }
 
-// eachEntry reads a table from its beginning. Once it is known to be whole,
-// info is filled in; either of info and do may be nil.
+// eachEntry reads a table from its beginning and calls do for each entry. If the
+// table is complete, eachEntry sets *info. Both info and do may be nil.
 func eachEntry(f *os.File, info *layer.Info, do func(*tree.Entry) error) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -196,27 +198,27 @@ func eachEntry(f *os.File, info *layer.Info, do func(*tree.Entry) error) error {
 	return nil
 }
 
-// meter reports how far a reader is, not more often than people can see.
-type meter struct {
+// progressReader reports the bytes read from r, at most once in reportInterval.
+type progressReader struct {
 	r      io.Reader
 	report func(Event)
 	last   Event
 	at     time.Time
 }
 
-const meterEvery = 50 * time.Millisecond
+const reportInterval = 50 * time.Millisecond
 
-func (m *meter) Read(p []byte) (int, error) {
+func (m *progressReader) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
 	m.last.Done += int64(n)
-	if now := time.Now(); now.Sub(m.at) >= meterEvery {
+	if now := time.Now(); now.Sub(m.at) >= reportInterval {
 		m.at = now
 		m.report(m.last)
 	}
 	return n, err
 }
 
-func (m *meter) finish() {
+func (m *progressReader) finish() {
 	m.last.Finished = true
 	m.report(m.last)
 }

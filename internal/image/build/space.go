@@ -9,8 +9,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// bodyBytes is how much data the regular files of tree have, but those whose
-// bodies lie in the spool of layer except.
+// bodyBytes returns the number of bytes of data in the regular files of merged. It
+// does not count files whose bodies are in the spool of layer except.
 func bodyBytes(merged *tree.Tree, except int) (sum int64) {
 	for id := tree.Root; id < merged.EndID(); id++ {
 		if merged.Type(id) != tree.Regular {
@@ -30,8 +30,8 @@ func bodyBytes(merged *tree.Tree, except int) (sum int64) {
 	return sum
 }
 
-// checkSpace refuses to begin what the file system of the folder has no room
-// for. There may still be too little of it later: others write too.
+// checkSpace returns ENOSPC if the file system of folder has less than need bytes
+// free. A later write may still run out of space, because other programs write too.
 func checkSpace(folder string, need int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(folder, &st); err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/verify"
 )
 
-// Verify reads the layers of source again, by code that shares nothing with
-// what built the disk, and compares every inode of the disk at path with
-// them. Of the options it heeds Pull, Scoped and the limits.
+// Verify reads the layers of source again, and compares every inode of the disk at
+// path with them. It shares no code with the builders. It uses the options Pull,
+// Scoped, MaxInodes and MaxUnpacked.
 func Verify(ctx context.Context, source, path string, o Options) (_ *verify.Report, err error) {
 	disk, err := os.Open(path)
 	if err != nil {
@@ -41,8 +41,8 @@ func Verify(ctx context.Context, source, path string, o Options) (_ *verify.Repo
 	})
 }
 
-// VerifyImage is Verify for an image of the store: its disk is held against
-// the very layers it was built from, whatever its tag means by now.
+// VerifyImage is Verify for an image of the store. It reads the layers by the
+// image's digest, because its tag may have moved since the build.
 func VerifyImage(ctx context.Context, s *store.Store, img *store.Image, o Options) (*verify.Report, error) {
 	o.Scoped = img.Disk.Paths == "scoped"
 	o.Pull.Platform = img.Platform

@@ -25,7 +25,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// layerTar is a layer with one file.
+// layerTar returns a layer with one file.
 func layerTar(t *testing.T, name string, content []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -42,7 +42,8 @@ func layerTar(t *testing.T, name string, content []byte) []byte {
 	return b.Bytes()
 }
 
-// ociLayout writes an image of the tars, compressed at the given level.
+// ociLayout writes an image whose layers are tars, compressed at the given level,
+// and returns its source.
 func ociLayout(t *testing.T, level int, tars ...[]byte) string {
 	t.Helper()
 	img := empty.Image
@@ -83,8 +84,8 @@ func convertOnce(t *testing.T, source string, o Options) (sum string, res *Resul
 	return fmt.Sprintf("%x", sha256.Sum256(data)), res
 }
 
-// The layer that unpacks into the disk is guessed by its stored size. The
-// layer with the most data may be another one; then the guess costs a copy.
+// The layer with the largest size as stored unpacks into the disk. If another layer
+// has more data, the build copies the bodies, and the bytes of the disk are the same.
 func TestB3WrongGuessOfTheLargestLayerChangesNoByte(t *testing.T) {
 	random := make([]byte, 300_000)
 	source := rand.NewChaCha8([32]byte{1})
@@ -92,8 +93,8 @@ func TestB3WrongGuessOfTheLargestLayerChangesNoByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	small, large := layerTar(t, "random", random), layerTar(t, "text", []byte(strings.Repeat("0123456789", 200_000)))
-	wrong := ociLayout(t, gzip.BestCompression, large, small) // 300 kB against some 10
-	right := ociLayout(t, gzip.NoCompression, large, small)   // as large as their data
+	wrong := ociLayout(t, gzip.BestCompression, large, small) // 10 kB and 300 kB as stored
+	right := ociLayout(t, gzip.NoCompression, large, small)   // the sizes of their data
 	wrongSum, res := convertOnce(t, wrong, Options{})
 	if res.Layers[0].Size >= res.Layers[1].Size {
 		t.Fatalf("stored sizes %d and %d: the guess is not wrong", res.Layers[0].Size, res.Layers[1].Size)
@@ -107,7 +108,7 @@ func TestB3WrongGuessOfTheLargestLayerChangesNoByte(t *testing.T) {
 	}
 	other, _ := convertOnce(t, right, Options{Label: "other"})
 	if other == rightSum {
-		t.Error("the label changes no byte: the sums compare nothing")
+		t.Error("the label changes no byte: the sums do not depend on the disk")
 	}
 }
 
@@ -118,7 +119,7 @@ func TestUUID(t *testing.T) {
 	}
 	for _, text := range []string{"", "0123456789abcdef0123456789abcdef", "01234567-89ab-cdef-0123-456789abcdeg", "0123456-789ab-cdef-0123-456789abcdef", "x"} {
 		if _, err := ParseUUID(text); err == nil {
-			t.Errorf("%q was taken", text)
+			t.Errorf("%q was accepted", text)
 		}
 	}
 	s, err := identity{}.seeds()
@@ -127,13 +128,13 @@ func TestUUID(t *testing.T) {
 	}
 }
 
-func TestFitsComparesWhatIsAskedFor(t *testing.T) {
+func TestMatchesComparesTheOptionsThatAreSet(t *testing.T) {
 	rec := &store.Image{Disk: store.Disk{Size: 64 << 20, Builder: "native", Label: "root", Paths: "strict"}}
 	for name, c := range map[string]struct {
 		o    Options
 		want bool
 	}{
-		"nothing":          {Options{}, true},
+		"no option":        {Options{}, true},
 		"the same":         {Options{Builder: Native, Size: 64 << 20, Label: "root"}, true},
 		"another size":     {Options{Size: 128 << 20}, false},
 		"another builder":  {Options{Builder: E2fsprogs}, false},
@@ -141,13 +142,13 @@ func TestFitsComparesWhatIsAskedFor(t *testing.T) {
 		"another UUID":     {Options{UUID: "01234567-89ab-cdef-0123-456789abcdef"}, false},
 		"a given headroom": {Options{Headroom: 1}, false},
 	} {
-		if got := c.o.fits(rec); got != c.want {
-			t.Errorf("%s: fits is %v", name, got)
+		if got := c.o.matches(rec); got != c.want {
+			t.Errorf("%s: matches is %v", name, got)
 		}
 	}
 }
 
-func TestB1FreeSpaceIsLookedFor(t *testing.T) {
+func TestB1FreeSpaceIsChecked(t *testing.T) {
 	if err := checkSpace(t.TempDir(), 0); err != nil {
 		t.Error(err)
 	}
@@ -171,7 +172,7 @@ func TestB1FreeSpaceIsLookedFor(t *testing.T) {
 		t.Errorf("all bodies have %d bytes", got)
 	}
 	if got := bodyBytes(tree, 1); got != 14_096 {
-		t.Errorf("those of one layer have %d bytes", got)
+		t.Errorf("the bodies outside layer 1 have %d bytes", got)
 	}
 }
 
