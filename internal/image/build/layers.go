@@ -156,17 +156,13 @@ func mergeAll(ctx context.Context, layers []*unpacked, created tree.Time, o Opti
 		if err := m.NextLayer(); err != nil {
 			return nil, err
 		}
-		if err := mergeOne(m, u); err != nil {
+		if err := eachEntry(u.table, nil, m.Add); err != nil {
 			return nil, u.withLayerName(err)
 		}
 	}
 	tree := m.Tree()
 	o.report(Event{Step: StepMerge, Done: int64(tree.NumInodes()), Finished: true})
 	return tree, nil
-}
-
-func mergeOne(m *tree.Merger, u *unpacked) error {
-	return eachEntry(u.table, nil, m.Add)
 }
 
 // eachEntry reads a table from its beginning and calls do for each entry. If the
