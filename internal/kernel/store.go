@@ -85,7 +85,7 @@ func (s *Store) List() (kernels []*Kernel, damaged []error, err error) {
 		}
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
-	store.SettleNames(kernels, func(k *Kernel) *[]string { return &k.Names })
+	store.DropDuplicateNames(kernels, func(k *Kernel) *[]string { return &k.Names })
 	return kernels, damaged, nil
 }
 

@@ -9,17 +9,17 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// Schema is the version of the record format that this package writes. It
-// reads no other.
+// Schema is the version of the record format that this package writes. It reads no
+// other version.
 const Schema = 1
 
-// minPrefix is how many digits of an ID name an image at the least.
+// minPrefix is the lowest number of digits in a prefix of an ID.
 const minPrefix = 4
 
-// ErrNotFound says that no image has the name or ID asked for.
+// ErrNotFound means that no image has the given name or ID.
 var ErrNotFound = errors.New("no such image")
 
-// An AmbiguousError says that an ID prefix fits several images.
+// An AmbiguousError reports a prefix of the IDs of several images.
 type AmbiguousError struct {
 	Ref    string
 	Images []*Image
@@ -38,18 +38,18 @@ type Image struct {
 	Schema   int           `json:"schema"`
 	ID       digest.Digest `json:"id"`               // of the manifest; of the tar for a plain root file system
 	Names    []string      `json:"names"`            // canonical, such as docker.io/library/debian:12
-	Source   string        `json:"source"`           // as the user wrote it
+	Source   string        `json:"source"`           // as given by the user
 	Platform string        `json:"platform"`         // os/arch[/variant]
-	Created  time.Time     `json:"created,omitzero"` // by its maker, UTC
-	Pulled   time.Time     `json:"pulled"`           // into this store, UTC
+	Created  time.Time     `json:"created,omitzero"` // time in the image's configuration, UTC
+	Pulled   time.Time     `json:"pulled"`           // time of the pull into this store, UTC
 	Config   Config        `json:"config"`
-	Layers   []Layer       `json:"layers"`
+	Layers   []Layer       `json:"layers"` // the oldest first
 	Disk     Disk          `json:"disk"`
-	Warnings []string      `json:"warnings,omitempty"` // what the builder could not carry
+	Warnings []string      `json:"warnings,omitempty"` // differences between the image and the disk
 }
 
-// Config is how an image wants to be run. The JSON names are those of the
-// OCI image specification's "config" object.
+// Config has the image's settings for running a machine. The JSON names are those of
+// the "config" object in the OCI image specification.
 type Config struct {
 	Entrypoint   []string            `json:"Entrypoint,omitempty"`
 	Cmd          []string            `json:"Cmd,omitempty"`
@@ -62,26 +62,26 @@ type Config struct {
 	StopSignal   string              `json:"StopSignal,omitempty"`
 }
 
-// Layer is one layer of an image, in the order oldest first.
+// Layer describes one layer of an image.
 type Layer struct {
 	Digest digest.Digest `json:"digest,omitempty"` // as stored in the registry
 	DiffID digest.DiffID `json:"diffID"`
-	Size   int64         `json:"size"` // bytes as stored; -1 when not known
+	Size   int64         `json:"size"` // bytes as stored; -1 if not known
 }
 
 // Disk is the ext4 file of an image.
 type Disk struct {
 	File    string `json:"file"`   // name in the store's disks folder
 	Size    int64  `json:"size"`   // bytes, holes included
-	Inodes  int    `json:"inodes"` // in use by the image's files
+	Inodes  int    `json:"inodes"` // used by the image's files
 	Builder string `json:"builder"`
 	Paths   string `json:"paths"` // strict or scoped
 	Label   string `json:"label,omitempty"`
 	UUID    string `json:"uuid"`
 }
 
-// check refuses a record that this version cannot work with. file is the
-// name that the record was found under.
+// check returns an error if this version cannot use the record. file is the name of
+// the record's file.
 func (img *Image) check(file string) error {
 	if img.Schema != Schema {
 		return fmt.Errorf("schema version %d, this banger knows %d", img.Schema, Schema)
@@ -90,7 +90,7 @@ func (img *Image) check(file string) error {
 		return err
 	}
 	if img.ID.Hex()+".json" != file {
-		return fmt.Errorf("record is of image %s", img.ID)
+		return fmt.Errorf("record has the ID %s, which differs from its file name", img.ID)
 	}
 	if f := img.Disk.File; f == "" || f[0] == '.' || strings.ContainsAny(f, "/\x00") {
 		return fmt.Errorf("disk file name %q is not usable", f)

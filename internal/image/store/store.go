@@ -1,15 +1,16 @@
-// Package store keeps images on disk: one ext4 file and one JSON record for
-// each, in the data folder of the user.
+// Package store stores images in the user's data folder. Each image has an ext4
+// file and a JSON record.
 //
-//	images/<hex>.json     the record of an image; what is not recorded is not there
+//	images/<hex>.json     the record of an image
 //	disks/<file>          the disks that records name
 //	tmp/.banger-<random>  scratch folders of running commands
-//	lock                  held while records and disks change
+//	lock                  locked while records and disks change
 //
-// A record is published after its disk and removed before it, each in one
-// atomic step, so that whatever is killed, every record has its disk; a disk
-// without a record, like a scratch folder without an owner, is a leftover
-// that the next command sweeps. The package does not know what is in a disk.
+// The package publishes a record after its disk, and removes a record before its
+// disk. Each of these steps is atomic. So every record has its disk, even if the
+// process is killed between two steps. The next command sweeps disks without a
+// record and scratch folders of dead processes. The package does not read the
+// content of disks.
 package store
 
 import (
@@ -29,16 +30,15 @@ import (
 	"github.com/banger-vm/banger/internal/base/publish"
 )
 
-// maxRecord bounds the size in bytes of a record that is read.
+// maxRecord is the highest size in bytes of a record.
 const maxRecord = 16 << 20
 
-// A Store is a data folder. Its methods may be called by several processes
-// at once.
+// A Store is a data folder. Several processes may call its methods concurrently.
 type Store struct {
 	root string
 }
 
-// Open returns the store in the folder root, which is made if need be.
+// Open returns the store in the folder root, and creates the folder if it is missing.
 func Open(root string) (*Store, error) {
 	for _, dir := range []string{"images", "disks", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
@@ -51,8 +51,8 @@ func Open(root string) (*Store, error) {
 // DiskPath returns the host path of an image's disk.
 func (s *Store) DiskPath(img *Image) string { return filepath.Join(s.root, "disks", img.Disk.File) }
 
-// HasDisk reports whether the disk of img is there and has its size. One that
-// a person or another program has deleted can be built again.
+// HasDisk reports whether the disk of img exists and has the recorded size. Pull
+// builds a missing disk again, because a user or a program may have deleted it.
 func (s *Store) HasDisk(img *Image) bool {
 	info, err := os.Stat(s.DiskPath(img))
 	return err == nil && info.Size() == img.Disk.Size
@@ -67,8 +67,7 @@ func (s *Store) Scratch() (*publish.Scratch, error) {
 	return publish.NewScratch(filepath.Join(s.root, "tmp"))
 }
 
-// Lock waits until no other process changes the store, and returns the
-// function that lets the next one in.
+// Lock waits for the store's lock and takes it. The returned function releases it.
 func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
 	unlock, err = flock.LockFile(ctx, filepath.Join(s.root, "lock"))
 	if err != nil {
@@ -77,8 +76,8 @@ func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// Images returns the records, newest first. A record that cannot be read is
-// left out and told of in damaged; the rest of the store works without it.
+// Images returns the records, the newest first. If a record cannot be read, Images
+// omits it and adds the error to damaged, because the other images still work.
 func (s *Store) Images() (images []*Image, damaged []error, err error) {
 	dir := filepath.Join(s.root, "images")
 	entries, err := os.ReadDir(dir)
@@ -91,7 +90,7 @@ func (s *Store) Images() (images []*Image, damaged []error, err error) {
 		}
 		img, err := readRecord(filepath.Join(dir, e.Name()))
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // removed by another process just now
+		case errors.Is(err, fs.ErrNotExist): // another process has removed it
 		case err != nil:
 			damaged = append(damaged, err)
 		default:
@@ -104,13 +103,13 @@ func (s *Store) Images() (images []*Image, damaged []error, err error) {
 		}
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
-	SettleNames(images, func(img *Image) *[]string { return &img.Names })
+	DropDuplicateNames(images, func(img *Image) *[]string { return &img.Names })
 	return images, damaged, nil
 }
 
-// SettleNames gives a name that two records claim to the newer one. That
-// happens when a process dies between the two writes that move a name.
-func SettleNames[T any](newestFirst []T, names func(T) *[]string) {
+// DropDuplicateNames removes names that a newer record also has. Two records have
+// the same name if a process died between the two writes that move a name.
+func DropDuplicateNames[T any](newestFirst []T, names func(T) *[]string) {
 	taken := map[string]bool{}
 	for _, record := range newestFirst {
 		list := names(record)
@@ -133,10 +132,10 @@ func readRecord(path string) (*Image, error) {
 	return img, nil
 }
 
-// Find returns the image that ref names: one of its names, its ID, or a
-// prefix of the ID's hexadecimal digits. canonical is ref as names are
-// recorded; it is tried when ref itself is no name. The errors are
-// ErrNotFound and *AmbiguousError.
+// Find returns the image that ref names. ref is one of the image's names, its ID, or
+// a prefix of the ID's hexadecimal digits. canonical is the canonical form of ref;
+// Find looks it up if ref is not a name in the store. Find returns ErrNotFound if
+// there is no such image, and *AmbiguousError if a prefix matches several.
 func (s *Store) Find(ref, canonical string) (*Image, error) {
 	images, _, err := s.Images()
 	if err != nil {
@@ -165,17 +164,17 @@ func (s *Store) Find(ref, canonical string) (*Image, error) {
 	return nil, &AmbiguousError{Ref: ref, Images: found}
 }
 
-// Put publishes img with its disk, the file at disk, which must be on the
-// store's file system (a Scratch of the store is) and written through to the
-// device. A record of the same ID is replaced; names of img are taken from
-// the images that had them. The caller holds the Lock.
+// Put publishes img with its disk. disk is the path of a file that is synced to the
+// device and on the store's file system, such as a file in a Scratch of the store.
+// Put replaces a record with the same ID, and removes the names of img from other
+// images. The caller holds the Lock.
 func (s *Store) Put(img *Image, disk string) error {
 	if err := atomicfile.Rename(disk, s.DiskPath(img)); err != nil {
 		return fmt.Errorf("publish disk: %w", err)
 	}
 	old, err := readRecord(s.recordPath(img.ID))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		old = nil // damaged: the new record takes its place
+		old = nil // the old record is damaged, and the new one replaces it
 	}
 	if err := s.Update(img); err != nil {
 		return err
@@ -186,8 +185,8 @@ func (s *Store) Put(img *Image, disk string) error {
 	return nil
 }
 
-// Update rewrites the record of img and takes its names from other images.
-// The caller holds the Lock.
+// Update writes the record of img, and removes its names from other images. The
+// caller holds the Lock.
 func (s *Store) Update(img *Image) error {
 	img.Schema = Schema
 	if err := s.write(img); err != nil {
@@ -216,7 +215,7 @@ func (s *Store) write(img *Image) error {
 	return jsonfile.Write(s.recordPath(img.ID), img)
 }
 
-// Remove deletes img, its record first. The caller holds the Lock.
+// Remove removes the record and then the disk of img. The caller holds the Lock.
 func (s *Store) Remove(img *Image) error {
 	if err := os.Remove(s.recordPath(img.ID)); err != nil {
 		return fmt.Errorf("remove image: %w", err)
@@ -234,13 +233,13 @@ func (s *Store) removeDisk(img *Image) error {
 	return nil
 }
 
-// Sweep removes what killed commands left: scratch folders without an owner,
-// temporaries of records, disks that no record names. Nothing that a running
-// command uses is touched. While a record is damaged no disk is removed,
-// since it may be the damaged record's. The caller holds the Lock.
+// Sweep removes the files of killed commands: their scratch folders, temporary files
+// of records, and disks without a record. It removes no file of a running command.
+// If a record is damaged, Sweep removes no disk, because the disk may belong to that
+// record. The caller holds the Lock.
 func (s *Store) Sweep() error {
 	errs := []error{publish.Sweep(filepath.Join(s.root, "tmp"))}
-	temporaries, err := filepath.Glob(filepath.Join(s.root, "images", ".*.tmp-*"))
+	leftovers, err := filepath.Glob(filepath.Join(s.root, "images", ".*.tmp-*"))
 	errs = append(errs, err)
 	images, damaged, err := s.Images()
 	errs = append(errs, err)
@@ -253,11 +252,11 @@ func (s *Store) Sweep() error {
 		errs = append(errs, err)
 		for _, d := range disks {
 			if !named[d.Name()] {
-				temporaries = append(temporaries, filepath.Join(s.root, "disks", d.Name()))
+				leftovers = append(leftovers, filepath.Join(s.root, "disks", d.Name()))
 			}
 		}
 	}
-	for _, path := range temporaries {
+	for _, path := range leftovers {
 		errs = append(errs, os.Remove(path))
 	}
 	return errors.Join(errs...)

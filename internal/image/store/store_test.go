@@ -126,8 +126,8 @@ func TestNamesMoveToTheNewImage(t *testing.T) {
 	}
 }
 
-// A process may die between the two writes of a move.
-func TestNameClaimedTwiceBelongsToTheNewerImage(t *testing.T) {
+// A process may die between the two writes that move a name.
+func TestDuplicateNameBelongsToTheNewerImage(t *testing.T) {
 	s := open(t)
 	for _, img := range []*Image{image("a", "x"), image("b", "x")} {
 		img.Schema = Schema
@@ -141,7 +141,7 @@ func TestNameClaimedTwiceBelongsToTheNewerImage(t *testing.T) {
 	}
 	images, _, err := s.Images()
 	if err != nil || len(images[1].Names) != 0 {
-		t.Errorf("the older image keeps %v, %v", images[1].Names, err)
+		t.Errorf("the older image still has %v, %v", images[1].Names, err)
 	}
 }
 
