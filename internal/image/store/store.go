@@ -172,14 +172,12 @@ func (s *Store) Put(img *Image, disk string) error {
 	if err := atomicfile.Rename(disk, s.DiskPath(img)); err != nil {
 		return fmt.Errorf("publish disk: %w", err)
 	}
-	old, err := readRecord(s.recordPath(img.ID))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		old = nil // the old record is damaged, and the new one replaces it
-	}
+	old, oldErr := readRecord(s.recordPath(img.ID))
 	if err := s.Update(img); err != nil {
 		return err
 	}
-	if old != nil && old.Disk.File != img.Disk.File {
+	// If the old record was missing or damaged, its disk is not known.
+	if oldErr == nil && old.Disk.File != img.Disk.File {
 		return s.removeDisk(old)
 	}
 	return nil
