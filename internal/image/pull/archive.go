@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// maxArchiveEntries is the highest number of entries in an archive.
+	// maxArchiveEntries is the maximum number of entries in an archive.
 	maxArchiveEntries = 1 << 16
-	// maxEntryName is the highest length in bytes of a name in an archive.
+	// maxEntryName is the maximum length in bytes of a name in an archive.
 	maxEntryName = 4096
-	// maxLinks is the highest number of links that find follows to a file. If two
+	// maxLinks is the maximum number of links that find follows to a file. If two
 	// images share a layer, docker writes a symbolic link for one of them.
 	maxLinks = 4
 	// maxWindow is the highest window size in bytes of a zstd decoder, and so

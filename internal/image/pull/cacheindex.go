@@ -23,7 +23,7 @@ const layoutVersion = `{"imageLayoutVersion":"1.0.0"}`
 const (
 	layoutFile = "oci-layout"
 	indexFile  = "index.json"
-	// maxIndex is the highest size in bytes of the cache's index.
+	// maxIndex is the maximum size in bytes of the cache's index.
 	maxIndex = 64 << 20
 )
 

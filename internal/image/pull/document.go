@@ -32,7 +32,7 @@ const (
 	annotationReference  = "vnd.docker.reference.type" // attestations of BuildKit
 )
 
-// maxList is the highest number of entries in a list of a document. The limit
+// maxList is the maximum number of entries in a list of a document. The limit
 // on a document's bytes is not enough, because an empty entry takes much more
 // memory than text.
 const maxList = 4096

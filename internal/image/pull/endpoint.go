@@ -17,7 +17,7 @@ import (
 
 // endpoint is a server of the repository: the registry or one of its mirrors.
 type endpoint struct {
-	host     string   // as dialled, with the port if any
+	host     string   // to connect to, with the port if any
 	repo     string   // on that host
 	schemes  []string // in the order of the attempts
 	base     http.RoundTripper
@@ -27,7 +27,7 @@ type endpoint struct {
 	timeout time.Duration
 	down    atomic.Bool // this mirror failed; send it no more requests
 
-	connecting     chan struct{} // a mutex for the fields below; waiting ends with a context
+	connecting     chan struct{} // a mutex for the fields below; a wait ends with its context
 	client         *http.Client  // nil before the first connection
 	scheme         string
 	authenticated  bool  // the client authenticates
@@ -201,7 +201,7 @@ func (e *endpoint) withCredentialsErr(err error) error {
 	return err
 }
 
-// maxChallenge is the highest length in bytes of a WWW-Authenticate header.
+// maxChallenge is the maximum length in bytes of a WWW-Authenticate header.
 const maxChallenge = 8 << 10
 
 // parseChallenge parses WWW-Authenticate headers (RFC 9110, section 11.6.1). It

@@ -91,9 +91,9 @@ func (e *PlatformError) Error() string {
 // statusError is a response of a server whose status is not a success.
 type statusError struct {
 	status       int
-	text         string        // of the server, cleaned; may be empty
-	retryAfter   time.Duration // Retry-After, 0 when not given
-	rangeRefused bool          // the server cannot send the range that was asked for
+	text         string        // of the server, made printable; may be empty
+	retryAfter   time.Duration // Retry-After, 0 if missing
+	rangeRefused bool          // the server refused the requested range
 }
 
 func (e *statusError) Error() string {
@@ -116,7 +116,7 @@ func (e *statusError) temporary() bool {
 	return e.rangeRefused
 }
 
-// maxErrorBody is the highest number of bytes to read of an error's body.
+// maxErrorBody is the maximum number of bytes to read of an error's body.
 const maxErrorBody = 64 << 10
 
 // checkStatus returns a *statusError if the response has none of the wanted status
@@ -160,7 +160,7 @@ func errorText(body []byte) string {
 	return printable(strings.Trim(strings.Join(texts, "; "), "; "))
 }
 
-// maxText is the highest length in runes of untrusted text in a message.
+// maxText is the maximum length in runes of untrusted text in a message.
 const maxText = 300
 
 // printable returns untrusted text in a form that is safe for one line of a

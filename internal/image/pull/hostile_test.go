@@ -17,7 +17,7 @@ import (
 // member is a file in an archive.
 type member struct {
 	name, body, link string
-	kind             byte // tar.TypeReg when 0
+	kind             byte // 0 is tar.TypeReg
 }
 
 func archiveOf(t *testing.T, members ...member) []byte {

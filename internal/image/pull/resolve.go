@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// maxNesting is the highest number of nested indexes.
+	// maxNesting is the maximum number of nested indexes.
 	maxNesting = 4
-	// maxDocuments is the highest number of documents that are read to find one
+	// maxDocuments is the maximum number of documents that are read to find one
 	// image.
 	maxDocuments = 64
 )

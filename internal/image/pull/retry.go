@@ -23,13 +23,13 @@ const (
 // retrier counts the consecutive failures of one task, and waits before each
 // retry.
 type retrier struct {
-	retries   int           // allowed in a row
+	retries   int           // maximum number of consecutive ones
 	delay     time.Duration // before the first retry, doubled for each further one
-	retryDial bool          // also when no connection could be made
+	retryDial bool          // retry also if connecting fails
 	notice    func(string)
 
-	failures int
-	received int64
+	failures int   // consecutive
+	received int64 // bytes since the last failure
 }
 
 // progress adds n received bytes. It resets the count of failures if there were

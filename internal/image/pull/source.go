@@ -95,7 +95,7 @@ func checkRepository(repo name.Repository) error {
 	hostname, port, hasPort := strings.Cut(repo.RegistryStr(), ":")
 	if strings.HasPrefix(hostname, "[") {
 		hostname, port, hasPort = strings.Cut(repo.RegistryStr(), "]")
-		hostname = "v6" + strings.ReplaceAll(hostname[1:], ":", "") // which url.Parse has checked
+		hostname = "v6" + strings.ReplaceAll(hostname[1:], ":", "") // url.Parse has checked the address
 		if hasPort {
 			port, hasPort = strings.CutPrefix(port, ":")
 		}

@@ -30,7 +30,7 @@ import (
 	"github.com/banger-vm/banger/internal/base/publish"
 )
 
-// maxRecord is the highest size in bytes of a record.
+// maxRecord is the maximum size in bytes of a record.
 const maxRecord = 16 << 20
 
 // A Store is a data folder. Several processes may call its methods concurrently.
