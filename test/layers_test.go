@@ -32,17 +32,17 @@ var halves = []half{
 	{"cli", "api daemon machine kernel image vmm guest", []row{
 		// cli knows guest/bin, kernel and the packages of image by their errors alone, which its hints explain.
 		{"cli", "api cli/arg cli/attach cli/connect cli/daemoncmd cli/env cli/exit cli/imagecmd cli/kernelcmd cli/machinecmd cli/render " +
-			"guest/bin image/build image/e2fs image/ext4/write image/pull image/store image/tree kernel", "spf13/cobra"},
+			"guest/bin image/build image/e2fs image/ext4/write image/pull image/store image/tree kernel kernel/source", "spf13/cobra"},
 		{"cli/machinecmd", "api cli/arg cli/attach cli/connect cli/copyrule cli/env cli/exit cli/fetch cli/render " +
 			"guest guest/tarcopy kernel machine vmm", "spf13/cobra"},
 		{"cli/imagecmd", "cli/arg cli/env cli/exit cli/fetch cli/render " +
 			"image/build image/ext4/read image/pull image/store image/unpack image/verify", "spf13/cobra"},
-		{"cli/kernelcmd", "cli/arg cli/env cli/exit cli/fetch cli/render kernel", "spf13/cobra"},
+		{"cli/kernelcmd", "cli/arg cli/env cli/exit cli/fetch cli/render kernel kernel/source", "spf13/cobra"},
 		{"cli/daemoncmd", "cli/arg cli/connect cli/env cli/exit cli/render daemon image/store kernel machine", "spf13/cobra"},
 		{"cli/attach", "api cli/env cli/exit cli/render", "x/sys x/term"},
 		// connect starts the daemon, whose socket lies in the runtime folder of the machines.
 		{"cli/connect", "api cli/env daemon machine", ""},
-		{"cli/fetch", "cli/arg cli/env cli/exit cli/render image/build image/pull image/store kernel", "spf13/cobra"},
+		{"cli/fetch", "cli/arg cli/env cli/exit cli/render image/build image/pull image/store kernel kernel/source", "spf13/cobra"},
 		// render shows the events of build, and arg returns its error for a file that exists.
 		{"cli/render", "cli/env cli/exit image/build", "docker/go-units vbauerster/mpb x/term"},
 		{"cli/arg", "cli/env cli/exit image/build", "spf13/cobra"},
@@ -61,8 +61,11 @@ var halves = []half{
 		{"machine/ledger/resource", "machine/ledger", "x/sys vishvananda/netlink google/nftables"},
 	}},
 	{"kernel", "image", []row{
-		{"kernel", "image/build image/ext4/read image/tree image/store",
-			"klauspost/compress pierrec/lz4 ulikunitz/xz pelletier/go-toml x/sys"},
+		// machine imports kernel, so kernel imports nothing of the image pipeline.
+		{"kernel", "kernel/compression image/ext4/read image/tree", ""},
+		{"kernel/source", "kernel kernel/compression image/build image/ext4/read image/tree", "pelletier/go-toml x/sys"},
+		{"kernel/compression", "", "klauspost/compress pierrec/lz4 ulikunitz/xz"},
+		{"kernel/kerneltest", "", "klauspost/compress pierrec/lz4 ulikunitz/xz"},
 	}},
 	{"vmm", "", []row{
 		{"vmm", "", ""},
@@ -184,6 +187,7 @@ func TestImportArrowsCanFail(t *testing.T) {
 		{"the writer in the reader", "internal/image/ext4/read", module + "/internal/image/ext4/write", true},
 		{"input and output in the tree", "internal/image/tree", "os", true},
 		{"the command line around cli", "cmd/banger", module + "/internal/image/build", true},
+		{"the store of kernels and the image pipeline", "internal/kernel", module + "/internal/image/build", true},
 		{"a package without a row", "internal/other", "fmt", true},
 		{"the client's frames", "api", module + "/internal/base/frames", false},
 		{"a client that knows machines", "api", module + "/internal/machine", true},

@@ -16,6 +16,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/banger-vm/banger/internal/image/tree"
 	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/source"
 )
 
 // hint returns what a user can do about err, or "".
@@ -51,7 +52,7 @@ func hint(err error) string {
 		{pull.ErrNetwork, "check the network, the registry's name and any proxy settings"},
 		{build.ErrExists, "--force replaces it"},
 		{kernel.ErrNotFound, "banger kernel ls shows what there is; banger kernel pull gets more"},
-		{kernel.ErrNoApt, "this host has no apt: banger kernel import takes packages (deb:FILE), images and loose files"},
+		{source.ErrNoApt, "this host has no apt: banger kernel import takes packages (deb:FILE), images and loose files"},
 		{store.ErrNotFound, "banger image ls shows what there is; banger image pull gets more"},
 		{bin.ErrNotBuilt, "build banger with make build"},
 		{syscall.ENOSPC, "free some space: banger image prune removes what is not needed"},
@@ -100,13 +101,13 @@ func daemonHint(code api.ErrorCode) string {
 
 // kernelHint is hint for the errors of kernels that have a type.
 func kernelHint(err error) string {
-	if several, ok := errors.AsType[*kernel.SeveralError](err); ok {
+	if several, ok := errors.AsType[*source.SeveralError](err); ok {
 		return "choose one with --release, as --release=" + several.Releases[len(several.Releases)-1]
 	}
-	if _, ok := errors.AsType[*kernel.SourceError](err); ok {
+	if _, ok := errors.AsType[*source.SourceError](err); ok {
 		return "banger kernel ls --catalog shows the names; an image is written docker://REF"
 	}
-	if _, ok := errors.AsType[*kernel.AptError](err); ok {
+	if _, ok := errors.AsType[*source.AptError](err); ok {
 		return "apt-get update may help; banger kernel import takes packages that are files here (deb:FILE)"
 	}
 	return ""

@@ -1,23 +1,22 @@
-// Package kernel keeps kernels: for each a folder with the kernel itself,
-// its configuration, its modules as a read-only file system, and a manifest
-// with the digests of them all.
+// Package kernel is the store of kernels: it lists, finds, removes and
+// publishes them, and returns the files and modules that a machine boots with.
+// A kernel is a folder that holds the kernel itself, its configuration, its
+// modules as a read-only file system, and a manifest with the digests of all
+// files.
 //
-//	kernels/<hex>/manifest.json   what the rest is; see Manifest
-//	kernels/<hex>/kernel          as it was found: a bzImage or an ELF file
-//	kernels/<hex>/vmlinux         ELF with a PVH entry, which boots sooner, where there is one
-//	kernels/<hex>/config          what the kernel was built with, where it is known
-//	kernels/<hex>/modules.ext4    lib/modules/RELEASE, where there are modules
-//	kernels/<hex>/modules.json    what each module needs, so that no boot has to read them all
+//	kernels/<hex>/manifest.json   the record; see Manifest
+//	kernels/<hex>/kernel          the kernel as its source has it: a bzImage or an ELF file
+//	kernels/<hex>/vmlinux         ELF file with a PVH entry, which boots faster; optional
+//	kernels/<hex>/config          the kernel's configuration; optional
+//	kernels/<hex>/modules.ext4    file system with lib/modules/RELEASE; optional
+//	kernels/<hex>/modules.json    names and dependencies of the modules; see Index
 //	kernels/.banger-<random>      scratch folders of running commands
 //
-// A kernel may come from a package, an image, this host, loose files, or a
-// bundle that Export wrote. Nothing of a foreign archive becomes a path on
-// the host: an archive is first turned into a file system by package rootfs,
-// with all that it refuses in a layer, and read from there. The package knows
-// no download host: packages are fetched by apt and images by package
-// pull, each from where the user's configuration says.
+// The package does not know where kernels come from, and does not import the
+// image pipeline: package source gets kernels, builds their disks of modules,
+// and hands them over as a Builder. It starts no machine, and it judges a
+// kernel's configuration only to report the features that banger uses.
 //
-// A folder appears and goes in one step, so that whatever is killed, what is
-// there is whole. The package starts no machine and judges no configuration
-// beyond naming what banger needs of it.
+// A kernel's folder appears and disappears in one step, so each folder is
+// complete, even after the process that wrote it was killed.
 package kernel

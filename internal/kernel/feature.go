@@ -1,6 +1,8 @@
 package kernel
 
-// State says how a kernel has a feature.
+import "slices"
+
+// State is the way in which a kernel provides a feature.
 type State string
 
 // The states of a feature.
@@ -8,19 +10,20 @@ const (
 	BuiltIn  State = "built in"
 	IsModule State = "module"
 	Missing  State = "missing"
-	Unknown  State = "unknown" // the kernel came without a configuration
+	Unknown  State = "unknown" // the kernel has no configuration
 )
 
-// Feature is something that banger uses of a kernel.
+// Feature is a part of the kernel that banger uses.
 type Feature struct {
-	Name     string `json:"name"`     // of the module, where it can be one
+	Name     string `json:"name"`     // of the module, if the feature can be one
 	Option   string `json:"option"`   // of the kernel's configuration
 	Required bool   `json:"required"` // no machine runs without it
 	Purpose  string `json:"purpose"`
 	State    State  `json:"state"`
 }
 
-// features are what banger uses, the required ones first.
+// features are the features that banger uses, the required ones first, without
+// their states.
 var features = []Feature{
 	{Name: "devtmpfs", Option: "CONFIG_DEVTMPFS", Required: true, Purpose: "device files"},
 	{Name: "tmpfs", Option: "CONFIG_TMPFS", Required: true, Purpose: "/run, /dev/shm"},
@@ -48,8 +51,8 @@ var features = []Feature{
 	{Name: "autofs4", Option: "CONFIG_AUTOFS_FS", Purpose: "systemd"},
 }
 
-// optionOf returns the option that builds the module name, where its name
-// does not tell, or "".
+// optionOf returns the configuration option that builds the module name, or ""
+// if the option can be derived from the name.
 func optionOf(name string) string {
 	for _, f := range features {
 		if f.Name == name {
@@ -59,20 +62,20 @@ func optionOf(name string) string {
 	return ""
 }
 
-// Features returns what banger uses of a kernel and how this one has it, the
-// required ones first.
+// Features returns the features that banger uses and their states in this
+// kernel, the required ones first.
 func (k *Kernel) Features() ([]Feature, error) {
 	r, err := k.resolver()
 	if err != nil {
 		return nil, err
 	}
-	var out []Feature
-	for _, f := range features {
-		f.State = r.has(f.Name, f.Option)
+	out := slices.Clone(features)
+	for i := range out {
+		f := &out[i]
+		f.State = r.state(f.Name, f.Option)
 		if f.Name == "pvh" && k.PVH {
 			f.State = BuiltIn
 		}
-		out = append(out, f)
 	}
 	return out, nil
 }

@@ -13,22 +13,25 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-// Schema is the version of the manifest that this package writes. It reads no
-// other.
+// Schema is the version of the manifest that this package writes, and the only
+// one that it reads.
 const Schema = 1
 
-// DefaultName is the catalog's entry that machines use when no kernel is asked
-// for.
-const DefaultName = "default"
-
-// Names in a kernel's folder.
+// Names of files in a kernel's folder.
 const (
+	KernelFile  = "kernel"
+	VMLinuxFile = "vmlinux"
+	ConfigFile  = "config"
+	ModulesFile = "modules.ext4"
+
 	manifestFile = "manifest.json"
-	kernelFile   = "kernel"
-	vmlinuxFile  = "vmlinux"
-	configFile   = "config"
-	modulesFile  = "modules.ext4"
 	indexFile    = "modules.json"
+)
+
+// The formats of the file KernelFile.
+const (
+	FormatBzImage = "bzImage" // Documentation/arch/x86/boot.rst of Linux
+	FormatELF     = "ELF"
 )
 
 // Manifest is the record of a kernel.
@@ -37,20 +40,21 @@ type Manifest struct {
 	ID       digest.Digest   `json:"id"` // see contentID
 	Names    []string        `json:"names"`
 	Release  string          `json:"release"`           // uname -r, such as 6.1.0-56-cloud-amd64
-	Arch     string          `json:"arch"`              // as Go calls it
-	Format   string          `json:"format"`            // of the file kernel: bzImage or ELF
-	PVH      bool            `json:"pvh"`               // there is a file with a PVH entry
-	Origin   string          `json:"origin"`            // where it came from, packages with their versions
+	Arch     string          `json:"arch"`              // a GOARCH
+	Format   string          `json:"format"`            // FormatBzImage or FormatELF
+	PVH      bool            `json:"pvh"`               // a file has a PVH entry
+	Origin   string          `json:"origin"`            // the source, with the versions of packages
 	Added    time.Time       `json:"added"`             // to this store, UTC
-	Loadable *Loadable       `json:"modules,omitempty"` // nil: there are no modules
-	Files    map[string]File `json:"files"`             // by the name in the folder
+	Loadable *Loadable       `json:"modules,omitempty"` // nil if there are no modules
+	Files    map[string]File `json:"files"`             // by name in the folder
 	Warnings []string        `json:"warnings,omitempty"`
 }
 
-// Loadable says what the modules of a kernel are, whatever holds them.
+// Loadable describes the modules of a kernel independently of the file system
+// that holds them.
 type Loadable struct {
 	Count  int           `json:"count"`
-	Digest digest.Digest `json:"digest"` // see moduleSet.writeTar
+	Digest digest.Digest `json:"digest"` // of the tar that package source makes of them
 }
 
 // File is a file in a kernel's folder.
@@ -59,13 +63,14 @@ type File struct {
 	Digest digest.Digest `json:"digest"`
 }
 
-// contentID is the digest that identifies a kernel: of what the content is,
-// and not of when or how it got here, nor of what was made from it.
+// contentID returns the digest that identifies a kernel. It covers the release,
+// the architecture, the kernel, its configuration and its modules, but not the
+// origin, the time, or the files derived from those.
 func (m *Manifest) contentID() (digest.Digest, error) {
 	content := struct {
 		Release, Arch           string
 		Kernel, Config, Modules digest.Digest
-	}{m.Release, m.Arch, m.Files[kernelFile].Digest, m.Files[configFile].Digest, ""}
+	}{m.Release, m.Arch, m.Files[KernelFile].Digest, m.Files[ConfigFile].Digest, ""}
 	if m.Loadable != nil {
 		content.Modules = m.Loadable.Digest
 	}
@@ -81,8 +86,8 @@ func sumOf(data []byte) digest.Digest {
 	return digest.Digest("sha256:" + hex.EncodeToString(sum[:]))
 }
 
-// check refuses a manifest that this version cannot work with. folder is the
-// name of the folder that it was found in.
+// check returns an error if this version cannot work with the manifest. folder
+// is the name of the folder that contains it.
 func (m *Manifest) check(folder string) error {
 	if m.Schema != Schema {
 		return fmt.Errorf("schema version %d, this banger knows %d", m.Schema, Schema)
@@ -104,7 +109,7 @@ func (m *Manifest) check(folder string) error {
 	return nil
 }
 
-// A Kernel is a kernel of a Store.
+// A Kernel is a kernel in a Store.
 type Kernel struct {
 	Manifest
 
@@ -114,8 +119,8 @@ type Kernel struct {
 // Dir returns the host path of the kernel's folder.
 func (k *Kernel) Dir() string { return k.dir }
 
-// Path returns the host path of a file of the kernel, "" when it has no such
-// file.
+// Path returns the host path of a file of the kernel, or "" if the kernel has
+// no file of that name.
 func (k *Kernel) Path(name string) string {
 	if _, ok := k.Files[name]; !ok {
 		return ""
@@ -123,24 +128,26 @@ func (k *Kernel) Path(name string) string {
 	return filepath.Join(k.dir, name)
 }
 
-// BootPath returns the host path of the file that boots soonest: the one with
-// a PVH entry where there is one, else Image.
+// BootPath returns the host path of the file that boots fastest: the one with a
+// PVH entry if the kernel has one, else Image.
 func (k *Kernel) BootPath() string {
-	if p := k.Path(vmlinuxFile); p != "" {
+	if p := k.Path(VMLinuxFile); p != "" {
 		return p
 	}
-	return k.Path(kernelFile)
+	return k.Path(KernelFile)
 }
 
-// Image returns the host path of the kernel as it was found, which every
-// loader takes: a bzImage, or an ELF file where there is nothing else.
-func (k *Kernel) Image() string { return k.Path(kernelFile) }
+// Image returns the host path of the kernel as its source has it: a bzImage,
+// which every boot loader reads, or an ELF file if the source has no bzImage.
+func (k *Kernel) Image() string { return k.Path(KernelFile) }
 
 // ModulesDisk returns the host path of the ext4 file whose root has
-// lib/modules, "" when the kernel has no modules. It is not to be written.
-func (k *Kernel) ModulesDisk() string { return k.Path(modulesFile) }
+// lib/modules, or "" if the kernel has no modules. The caller must not write to
+// the file.
+func (k *Kernel) ModulesDisk() string { return k.Path(ModulesFile) }
 
-// ShownName is how messages call the kernel.
+// ShownName returns the name by which messages call the kernel: its newest
+// name, or its short ID if it has none.
 func (k *Kernel) ShownName() string {
 	if len(k.Names) == 0 {
 		return k.ID.Short()

@@ -5,19 +5,19 @@ import (
 	"encoding/binary"
 )
 
-// signatureMark ends a signed module: MODULE_SIG_STRING of
-// linux/module_signature.h.
+// signatureMark is the end of a signed module: MODULE_SIG_STRING of
+// include/linux/module_signature.h.
 const signatureMark = "~Module signature appended~\n"
 
-// signatureInfo is the size in bytes of struct module_signature, which stands
-// before the mark and ends in the length of the signature, big-endian.
+// signatureInfo is the size in bytes of struct module_signature, which precedes
+// the mark. Its last field is the length of the signature, big-endian.
 const signatureInfo = 12
 
-// unsigned returns a module without its signature. The digest of its bundle
-// vouches for it already, and to check an RSA signature takes an emulated
-// processor a tenth of a second for each module. What only looks like a
-// signature stays.
-func unsigned(module []byte) []byte {
+// stripSignature returns module without its signature. The digest of the kernel
+// protects the module already, and an emulated processor takes 0.1 s to check
+// an RSA signature. stripSignature returns module as it is if its end only
+// resembles a signature.
+func stripSignature(module []byte) []byte {
 	rest, ok := bytes.CutSuffix(module, []byte(signatureMark))
 	if !ok || len(rest) < signatureInfo {
 		return module

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestUnsigned(t *testing.T) {
+func TestStripSignature(t *testing.T) {
 	const code = "\x7fELF and code"
 	signed := func(length byte, signature string) string {
 		return code + signature + "\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00" + string(length) + signatureMark
@@ -19,8 +19,8 @@ func TestUnsigned(t *testing.T) {
 		{"a signature longer than the module", signed(200-128, "signature"), signed(200-128, "signature")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			if got := unsigned([]byte(row.module)); !bytes.Equal(got, []byte(row.want)) {
-				t.Errorf("unsigned = %q, want %q", got, row.want)
+			if got := stripSignature([]byte(row.module)); !bytes.Equal(got, []byte(row.want)) {
+				t.Errorf("stripSignature = %q, want %q", got, row.want)
 			}
 		})
 	}

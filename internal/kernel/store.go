@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,21 +10,22 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/flock"
+	"github.com/banger-vm/banger/internal/base/jsonfile"
 	"github.com/banger-vm/banger/internal/base/publish"
-	"github.com/banger-vm/banger/internal/image/store"
 )
 
 const (
 	maxManifest = 4 << 20 // bytes
-	minPrefix   = 4       // digits of an ID that name a kernel at the least
+	minPrefix   = 4       // digits, the fewest of an ID that name a kernel
 )
 
-// ErrNotFound says that no kernel has the name or ID asked for.
+// ErrNotFound reports that no kernel has the given name or ID.
 var ErrNotFound = errors.New("no such kernel")
 
-// An AmbiguousError says that an ID prefix fits several kernels.
+// An AmbiguousError reports that several kernels match an ID prefix or a
+// release.
 type AmbiguousError struct {
 	Ref     string
 	Kernels []*Kernel
@@ -39,28 +39,25 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("kernel %s: prefix of %d kernels (%s)", e.Ref, len(e.Kernels), strings.Join(ids, ", "))
 }
 
-// A Store holds the kernels in a data folder. Its methods may be called by
-// several processes at once.
+// A Store holds the kernels in a data folder. Several processes may use one at
+// the same time.
 type Store struct {
-	data *store.Store // whose lock is the folder's
 	dir  string
+	lock string // a file, locked while kernels or images of the data folder change
 }
 
-// Open returns the store in the data folder root, which is made if need be.
+// Open returns the store in the data folder root. It makes the folder if it
+// does not exist.
 func Open(root string) (*Store, error) {
-	data, err := store.Open(root)
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{data: data, dir: filepath.Join(root, "kernels")}
+	s := &Store{dir: filepath.Join(root, "kernels"), lock: filepath.Join(root, "lock")}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open data folder: %w", err)
 	}
 	return s, nil
 }
 
-// List returns the kernels, newest first. One whose manifest cannot be read
-// is left out and told of in damaged; the rest of the store works without it.
+// List returns the kernels, newest first. It leaves out a kernel whose manifest
+// it cannot read, and returns the reason in damaged.
 func (s *Store) List() (kernels []*Kernel, damaged []error, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -72,7 +69,7 @@ func (s *Store) List() (kernels []*Kernel, damaged []error, err error) {
 		}
 		k, err := readKernel(filepath.Join(s.dir, e.Name()))
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // removed by another process just now
+		case errors.Is(err, fs.ErrNotExist): // another process has just removed it
 		case err != nil:
 			damaged = append(damaged, err)
 		default:
@@ -85,46 +82,53 @@ func (s *Store) List() (kernels []*Kernel, damaged []error, err error) {
 		}
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
-	store.DropDuplicateNames(kernels, func(k *Kernel) *[]string { return &k.Names })
+	dropOldNames(kernels)
 	return kernels, damaged, nil
+}
+
+// dropOldNames removes from each kernel the names that a newer kernel has too. A
+// process killed while it moves a name leaves the name with both.
+func dropOldNames(newestFirst []*Kernel) {
+	taken := map[string]bool{}
+	for _, k := range newestFirst {
+		k.Names = slices.DeleteFunc(k.Names, func(name string) bool {
+			dropped := taken[name]
+			taken[name] = true
+			return dropped
+		})
+	}
 }
 
 func readKernel(dir string) (*Kernel, error) {
 	path := filepath.Join(dir, manifestFile)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := readBounded(f, maxManifest)
-	if err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", path, err)
-	}
 	k := &Kernel{dir: dir}
-	if err := json.Unmarshal(data, &k.Manifest); err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", path, err)
+	err := jsonfile.Read(path, maxManifest, &k.Manifest)
+	if err == nil {
+		err = k.check(filepath.Base(dir))
 	}
-	if err := k.check(filepath.Base(dir)); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("read manifest %s: %w", path, err)
 	}
 	return k, nil
 }
 
-// Find returns the kernel that ref names: one of its names, its ID, a prefix
-// of the ID's hexadecimal digits, or its release where that is clear. The
-// errors are ErrNotFound and *AmbiguousError. Where a manifest is damaged, a
-// kernel that is not found may be the one it was of: that is another error.
+// Find returns the kernel that ref names: by one of its names, its ID, a prefix
+// of the ID's hexadecimal digits, or its release if no other kernel has the
+// same. It returns ErrNotFound or an *AmbiguousError; if it finds no kernel but
+// a manifest is damaged, which may be that of the kernel, it returns another
+// error.
 func (s *Store) Find(ref string) (*Kernel, error) {
 	kernels, damaged, err := s.List()
 	if err != nil {
 		return nil, err
 	}
 	k, err := find(kernels, ref)
-	return k, blame(err, ref, damaged)
+	return k, addDamaged(err, ref, damaged)
 }
 
-// blame returns err, or in place of ErrNotFound what may be why.
-func blame(err error, ref string, damaged []error) error {
+// addDamaged replaces ErrNotFound by an error that lists the damaged manifests,
+// if there are any. It returns other errors as they are.
+func addDamaged(err error, ref string, damaged []error) error {
 	if len(damaged) == 0 || !errors.Is(err, ErrNotFound) {
 		return err
 	}
@@ -154,10 +158,10 @@ func find(kernels []*Kernel, ref string) (*Kernel, error) {
 	return nil, &AmbiguousError{Ref: ref, Kernels: found}
 }
 
-// Remove takes the name ref from its kernel. One that loses its last name, or
-// that ref means in another way, is deleted. A kernel that ref means by its ID
-// or release while it has several names is deleted with force only. One whose
-// manifest is damaged has no names: its full ID deletes it.
+// Remove removes the name ref from its kernel, and deletes the kernel if it was
+// the last one. If ref is an ID or a release, it deletes the kernel, unless that
+// has several names and force is not set. If ref is the full ID of a kernel
+// whose manifest is damaged, it deletes that kernel.
 func (s *Store) Remove(ctx context.Context, ref string, force bool) (k *Kernel, deleted bool, err error) {
 	err = s.locked(ctx, func() error {
 		if err := publish.Sweep(s.dir); err != nil {
@@ -172,26 +176,26 @@ func (s *Store) Remove(ctx context.Context, ref string, force bool) (k *Kernel, 
 			dir := filepath.Join(s.dir, id.Hex())
 			if _, statErr := os.Lstat(dir); statErr == nil {
 				k, deleted = &Kernel{Manifest: Manifest{ID: id}, dir: dir}, true
-				return s.discard(dir)
+				return discard(dir)
 			}
 		}
 		if err != nil {
-			return blame(err, ref, damaged)
+			return addDamaged(err, ref, damaged)
 		}
 		if slices.Contains(k.Names, ref) && len(k.Names) > 1 {
 			k.Names = slices.DeleteFunc(k.Names, func(n string) bool { return n == ref })
-			return k.write()
+			return k.writeManifest()
 		}
 		if len(k.Names) > 1 && !force {
 			return fmt.Errorf("kernel %s: has %d names, --force removes them all", ref, len(k.Names))
 		}
 		deleted = true
-		return s.discard(k.dir)
+		return discard(k.dir)
 	})
 	return k, deleted, err
 }
 
-// fullID returns the ID that ref is in full, or "".
+// fullID returns the ID if ref is a complete one, else "".
 func fullID(ref string) digest.Digest {
 	hexadecimal := strings.TrimPrefix(ref, "sha256:")
 	if len(hexadecimal) != 64 || strings.Trim(hexadecimal, "0123456789abcdef") != "" {
@@ -200,115 +204,29 @@ func fullID(ref string) digest.Digest {
 	return digest.Digest("sha256:" + hexadecimal)
 }
 
-// discard removes a folder of the store.
-func (s *Store) discard(dir string) error {
+// discard deletes a kernel's folder.
+func discard(dir string) error {
 	if err := publish.RemoveFolder(dir); err != nil {
 		return fmt.Errorf("remove kernel: %w", err)
 	}
 	return nil
 }
 
-// put publishes the folder of k, which is whole and on disk, with its names.
-// Where the same kernel is there already, and whole, it gets the names
-// instead, and fresh is false.
-func (s *Store) put(ctx context.Context, k *Kernel, force bool) (published *Kernel, fresh bool, err error) {
-	err = s.locked(ctx, func() error {
-		kernels, _, err := s.List()
-		if err != nil {
-			return err
-		}
-		dir := filepath.Join(s.dir, k.ID.Hex())
-		at := slices.IndexFunc(kernels, func(o *Kernel) bool { return o.ID == k.ID })
-		names := k.Names
-		if at >= 0 {
-			names = union(kernels[at].Names, names)
-		}
-		if at >= 0 && !force && kernels[at].whole() == nil {
-			published = kernels[at]
-			published.Names = names
-			// A name is taken from the others only once it is written here.
-			if err := published.write(); err != nil {
-				return err
-			}
-			return s.takeNames(kernels, published)
-		}
-		k.Names = names
-		if err := k.write(); err != nil {
-			return err
-		}
-		if err := publish.Folder(k.dir, dir); err != nil {
-			return fmt.Errorf("publish kernel: %w", err)
-		}
-		k.dir = dir
-		published, fresh = k, true
-		return s.takeNames(kernels, published)
-	})
-	return published, fresh, err
-}
-
-// takeNames removes the names of k from the other kernels.
-func (s *Store) takeNames(kernels []*Kernel, k *Kernel) error {
-	for _, other := range kernels {
-		if other.ID == k.ID {
-			continue
-		}
-		before := len(other.Names)
-		other.Names = slices.DeleteFunc(other.Names, func(n string) bool { return slices.Contains(k.Names, n) })
-		if len(other.Names) != before {
-			if err := other.write(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func union(a, b []string) []string {
-	out := slices.Clone(a)
-	for _, s := range b {
-		if !slices.Contains(out, s) {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-func (k *Kernel) write() error {
-	data, err := json.MarshalIndent(&k.Manifest, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode manifest: %w", err)
-	}
-	if len(data) >= maxManifest { // with its newline: what is written must be readable
-		return fmt.Errorf("write manifest of kernel %s: %w", k.ID.Short(), &SizeError{maxManifest})
-	}
-	return atomicfile.Write(filepath.Join(k.dir, manifestFile), append(data, '\n'), 0o600)
-}
-
-// whole returns what is wrong with the files of a kernel, by a quick look.
-func (k *Kernel) whole() error {
-	for name, f := range k.Files {
-		info, err := os.Lstat(filepath.Join(k.dir, name))
-		if err != nil {
-			return fmt.Errorf("kernel %s: %w", k.ShownName(), err)
-		}
-		if !info.Mode().IsRegular() || info.Size() != f.Size {
-			return fmt.Errorf("kernel %s: %s has %d bytes, want %d", k.ShownName(), name, info.Size(), f.Size)
-		}
-	}
-	return nil
-}
-
-// locked runs do while no other process changes the data folder.
+// locked calls do while it holds the data folder's lock, which excludes changes
+// by other processes.
 func (s *Store) locked(ctx context.Context, do func() error) error {
-	unlock, err := s.data.Lock(ctx)
+	unlock, err := flock.LockFile(ctx, s.lock)
 	if err != nil {
-		return err
+		return fmt.Errorf("lock data folder: %w", err)
 	}
 	defer unlock()
 	return do()
 }
 
-// Sweep removes what killed commands left.
+// NewScratch makes a scratch folder on the store's file system.
+func (s *Store) NewScratch() (*publish.Scratch, error) { return publish.NewScratch(s.dir) }
+
+// Sweep removes the scratch folders of commands that were killed.
 func (s *Store) Sweep(ctx context.Context) error {
 	return s.locked(ctx, func() error { return publish.Sweep(s.dir) })
 }

@@ -4,30 +4,39 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/banger-vm/banger/internal/kernel/kerneltest"
 )
 
-// fake publishes a kernel of a few bytes, content being what tells it apart.
-func fake(t *testing.T, s *Store, content string, names ...string) *Kernel {
+func openStore(t testing.TB) *Store {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "new")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	s, err := Open(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	k := &Kernel{dir: dir, Manifest: Manifest{Schema: Schema, Release: "6.1." + content, Arch: "amd64", Names: names, Files: map[string]File{}}}
-	k.Added = time.Unix(int64(content[0]), 0).UTC()
-	if err := k.addFile(kernelFile, []byte(content)); err != nil {
+	return s
+}
+
+// addKernel publishes a kernel whose file is content. Its release ends in
+// content, and the first byte of content is the time of its addition.
+func addKernel(t *testing.T, s *Store, content string, names ...string) *Kernel {
+	t.Helper()
+	b, err := NewBuilder(filepath.Join(t.TempDir(), "new"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	var err error
-	if k.ID, err = k.contentID(); err != nil {
+	b.Release, b.Arch, b.Names = "6.1."+content, "amd64", names
+	b.Added = time.Unix(int64(content[0]), 0).UTC()
+	if err := b.AddFile(KernelFile, []byte(content)); err != nil {
 		t.Fatal(err)
 	}
-	k, _, err = s.put(t.Context(), k, false)
+	if err := b.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	k, _, err := s.Publish(t.Context(), b, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +45,7 @@ func fake(t *testing.T, s *Store, content string, names ...string) *Kernel {
 
 func TestFindAndRemove(t *testing.T) {
 	s := openStore(t)
-	a, b := fake(t, s, "1", "a", "shared"), fake(t, s, "2", "b", "shared")
+	a, b := addKernel(t, s, "1", "a", "shared"), addKernel(t, s, "2", "b", "shared")
 	for ref, want := range map[string]*Kernel{
 		"a": a, "b": b, "shared": b, string(a.ID): a, a.ID.Hex()[:6]: a, "6.1.2": b,
 	} {
@@ -58,8 +67,8 @@ func TestFindAndRemove(t *testing.T) {
 	if _, deleted, err := s.Remove(t.Context(), "b", false); !deleted || err != nil {
 		t.Errorf("the last name: %v, %v", deleted, err)
 	}
-	if kernels, _, err := s.List(); err != nil || len(kernels) != 1 || kernels[0].ID != a.ID || len(leftovers(t, s)) != 0 {
-		t.Errorf("left: %v, %v, %v", kernels, leftovers(t, s), err)
+	if kernels, _, err := s.List(); err != nil || len(kernels) != 1 || kernels[0].ID != a.ID || len(kerneltest.Leftovers(t, s.dir)) != 0 {
+		t.Errorf("left: %v, %v, %v", kernels, kerneltest.Leftovers(t, s.dir), err)
 	}
 }
 
@@ -86,11 +95,11 @@ func TestDamagedManifests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)
-			k := fake(t, s, "1", "a")
-			fake(t, s, "2", "b")
-			path := k.Path(kernelFile)
+			k := addKernel(t, s, "1", "a")
+			addKernel(t, s, "2", "b")
+			path := k.Path(KernelFile)
 			path = filepath.Join(filepath.Dir(path), manifestFile)
-			before := string(mustRead(t, path))
+			before := string(kerneltest.ReadFile(t, path))
 			if change(before) == before {
 				t.Fatal("nothing was changed")
 			}
@@ -118,11 +127,11 @@ func TestDamagedManifests(t *testing.T) {
 			if _, err := s.Find("a"); !errors.Is(err, ErrNotFound) {
 				t.Errorf("find when it is removed: %v", err)
 			}
-			fake(t, s, "1", "a")
+			addKernel(t, s, "1", "a")
 			if err := os.WriteFile(path, []byte(change(before)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			fake(t, s, "1", "a")
+			addKernel(t, s, "1", "a")
 			if _, damaged, _ := s.List(); len(damaged) != 0 {
 				t.Errorf("a new kernel did not replace the damaged one: %v", damaged)
 			}
@@ -133,9 +142,9 @@ func TestDamagedManifests(t *testing.T) {
 // A process may die between the two writes that move a name.
 func TestNameClaimedTwiceBelongsToTheNewerKernel(t *testing.T) {
 	s := openStore(t)
-	a, b := fake(t, s, "1", "x"), fake(t, s, "2", "y")
+	a, b := addKernel(t, s, "1", "x"), addKernel(t, s, "2", "y")
 	b.Names = []string{"x"}
-	if err := b.write(); err != nil {
+	if err := b.writeManifest(); err != nil {
 		t.Fatal(err)
 	}
 	if k, err := s.Find("x"); err != nil || k.ID != b.ID {
@@ -149,61 +158,14 @@ func TestNameClaimedTwiceBelongsToTheNewerKernel(t *testing.T) {
 
 func TestSweepRemovesWhatKilledCommandsLeft(t *testing.T) {
 	s := openStore(t)
-	fake(t, s, "1", "a")
+	addKernel(t, s, "1", "a")
 	if err := os.MkdirAll(filepath.Join(s.dir, ".banger-dead", "new"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if kernels, _, err := s.List(); err != nil || len(kernels) != 1 || len(leftovers(t, s)) != 0 {
-		t.Errorf("left %v, %v, %v", kernels, leftovers(t, s), err)
-	}
-}
-
-func TestPullsAtTheSameTime(t *testing.T) {
-	s := openStore(t)
-	source := "deb:" + writeFile(t, "k.deb", debOf(t, testControl, "gzip", kernelTree(t)...))
-	names := []string{"a", "b", "c", "d"}
-	errs := make([]error, len(names))
-	fresh := make([]bool, len(names))
-	var wg sync.WaitGroup
-	for i, name := range names {
-		wg.Go(func() { _, fresh[i], errs[i] = s.Pull(t.Context(), source, name, Options{}) })
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-	kernels, damaged, err := s.List()
-	if err != nil || len(kernels) != 1 || len(damaged) != 0 || len(leftovers(t, s)) != 0 {
-		t.Fatalf("left %v, %v, %v, %v", kernels, damaged, leftovers(t, s), err)
-	}
-	slices.Sort(kernels[0].Names)
-	if !slices.Equal(kernels[0].Names, names) {
-		t.Errorf("names are %v", kernels[0].Names)
-	}
-	count := 0
-	for _, f := range fresh {
-		if f {
-			count++
-		}
-	}
-	if count != 1 {
-		t.Errorf("%d were first", count)
-	}
-}
-
-// The names are too many for a manifest that could be read again.
-func TestNameStaysWhereItCannotBeMoved(t *testing.T) {
-	s := openStore(t)
-	a, b := fake(t, s, "1", "x"), fake(t, s, "2", "y")
-	again := *b
-	again.Names = []string{"x", strings.Repeat("n", maxManifest)}
-	if _, _, err := s.put(t.Context(), &again, false); err == nil {
-		t.Fatal("a manifest was written that is not read")
-	}
-	if k, err := s.Find("x"); err != nil || k.ID != a.ID {
-		t.Errorf("x is now of %v, %v", k, err)
+	if kernels, _, err := s.List(); err != nil || len(kernels) != 1 || len(kerneltest.Leftovers(t, s.dir)) != 0 {
+		t.Errorf("left %v, %v, %v", kernels, kerneltest.Leftovers(t, s.dir), err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/render"
 	"github.com/banger-vm/banger/internal/image/build"
 	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/source"
 )
 
 // A KernelRequest selects one kernel of a source. The zero value selects the
@@ -18,7 +19,7 @@ type KernelRequest struct {
 	Name    string // "" for the catalog's, or the release
 	Release string // "" if the source has one kernel only
 	Force   bool   // replace a kernel that is in the store
-	Files   kernel.Files
+	Files   source.Files
 	Flags   Flags
 }
 
@@ -42,20 +43,20 @@ func EnsureKernel(ctx context.Context, e *env.Env, name, policy string) (*kernel
 	return k, err
 }
 
-// PullKernel gets a kernel from source, a name of the catalog or a SOURCE, and
+// PullKernel gets the kernel wanted, a name of the catalog or a SOURCE, and
 // shows the progress. It describes a new kernel in a note. fresh reports
 // whether the kernel is new.
 func PullKernel(
-	ctx context.Context, e *env.Env, s *kernel.Store, source string, r *KernelRequest,
+	ctx context.Context, e *env.Env, s *kernel.Store, wanted string, r *KernelRequest,
 ) (k *kernel.Kernel, fresh bool, err error) {
-	o, err := r.options(e, source)
+	o, err := r.options(e, wanted)
 	if err != nil {
 		return nil, false, err
 	}
 	report, stop := render.Progress(e)
 	o.Build.Report = report
 	o.Report = func(text string) { report(build.Event{Step: build.StepNotice, Text: render.OneLine(text)}) }
-	k, fresh, err = s.Pull(ctx, source, r.Name, o)
+	k, fresh, err = source.Pull(ctx, s, wanted, r.Name, o)
 	stop()
 	if err == nil && fresh {
 		err = noteKernel(e, k)
@@ -63,13 +64,13 @@ func PullKernel(
 	return k, fresh, err
 }
 
-func (r *KernelRequest) options(e *env.Env, source string) (kernel.Options, error) {
-	o := kernel.Options{Catalog: e.KernelCatalog(), Files: r.Files, Release: r.Release, Force: r.Force}
-	if !strings.HasPrefix(source, "docker://") {
-		source = "tar:-" // a source without a registry
+func (r *KernelRequest) options(e *env.Env, wanted string) (source.Options, error) {
+	o := source.Options{Catalog: e.KernelCatalog(), Files: r.Files, Release: r.Release, Force: r.Force}
+	if !strings.HasPrefix(wanted, "docker://") {
+		wanted = "tar:-" // a source without a registry
 	}
 	var err error
-	o.Build, err = r.Flags.Options(e, source)
+	o.Build, err = r.Flags.Options(e, wanted)
 	return o, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/exit"
 	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/source"
 	"github.com/spf13/cobra"
 )
 
@@ -20,8 +21,8 @@ func exportCommand(e *env.Env) *cobra.Command {
 		Example: "  banger kernel export default kernel.tar",
 		Args:    arg.Exactly("NAME", "FILE"), ValidArgsFunction: kernelNames(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != kernel.FormatTar && format != kernel.FormatOCI {
-				return exit.Usagef("--format=%s: want %s or %s", format, kernel.FormatTar, kernel.FormatOCI)
+			if format != source.FormatTar && format != source.FormatOCI {
+				return exit.Usagef("--format=%s: want %s or %s", format, source.FormatTar, source.FormatOCI)
 			}
 			s, err := kernel.Open(e.Paths.Data)
 			if err != nil {
@@ -32,18 +33,18 @@ func exportCommand(e *env.Env) *cobra.Command {
 				return err
 			}
 			if args[1] == "-" {
-				if format != kernel.FormatTar {
-					return exit.Usagef("only --format=%s goes to standard output", kernel.FormatTar)
+				if format != source.FormatTar {
+					return exit.Usagef("only --format=%s goes to standard output", source.FormatTar)
 				}
-				return k.WriteBundle(cmd.Context(), e.Out)
+				return source.WriteBundle(cmd.Context(), e.Out, k)
 			}
 			if err := arg.CheckOutput(args[1], force); err != nil {
 				return err
 			}
-			return kernel.Export(cmd.Context(), k, args[1], format)
+			return source.Export(cmd.Context(), k, args[1], format)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", kernel.FormatTar, "form of the file: tar or oci")
+	cmd.Flags().StringVar(&format, "format", source.FormatTar, "form of the file: tar or oci")
 	cmd.Flags().BoolVar(&force, "force", false, "replace FILE")
 	return cmd
 }

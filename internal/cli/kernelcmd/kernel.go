@@ -5,6 +5,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/source"
 	"github.com/spf13/cobra"
 )
 
@@ -46,7 +47,7 @@ func kernelNames(e *env.Env) cobra.CompletionFunc {
 // catalogNames returns a completion by the names of the catalog.
 func catalogNames(e *env.Env) cobra.CompletionFunc {
 	return arg.Complete(e, func() ([]string, error) {
-		entries, err := kernel.Catalog(e.KernelCatalog())
+		entries, err := source.Catalog(e.KernelCatalog())
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/render"
 	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/source"
 	"github.com/spf13/cobra"
 )
 
@@ -92,7 +93,7 @@ func listKernels(e *env.Env, kernels []*kernel.Kernel, full bool) error {
 }
 
 func listCatalog(e *env.Env) error {
-	entries, err := kernel.Catalog(e.KernelCatalog())
+	entries, err := source.Catalog(e.KernelCatalog())
 	if err != nil {
 		return err
 	}
@@ -108,11 +109,11 @@ func listCatalog(e *env.Env) error {
 	w := render.NewTable(e.Out)
 	fmt.Fprintln(w, "NAME\tSOURCE\tSUMMARY")
 	for _, entry := range entries {
-		for i, source := range entry.Sources {
+		for i, text := range entry.Sources {
 			if i > 0 {
 				entry.Name, entry.Summary = "", ""
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\n", entry.Name, source, entry.Summary)
+			fmt.Fprintf(w, "%s\t%s\t%s\n", entry.Name, text, entry.Summary)
 		}
 	}
 	return w.Flush()

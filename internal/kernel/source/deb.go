@@ -1,4 +1,4 @@
-package kernel
+package source
 
 import (
 	"archive/tar"
@@ -10,31 +10,33 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"github.com/banger-vm/banger/internal/kernel/compression"
 )
 
-// Bounds of a package, in bytes.
+// Limits of a package, in bytes.
 const (
 	maxControl     = 16 << 20 // control.tar, decompressed
 	maxControlFile = 1 << 20
-	maxDependency  = 256 << 10 // the field Depends
+	maxDependency  = 256 << 10 // the fields Pre-Depends and Depends
 	maxTree        = 16 << 30  // a tar, decompressed
 )
 
-// deb is what is read of a Debian package, deb(5).
+// deb is the control data of a Debian package, deb(5).
 type deb struct {
 	name    string
 	version string
-	depends []dependency // of which one alternative each is kept, see parseDepends
+	depends []dependency // see parseDepends
 }
 
-// dependency is one package of a Depends field.
+// A dependency is a package that a Depends field names.
 type dependency struct {
 	name    string
 	version string // exact, or ""
 }
 
 // readDeb reads the package in r and writes its data.tar, decompressed, to
-// data.
+// data. Like dpkg it ignores the members after that.
 func readDeb(ctx context.Context, r io.Reader, data io.Writer) (*deb, error) {
 	ar := &arReader{r: bufio.NewReaderSize(r, 1<<20)}
 	if name, err := ar.next(); err != nil {
@@ -42,7 +44,7 @@ func readDeb(ctx context.Context, r io.Reader, data io.Writer) (*deb, error) {
 	} else if name != "debian-binary" {
 		return nil, fmt.Errorf("first member is %s: not a Debian package", name)
 	}
-	if version, err := readBounded(ar, 16); err != nil || !strings.HasPrefix(string(version), "2.") {
+	if version, err := compression.ReadAll(ar, 16); err != nil || !strings.HasPrefix(string(version), "2.") {
 		return nil, fmt.Errorf("package format %q: want 2.0", version)
 	}
 	var d *deb
@@ -55,7 +57,7 @@ func readDeb(ctx context.Context, r io.Reader, data io.Writer) (*deb, error) {
 			return nil, err
 		}
 		switch base := strings.TrimSuffix(name, path.Ext(name)); {
-		case strings.HasPrefix(name, "_"): // deb(5): to be ignored
+		case strings.HasPrefix(name, "_"): // deb(5): readers ignore such a member
 		case name == "control.tar" || base == "control.tar":
 			if d, err = readControl(ctx, ar); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
@@ -64,8 +66,7 @@ func readDeb(ctx context.Context, r io.Reader, data io.Writer) (*deb, error) {
 			if d == nil {
 				return nil, errors.New("package has no control.tar before its data.tar")
 			}
-			// What follows is of no concern to dpkg either.
-			if err := expand(ctx, data, ar, maxTree); err != nil {
+			if err := compression.Copy(ctx, data, ar, maxTree); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 			return d, nil
@@ -75,30 +76,17 @@ func readDeb(ctx context.Context, r io.Reader, data io.Writer) (*deb, error) {
 	}
 }
 
-// expand writes what is in r to w, decompressed by what it begins with.
-func expand(ctx context.Context, w io.Writer, r io.Reader, limit int64) error {
-	br := bufio.NewReaderSize(interruptible(ctx, r), 1<<20)
-	start, err := br.Peek(longestMagic)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	plain, err := decompress(compression(start), br)
-	if err != nil {
-		return err
-	}
-	defer plain.Close()
-	return copyBounded(w, interruptible(ctx, plain), limit)
-}
-
+// readControl reads the file control in a control.tar. It skips the package's
+// scripts and checksums.
 func readControl(ctx context.Context, r io.Reader) (*deb, error) {
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		pw.CloseWithError(expand(ctx, pw, r, maxControl))
+		pw.CloseWithError(compression.Copy(ctx, pw, r, maxControl))
 	}()
 	defer func() {
-		_ = pr.Close() // never fails; it ends the writer
+		pr.Close() // the writer's next Write fails
 		<-done
 	}()
 	var found *deb
@@ -111,9 +99,9 @@ func readControl(ctx context.Context, r io.Reader) (*deb, error) {
 			return nil, err
 		}
 		if path.Clean("/"+h.Name) != "/control" || h.Typeflag != tar.TypeReg {
-			continue // scripts and sums, which nobody runs or needs here
+			continue
 		}
-		text, err := readBounded(t, maxControlFile)
+		text, err := compression.ReadAll(t, maxControlFile)
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +115,7 @@ func readControl(ctx context.Context, r io.Reader) (*deb, error) {
 	return found, nil
 }
 
-// parseControl reads the fields that matter here, deb-control(5).
+// parseControl parses a control file, deb-control(5).
 func parseControl(text string) (*deb, error) {
 	fields := map[string]string{}
 	last := ""
@@ -139,7 +127,7 @@ func parseControl(text string) (*deb, error) {
 		}
 		name, value, ok := strings.Cut(line, ":")
 		if !ok {
-			continue // an empty line ends the only paragraph
+			continue // the empty line after the only paragraph
 		}
 		last = strings.ToLower(name)
 		fields[last] = strings.TrimSpace(value)
@@ -150,14 +138,15 @@ func parseControl(text string) (*deb, error) {
 	}
 	depends := fields["pre-depends"] + "," + fields["depends"]
 	if len(depends) > maxDependency {
-		return nil, &SizeError{maxDependency}
+		return nil, &compression.SizeError{Limit: maxDependency}
 	}
 	d.depends = parseDepends(depends)
 	return d, nil
 }
 
-// parseDepends returns the packages that may have a part of a kernel. Of
-// alternatives the first such is taken, as apt would.
+// parseDepends returns the dependencies that may contain a part of a kernel. Of
+// several alternatives it returns the first such package, as apt installs the
+// first alternative.
 func parseDepends(field string) (out []dependency) {
 	for group := range strings.SplitSeq(field, ",") {
 		for alternative := range strings.SplitSeq(group, "|") {
@@ -178,8 +167,8 @@ func parseDepends(field string) (out []dependency) {
 	return out
 }
 
-// isKernelPackage reports whether a package of that name may have a kernel or
-// modules, by the names that Debian and Ubuntu give them.
+// isKernelPackage reports whether a package of that name may contain a kernel
+// or modules. Debian and Ubuntu use these prefixes.
 func isKernelPackage(name string) bool {
 	if !isPackageName(name) {
 		return false
@@ -192,19 +181,19 @@ func isKernelPackage(name string) bool {
 	return false
 }
 
-// isPackageName follows Debian Policy section 5.6.1.
+// isPackageName implements Debian Policy section 5.6.1.
 func isPackageName(s string) bool {
 	return len(s) >= 2 && len(s) <= 200 && strings.Trim(s, lowerAlnum+"+-.") == "" && strings.Contains(lowerAlnum, s[:1])
 }
 
-// isPackageVersion follows Debian Policy section 5.6.12.
+// isPackageVersion implements Debian Policy section 5.6.12.
 func isPackageVersion(s string) bool {
 	return s != "" && len(s) <= 200 && strings.Trim(strings.ToLower(s), lowerAlnum+"+-.:~") == "" && s[0] != '-'
 }
 
 const lowerAlnum = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-// unpackDeb writes the data.tar of the package in the file at name to tarFile.
+// unpackDeb writes the data.tar of the package in the file name to tarFile.
 func unpackDeb(ctx context.Context, name, tarFile string) (d *deb, err error) {
 	f, err := os.Open(name)
 	if err != nil {

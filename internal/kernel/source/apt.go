@@ -1,4 +1,4 @@
-package kernel
+package source
 
 import (
 	"context"
@@ -12,20 +12,21 @@ import (
 	"time"
 )
 
-// maxPackages bounds how many packages a kernel may be made of.
+// maxPackages is the maximum number of packages of one kernel.
 const maxPackages = 16
 
-// ErrNoApt says that apt-get, which fetches packages, is not installed.
+// ErrNoApt reports that apt-get, which downloads packages, is not installed.
 var ErrNoApt = errors.New("apt-get not found")
 
-// An AptError is what apt-get said when it failed.
-type AptError struct{ Said string }
+// An AptError holds the error messages of a failed apt-get.
+type AptError struct{ Message string }
 
-func (e *AptError) Error() string { return "apt-get: " + e.Said }
+func (e *AptError) Error() string { return "apt-get: " + e.Message }
 
-// apt fetches a package and those that it depends on for its kernel and
-// modules. apt checks the signatures, and what it resolves is taken.
-func (g *gathering) apt(ctx context.Context, wanted string) error {
+// fetchApt downloads a package and its dependencies that isKernelPackage
+// accepts. apt checks the signatures; fetchApt trusts the packages that it
+// resolves.
+func (f *fetcher) fetchApt(ctx context.Context, wanted string) error {
 	program, err := exec.LookPath("apt-get")
 	if err != nil {
 		return ErrNoApt
@@ -39,12 +40,12 @@ func (g *gathering) apt(ctx context.Context, wanted string) error {
 		}
 		next := queue[0]
 		queue = queue[1:]
-		g.o.report("fetching package %s", next)
-		file, err := g.download(ctx, program, next)
+		f.options.report("fetching package %s", next)
+		file, err := f.download(ctx, program, next)
 		if err != nil {
 			return err
 		}
-		d, err := g.deb(ctx, file)
+		d, err := f.addDeb(ctx, file)
 		if err = errors.Join(err, os.Remove(file)); err != nil {
 			return err
 		}
@@ -60,26 +61,27 @@ func (g *gathering) apt(ctx context.Context, wanted string) error {
 			queue = append(queue, dep.name)
 		}
 	}
-	g.origin = "apt:" + strings.Join(have, ",")
+	f.origin = "apt:" + strings.Join(have, ",")
 	return nil
 }
 
+// packageOf returns the name in PACKAGE[:ARCH][=VERSION].
 func packageOf(wanted string) string {
 	name, _, _ := strings.Cut(wanted, "=")
 	name, _, _ = strings.Cut(name, ":")
 	return name
 }
 
-// download fetches one package into a folder of its own and returns its path.
-func (g *gathering) download(ctx context.Context, program, wanted string) (string, error) {
-	dir, err := os.MkdirTemp(g.scratch, "apt-*")
+// download downloads one package into a new folder and returns its path.
+func (f *fetcher) download(ctx context.Context, program, wanted string) (string, error) {
+	dir, err := os.MkdirTemp(f.scratch, "apt-*")
 	if err != nil {
 		return "", err
 	}
-	const grace = 5 * time.Second // for its pipes, once it is dead
+	const grace = 5 * time.Second // for the end of its pipes after its death
 	cmd := exec.CommandContext(ctx, program, "-q", "download", "--", wanted)
 	cmd.Dir = dir
-	// The messages are read, so they must not come translated.
+	// aptMessages parses the output, so it must be in English.
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -89,7 +91,7 @@ func (g *gathering) download(ctx context.Context, program, wanted string) (strin
 		return "", ctx.Err()
 	}
 	if err != nil {
-		return "", &AptError{aptSaid(string(out), err)}
+		return "", &AptError{aptMessages(string(out), err)}
 	}
 	file, err := onlyDeb(dir)
 	if err != nil {
@@ -98,8 +100,8 @@ func (g *gathering) download(ctx context.Context, program, wanted string) (strin
 	return file, nil
 }
 
-// onlyDeb returns the path of the one package in dir, whose own name is no
-// pattern.
+// onlyDeb returns the path of the only package in dir. It does not use
+// filepath.Glob, because the name of dir may contain characters of a pattern.
 func onlyDeb(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -117,48 +119,49 @@ func onlyDeb(dir string) (string, error) {
 	return debs[0], nil
 }
 
-// aptSaid returns the errors in the output of apt.
-func aptSaid(out string, err error) string {
+// aptMessages returns the error messages in the output of apt-get, which begin
+// with "E: ", or the text of err if there are none.
+func aptMessages(out string, err error) string {
 	const most = 500 // bytes
-	var said []string
+	var messages []string
 	for line := range strings.Lines(out) {
 		if text, ok := strings.CutPrefix(line, "E: "); ok {
-			said = append(said, strings.TrimSpace(text))
+			messages = append(messages, strings.TrimSpace(text))
 		}
 	}
-	if len(said) == 0 {
+	if len(messages) == 0 {
 		return err.Error()
 	}
-	text := strings.Join(said, "; ")
+	text := strings.Join(messages, "; ")
 	return text[:min(len(text), most)]
 }
 
-// deb makes a tree of the package in a file.
-func (g *gathering) deb(ctx context.Context, file string) (*deb, error) {
-	tarFile := filepath.Join(g.scratch, "data.tar")
+// addDeb adds the tree of the package in file.
+func (f *fetcher) addDeb(ctx context.Context, file string) (*deb, error) {
+	tarFile := filepath.Join(f.scratch, "data.tar")
 	d, err := unpackDeb(ctx, file, tarFile)
 	if err != nil {
 		return nil, err
 	}
-	if _, err = g.add(ctx, "tar:"+tarFile, g.local()); err != nil {
+	if _, err = f.add(ctx, "tar:"+tarFile, f.localOptions()); err != nil {
 		return nil, fmt.Errorf("package %s: %w", d.name, err)
 	}
 	return d, os.Remove(tarFile)
 }
 
-// debs takes packages that are files here.
-func (g *gathering) debs(ctx context.Context, files []string) error {
+// fetchDebs adds packages that are files on this host.
+func (f *fetcher) fetchDebs(ctx context.Context, files []string) error {
 	if len(files) > maxPackages {
 		return fmt.Errorf("more than %d packages", maxPackages)
 	}
 	var have []string
 	for _, file := range files {
-		d, err := g.deb(ctx, file)
+		d, err := f.addDeb(ctx, file)
 		if err != nil {
 			return err
 		}
 		have = append(have, d.name+"="+d.version)
 	}
-	g.origin = "deb:" + strings.Join(have, ",")
+	f.origin = "deb:" + strings.Join(have, ",")
 	return nil
 }

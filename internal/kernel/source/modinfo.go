@@ -1,4 +1,4 @@
-package kernel
+package source
 
 import (
 	"bytes"
@@ -7,24 +7,25 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/banger-vm/banger/internal/kernel"
 )
 
-// maxModule bounds one module, decompressed, in bytes.
-const maxModule = 256 << 20
+// maxModinfoSection is the maximum size in bytes of one .modinfo section.
+const maxModinfoSection = 4 << 20
 
-// maxModinfo bounds the section .modinfo in bytes.
-const maxModinfo = 4 << 20
-
-// modinfo is what a module says of itself: include/linux/module.h.
+// modinfo is the content of a module's .modinfo section, as
+// include/linux/module.h of Linux defines it.
 type modinfo struct {
 	name    string
-	depends []string // modules that must be there before
-	soft    []string // as modprobe.d(5) has it
-	pre     []string // what soft wants before: modules or aliases
+	depends []string // modules that must be loaded before
+	soft    []string // soft dependencies, in the syntax of modprobe.d(5)
+	pre     []string // modules or aliases that soft names after "pre:"
 	aliases []string
 }
 
-// size is about how many bytes of memory the strings of m take.
+// size returns roughly the number of bytes that the strings of m take in
+// memory.
 func (m *modinfo) size() int64 {
 	const header = 16
 	total := int64(header + len(m.name))
@@ -36,7 +37,23 @@ func (m *modinfo) size() int64 {
 	return total
 }
 
-// parseModinfo reads the section .modinfo of a module.
+// indexEntry returns the entry of the kernel's index for the module in the file
+// at path.
+func (m *modinfo) indexEntry(path string) kernel.ModuleInfo {
+	out := kernel.ModuleInfo{Name: m.name, Path: path, Depends: m.depends}
+	for _, p := range m.pre {
+		out.Pre = append(out.Pre, kernel.ModuleName(p))
+	}
+	for _, a := range m.aliases {
+		if !strings.ContainsAny(a, "*?[") {
+			out.Aliases = append(out.Aliases, kernel.ModuleName(a))
+		}
+	}
+	return out
+}
+
+// parseModinfo reads the .modinfo section of a module, which is a relocatable
+// ELF file.
 func parseModinfo(module []byte) (modinfo, error) {
 	f, err := elf.NewFile(bytes.NewReader(module))
 	if err != nil {
@@ -46,7 +63,7 @@ func parseModinfo(module []byte) (modinfo, error) {
 		return modinfo{}, fmt.Errorf("ELF file of type %v is no module", f.Type)
 	}
 	s := f.Section(".modinfo")
-	if s == nil || s.Type == elf.SHT_NOBITS || s.Size > maxModinfo {
+	if s == nil || s.Type == elf.SHT_NOBITS || s.Size > maxModinfoSection {
 		return modinfo{}, errors.New("no .modinfo")
 	}
 	data, err := s.Data()
@@ -56,7 +73,7 @@ func parseModinfo(module []byte) (modinfo, error) {
 	return parseTags(data), nil
 }
 
-// parseTags reads NUL-terminated strings of the form tag=value.
+// parseTags parses NUL-terminated strings of the form tag=value.
 func parseTags(data []byte) (m modinfo) {
 	for entry := range bytes.SplitSeq(data, []byte{0}) {
 		tag, value, _ := strings.Cut(string(entry), "=")
@@ -66,12 +83,12 @@ func parseTags(data []byte) (m modinfo) {
 		case "depends":
 			for name := range strings.SplitSeq(value, ",") {
 				if name != "" {
-					m.depends = append(m.depends, moduleName(name))
+					m.depends = append(m.depends, kernel.ModuleName(name))
 				}
 			}
 		case "softdep":
 			m.soft = append(m.soft, value)
-			m.pre = append(m.pre, softBefore(value)...)
+			m.pre = append(m.pre, parsePre(value)...)
 		case "alias":
 			m.aliases = append(m.aliases, value)
 		}
@@ -79,8 +96,8 @@ func parseTags(data []byte) (m modinfo) {
 	return m
 }
 
-// softBefore returns the part after "pre:" of modprobe.d(5)'s softdep.
-func softBefore(value string) (out []string) {
+// parsePre returns the words after "pre:" of a soft dependency.
+func parsePre(value string) (out []string) {
 	before := false
 	for word := range strings.FieldsSeq(value) {
 		switch word {
@@ -97,16 +114,13 @@ func softBefore(value string) (out []string) {
 	return out
 }
 
-// moduleName is the form of a module's name in which '-' and '_' are equal.
-func moduleName(s string) string { return strings.ReplaceAll(s, "-", "_") }
-
-// moduleFile returns the name of the module in a file of that path, "" when
-// the file is no module.
-func moduleFile(name string) string {
+// moduleNameOf returns the name of the module in a file with the given path, or
+// "" if such a file is not a module.
+func moduleNameOf(name string) string {
 	base := path.Base(name)
 	for _, end := range []string{".ko", ".ko.gz", ".ko.xz", ".ko.zst"} {
 		if stem, ok := strings.CutSuffix(base, end); ok && stem != "" {
-			return moduleName(stem)
+			return kernel.ModuleName(stem)
 		}
 	}
 	return ""

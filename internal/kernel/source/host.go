@@ -1,4 +1,4 @@
-package kernel
+package source
 
 import (
 	"archive/tar"
@@ -11,34 +11,37 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/compression"
 	"golang.org/x/sys/unix"
 )
 
-// host takes the kernel release of this host, "" for the one that runs.
-func (g *gathering) host(ctx context.Context, release string) error {
+// fetchHost adds a kernel that is installed on this host. If release is "", it
+// adds the running one.
+func (f *fetcher) fetchHost(ctx context.Context, release string) error {
 	if release == "" {
 		var err error
 		if release, err = runningRelease(); err != nil {
 			return err
 		}
 	}
-	g.origin, g.release = "host:"+release, release
+	f.origin, f.release = "host:"+release, release
 	files, err := installed("/", release)
 	if err != nil {
 		return err
 	}
-	return g.files(ctx, files)
+	return f.fetchFiles(ctx, files)
 }
 
-// installed finds the files of a kernel installed below root. The kernel
-// itself must be there and readable; the rest may lack.
+// installed returns the files of a kernel that is installed below root. It
+// returns an error if the kernel itself does not exist, or if a file exists but
+// cannot be read.
 func installed(root, release string) (files Files, err error) {
 	modules := filepath.Join(root, "lib/modules", release)
 	for _, files.Kernel = range []string{filepath.Join(root, "boot/vmlinuz-"+release), filepath.Join(modules, "vmlinuz")} {
-		if err = readable(files.Kernel); !errors.Is(err, fs.ErrNotExist) {
+		if err = checkReadable(files.Kernel); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
@@ -52,7 +55,7 @@ func installed(root, release string) (files Files, err error) {
 		to   *string
 		name string
 	}{{&files.Config, filepath.Join(root, "boot/config-"+release)}, {&files.Modules, modules}} {
-		switch err := readable(optional.name); {
+		switch err := checkReadable(optional.name); {
 		case err == nil:
 			*optional.to = optional.name
 		case !errors.Is(err, fs.ErrNotExist):
@@ -68,13 +71,13 @@ func runningRelease() (string, error) {
 		return "", fmt.Errorf("find release of the running kernel: %w", err)
 	}
 	release := unix.ByteSliceToString(u.Release[:])
-	if !IsRelease(release) {
+	if !kernel.IsRelease(release) {
 		return "", fmt.Errorf("running kernel has release %.80q", release)
 	}
 	return release, nil
 }
 
-func readable(name string) error {
+func checkReadable(name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
@@ -82,17 +85,18 @@ func readable(name string) error {
 	return f.Close()
 }
 
-// files takes loose files. They are put into a tar and go on as an archive.
-func (g *gathering) files(ctx context.Context, files Files) (err error) {
-	kernel, err := readFile(files.Kernel, maxKernel)
+// fetchFiles adds separate files. It packs them into a tar, so that the rest of
+// the package handles archives only.
+func (f *fetcher) fetchFiles(ctx context.Context, files Files) (err error) {
+	data, err := readFile(files.Kernel, maxKernel)
 	if err != nil {
 		return err
 	}
-	img, err := identify(kernel)
+	info, err := identify(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", files.Kernel, err)
 	}
-	name := filepath.Join(g.scratch, "files.tar")
+	name := filepath.Join(f.scratch, "files.tar")
 	out, err := os.Create(name)
 	if err != nil {
 		return err
@@ -100,23 +104,25 @@ func (g *gathering) files(ctx context.Context, files Files) (err error) {
 	defer func() { err = errors.Join(err, out.Close()) }()
 	buf := bufio.NewWriterSize(out, 1<<20)
 	w := tar.NewWriter(buf)
-	err = writeTarFile(w, "boot/vmlinuz-"+img.release, kernel)
+	err = writeTarFile(w, "boot/vmlinuz-"+info.release, data)
 	if err == nil && files.Config != "" {
 		var config []byte
 		if config, err = readFile(files.Config, maxConfig); err == nil {
-			err = writeTarFile(w, "boot/config-"+img.release, config)
+			err = writeTarFile(w, "boot/config-"+info.release, config)
 		}
 	}
 	if err == nil && files.Modules != "" {
-		err = writeTarFolder(ctx, w, files.Modules, img.release)
+		err = writeTarFolder(ctx, w, files.Modules, info.release)
 	}
 	if err = errors.Join(err, w.Close(), buf.Flush()); err != nil {
 		return err
 	}
-	_, err = g.add(ctx, "tar:"+name, g.local())
+	_, err = f.add(ctx, "tar:"+name, f.localOptions())
 	return errors.Join(err, os.Remove(name))
 }
 
+// readFile returns the content of a regular file. It returns an error if that
+// has more than limit bytes.
 func readFile(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -126,17 +132,17 @@ func readFile(name string, limit int64) ([]byte, error) {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, errors.Join(fmt.Errorf("%s: not a regular file", name), err)
 	}
-	data, err := readBounded(f, limit)
+	data, err := compression.ReadAll(f, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	return data, nil
 }
 
-// writeTarFolder writes the modules in the folder dir, which is that of the
-// release or has lib/modules/RELEASE in it.
+// writeTarFolder writes the modules in the folder dir as lib/modules/RELEASE. If
+// dir has a folder lib/modules/RELEASE itself, it writes that one.
 func writeTarFolder(ctx context.Context, w *tar.Writer, dir, release string) error {
-	for _, root := range modulesRoots {
+	for _, root := range moduleRoots {
 		inside := filepath.Join(dir, root, release)
 		if info, err := os.Stat(inside); err == nil && info.IsDir() {
 			dir = inside
@@ -154,9 +160,9 @@ func writeTarFolder(ctx context.Context, w *tar.Writer, dir, release string) err
 		}
 		top, _, _ := strings.Cut(name, "/")
 		switch {
-		case slices.Contains(notModules, top) && d.IsDir():
+		case isForeign(top) && d.IsDir():
 			return fs.SkipDir
-		case slices.Contains(notModules, top):
+		case isForeign(top):
 			return nil
 		}
 		if err := writeTarEntry(w, root, name, path.Join("lib/modules", release, name), d); err != nil {
@@ -175,9 +181,7 @@ func writeTarEntry(w *tar.Writer, root *os.Root, from, to string, d fs.DirEntry)
 		if err != nil {
 			return err
 		}
-		h := tarHeader(to, tar.TypeSymlink, 0)
-		h.Linkname = target
-		return w.WriteHeader(h)
+		return w.WriteHeader(symlinkHeader(to, target))
 	case !d.Type().IsRegular():
 		return errors.New("neither a file, a folder nor a symlink")
 	}

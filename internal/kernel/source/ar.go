@@ -1,4 +1,4 @@
-package kernel
+package source
 
 import (
 	"errors"
@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// The archive format of ar(5), as deb(5) narrows it: a global magic, then
-// members with a header of 60 bytes, each padded to an even length. Names are
-// at most 16 bytes; the two extensions for longer ones do not occur in
-// packages and are refused by what they look like, a name with a slash inside.
+// The archive format of ar(5) as deb(5) restricts it: a global magic, then
+// members with a header of 60 bytes, each padded to an even length. A name has
+// at most 16 bytes. The GNU and BSD extensions for longer names do not occur in
+// packages; their names contain a slash, so next refuses them.
 const (
 	arMagic      = "!<arch>\n"
 	arHeadSize   = 60
@@ -20,17 +20,18 @@ const (
 	arMaxMembers = 64
 )
 
-// arReader goes through the members of an archive. After next it reads the
-// member's content.
+// An arReader reads the members of an archive in turn. Read reads the content
+// of the member that next has returned.
 type arReader struct {
 	r       io.Reader
 	begun   bool
 	members int
-	left    int64 // of the member, unread
+	left    int64 // unread bytes of the member
 	pad     int64
 }
 
-// next goes to the following member. At the end it returns io.EOF.
+// next skips to the next member and returns its name. It returns io.EOF at the
+// end of the archive.
 func (a *arReader) next() (name string, err error) {
 	if !a.begun {
 		magic := make([]byte, len(arMagic))
@@ -40,7 +41,7 @@ func (a *arReader) next() (name string, err error) {
 		a.begun = true
 	}
 	if n, err := io.CopyN(io.Discard, a.r, a.left+a.pad); err != nil {
-		// Some writers leave out the padding of the last member.
+		// Some writers omit the padding of the last member.
 		if errors.Is(err, io.EOF) && n == a.left {
 			return "", io.EOF
 		}
@@ -73,7 +74,6 @@ func (a *arReader) next() (name string, err error) {
 	return name, nil
 }
 
-// Read reads the current member.
 func (a *arReader) Read(p []byte) (int, error) {
 	if a.left == 0 {
 		return 0, io.EOF
@@ -84,4 +84,13 @@ func (a *arReader) Read(p []byte) (int, error) {
 		err = noEOF(err)
 	}
 	return n, err
+}
+
+// noEOF replaces io.EOF by io.ErrUnexpectedEOF, for a place where the archive
+// must not end.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

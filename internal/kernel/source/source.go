@@ -1,40 +1,44 @@
-package kernel
+package source
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/banger-vm/banger/internal/kernel"
 )
 
-// The kinds of source. Those of images are package pull's.
+// The kinds of source.
 const (
 	kindHost   = "host"
 	kindApt    = "apt"
 	kindDeb    = "deb"
 	kindBundle = "bundle"
-	kindFiles  = "files" // never written; see Files
-	kindImage  = "image"
+	kindFiles  = "files" // for Files; no source has this prefix
+	kindImage  = "image" // any source of package pull except kindLayout
 	kindLayout = "oci"
 )
-
-// source is where a kernel comes from.
-type source struct {
-	text string // as given
-	kind string
-	rest string // behind the colon; all of it for an image
-}
 
 // imageKinds are the prefixes of package pull's sources.
 var imageKinds = strings.Fields("docker oci oci-archive docker-archive docker-daemon tar")
 
-// parseSource reads the forms that package cli documents. A bare image
-// reference is none of them: it would look like a name of the catalog.
+// A source is a parsed SOURCE argument.
+type source struct {
+	text string // as the user gives it
+	kind string
+	rest string // after the colon; the whole text if kind is kindImage or kindLayout
+}
+
+// parseSource parses a source in one of the forms that package cli documents.
+// It refuses an image reference without a prefix, because that could also be a
+// name of the catalog.
 func parseSource(text string) (source, error) {
 	kind, rest, colon := strings.Cut(text, ":")
 	s := source{text: text, kind: kind, rest: rest}
 	switch kind {
 	case kindHost:
-		if colon && !IsRelease(rest) {
+		if colon && !kernel.IsRelease(rest) {
 			return s, fmt.Errorf("source %s: not a kernel release", text)
 		}
 		return s, nil
@@ -51,20 +55,17 @@ func parseSource(text string) (source, error) {
 		}
 		return s, nil
 	}
-	for _, k := range imageKinds {
-		if kind == k && colon {
-			s.rest = text
-			s.kind = kindImage
-			if k == kindLayout {
-				s.kind = kindLayout
-			}
-			return s, nil
-		}
+	if !colon || !slices.Contains(imageKinds, kind) {
+		return s, &SourceError{text}
 	}
-	return s, &SourceError{text}
+	s.rest = text
+	if kind != kindLayout {
+		s.kind = kindImage
+	}
+	return s, nil
 }
 
-// A SourceError says that a text is neither a name of the catalog nor a
+// A SourceError reports a text that is neither a name of the catalog nor a
 // source.
 type SourceError struct{ Text string }
 
@@ -92,11 +93,11 @@ func (s source) files() []string {
 	return nil
 }
 
-// Files are the loose files of a kernel.
+// Files are the separate files of a kernel.
 type Files struct {
 	Kernel  string // bzImage or ELF
-	Config  string // "" for none
-	Modules string // folder of the modules, or one that has lib/modules/RELEASE; "" for none
+	Config  string // "" if there is none
+	Modules string // the folder of the modules, or one with lib/modules/RELEASE; "" if there are none
 }
 
 func (f Files) check() error {

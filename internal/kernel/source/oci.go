@@ -1,21 +1,19 @@
-package kernel
+package source
 
 import (
 	"archive/tar"
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"hash"
 	"io"
 
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/kernel"
 )
 
-// The documents of the OCI image specification, as far as an image with one
-// layer needs them.
+// The documents of the OCI image specification, with the fields that an image
+// of one layer needs.
 type (
 	descriptor struct {
 		MediaType   string            `json:"mediaType"`
@@ -38,7 +36,7 @@ type (
 			DiffIDs []digest.Digest `json:"diff_ids"`
 		} `json:"rootfs"`
 	}
-	manifest struct {
+	imageManifest struct {
 		SchemaVersion int          `json:"schemaVersion"`
 		MediaType     string       `json:"mediaType"`
 		Config        descriptor   `json:"config"`
@@ -54,11 +52,12 @@ type (
 const ociType = "application/vnd.oci.image."
 
 // writeOCI writes an oci-archive: the image layout of the OCI image
-// specification in a tar. Its layer is not compressed: whoever pushes it does.
-func (k *Kernel) writeOCI(ctx context.Context, out io.Writer) error {
-	// The layer is written twice, once for the digest that its name is made of.
-	sum := &summer{hash: sha256.New()}
-	if err := k.WriteBundle(ctx, sum); err != nil {
+// specification in a tar. The layer is not compressed; tools compress it when
+// they push the image. writeOCI makes the layer twice, because the layer's name
+// in the archive is its digest.
+func writeOCI(ctx context.Context, out io.Writer, k *kernel.Kernel) error {
+	sum := newHashWriter()
+	if err := WriteBundle(ctx, sum, k); err != nil {
 		return err
 	}
 	buf := bufio.NewWriterSize(out, 1<<20)
@@ -68,22 +67,22 @@ func (k *Kernel) writeOCI(ctx context.Context, out io.Writer) error {
 	}
 	layer := descriptor{MediaType: ociType + "layer.v1.tar", Digest: sum.digest(), Size: sum.size}
 	l.failed = append(l.failed,
-		l.w.WriteHeader(tarHeader("blobs/sha256/"+layer.Digest.Hex(), tar.TypeReg, layer.Size)), k.WriteBundle(ctx, l.w))
+		l.w.WriteHeader(tarHeader("blobs/sha256/"+layer.Digest.Hex(), tar.TypeReg, layer.Size)), WriteBundle(ctx, l.w, k))
 	l.documents(k, layer)
 	return errors.Join(append(l.failed, l.w.Close(), buf.Flush())...)
 }
 
-// layoutWriter writes the documents of a layout and keeps what fails.
+// layoutWriter writes the documents of a layout and collects the errors.
 type layoutWriter struct {
 	w      *tar.Writer
 	failed []error
 }
 
-func (l *layoutWriter) documents(k *Kernel, layer descriptor) {
+func (l *layoutWriter) documents(k *kernel.Kernel, layer descriptor) {
 	config := imageConfig{platform: platform{Architecture: k.Arch, OS: "linux"}}
 	config.Config.Labels = map[string]string{"org.opencontainers.image.version": k.Release}
 	config.RootFS.Type, config.RootFS.DiffIDs = "layers", []digest.Digest{layer.Digest}
-	root := l.blob("manifest.v1+json", manifest{
+	root := l.blob("manifest.v1+json", imageManifest{
 		SchemaVersion: 2, MediaType: ociType + "manifest.v1+json",
 		Config: l.blob("config.v1+json", config), Layers: []descriptor{layer},
 	})
@@ -93,6 +92,7 @@ func (l *layoutWriter) documents(k *Kernel, layer descriptor) {
 	l.file("oci-layout", map[string]string{"imageLayoutVersion": "1.0.0"})
 }
 
+// blob writes v as a blob of the layout and returns its descriptor.
 func (l *layoutWriter) blob(mediaType string, v any) descriptor {
 	data, err := json.Marshal(v)
 	sum := sumOf(data)
@@ -103,19 +103,4 @@ func (l *layoutWriter) blob(mediaType string, v any) descriptor {
 func (l *layoutWriter) file(name string, v any) {
 	data, err := json.Marshal(v)
 	l.failed = append(l.failed, err, writeTarFile(l.w, name, data))
-}
-
-// summer counts and hashes what is written to it.
-type summer struct {
-	hash hash.Hash
-	size int64
-}
-
-func (s *summer) Write(p []byte) (int, error) {
-	s.size += int64(len(p))
-	return s.hash.Write(p)
-}
-
-func (s *summer) digest() digest.Digest {
-	return digest.Digest("sha256:" + hex.EncodeToString(s.hash.Sum(nil)))
 }

@@ -1,7 +1,6 @@
-package kernel
+package source
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,10 +14,12 @@ import (
 	"github.com/banger-vm/banger/internal/image/build"
 	ext4 "github.com/banger-vm/banger/internal/image/ext4/read"
 	"github.com/banger-vm/banger/internal/image/tree"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/compression"
 )
 
-// A tree is what a source holds: a scratch disk, read file by file. Whatever
-// the paths in it, they lead nowhere on the host.
+// A diskTree is the file tree of a source, on a scratch disk. It is read file
+// by file from there, so no path in it becomes a path on the host.
 type diskTree struct {
 	disk    *os.File
 	fs      *ext4.FS
@@ -30,11 +31,11 @@ type treeEntry struct {
 	in   *ext4.Inode
 }
 
-// maxEntries bounds how many files of a tree are looked at.
+// maxEntries is the maximum number of files in a tree.
 const maxEntries = 1 << 20
 
-// convertTree turns source, in any form that package rootfs takes, into a
-// tree whose disk lies in the folder scratch.
+// convertTree converts source, in any form that package build accepts, into a
+// tree on a disk in the folder scratch.
 func convertTree(ctx context.Context, source, scratch string, o build.Options) (*diskTree, error) {
 	f, err := os.CreateTemp(scratch, "tree-*")
 	if err != nil {
@@ -82,7 +83,7 @@ func openTree(disk string) (t *diskTree, err error) {
 
 func (t *diskTree) close() { t.disk.Close() }
 
-// find returns the regular file of that path, or nil.
+// find returns the regular file with that path, or nil.
 func (t *diskTree) find(name string) *treeEntry {
 	i, ok := slices.BinarySearchFunc(t.entries, name, func(e treeEntry, p string) int { return strings.Compare(e.path, p) })
 	if !ok || t.entries[i].in.Type != tree.Regular {
@@ -91,14 +92,15 @@ func (t *diskTree) find(name string) *treeEntry {
 	return &t.entries[i]
 }
 
-// read returns the content of a regular file.
+// read returns the content of a regular file. It returns a
+// *compression.SizeError if the file has more than limit bytes.
 func (t *diskTree) read(e *treeEntry, limit int64) ([]byte, error) {
 	f, err := t.fs.Data(e.in)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", e.path, err)
 	}
 	if f.Size() > limit {
-		return nil, fmt.Errorf("read %s: %w", e.path, &SizeError{limit})
+		return nil, fmt.Errorf("read %s: %w", e.path, &compression.SizeError{Limit: limit})
 	}
 	data := make([]byte, f.Size())
 	if _, err := f.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
@@ -107,20 +109,20 @@ func (t *diskTree) read(e *treeEntry, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// maxKernels bounds how many kernels of a tree are looked at.
+// maxKernels is the maximum number of kernel files in a tree.
 const maxKernels = 16
 
-// found is a kernel in a tree.
-type found struct {
+// A candidate is a kernel file in a tree.
+type candidate struct {
 	tree  *diskTree
 	entry *treeEntry
-	image image
+	info  kernelInfo
 }
 
-// kernels returns the files of the tree that are kernels, where distributions,
-// linuxkit (/kernel) and ignite (/boot/vmlinux) put them. A file of such a
-// name that is none is an error: it is most likely a format not known here.
-func (t *diskTree) kernels(ctx context.Context) (out []found, err error) {
+// kernels returns the kernel files of the tree, at the paths that isKernelPath
+// accepts. It returns an error if such a file is not a kernel, because that is
+// most likely a format that this package does not support.
+func (t *diskTree) kernels(ctx context.Context) (out []candidate, err error) {
 	for i := range t.entries {
 		e := &t.entries[i]
 		if e.in.Type != tree.Regular || !isKernelPath(e.path) {
@@ -136,15 +138,18 @@ func (t *diskTree) kernels(ctx context.Context) (out []found, err error) {
 		if err != nil {
 			return nil, err
 		}
-		img, err := identify(data)
+		info, err := identify(data)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", e.path, err)
 		}
-		out = append(out, found{t, e, img})
+		out = append(out, candidate{t, e, info})
 	}
 	return out, nil
 }
 
+// isKernelPath reports whether a file of that path should be a kernel. Linuxkit
+// uses /kernel, ignite /boot/vmlinux, distributions /boot/vmlinuz-RELEASE or,
+// in packages of Fedora and Arch, /lib/modules/RELEASE/vmlinuz.
 func isKernelPath(name string) bool {
 	dir, base := path.Split(name)
 	switch dir {
@@ -160,43 +165,44 @@ func isKernelPath(name string) bool {
 			}
 		}
 	}
-	// Fedora's and Arch's packages have the kernel beside its modules.
 	return base == "vmlinuz" && releaseOf(strings.TrimSuffix(dir, "/")) != ""
 }
 
-// modulesRoots are where modules lie: the second is that of a merged /usr.
-var modulesRoots = []string{"lib/modules/", "usr/lib/modules/"}
+// moduleRoots are the folders that contain modules. The second one is that of a
+// system whose /lib is a link to /usr/lib.
+var moduleRoots = []string{"lib/modules/", "usr/lib/modules/"}
 
-// releaseOf returns the release whose modules folder dir is, or "".
+// releaseOf returns the release if dir is the folder of a release's modules,
+// else "".
 func releaseOf(dir string) string {
-	for _, root := range modulesRoots {
-		if release, ok := strings.CutPrefix(dir, root); ok && IsRelease(release) {
+	for _, root := range moduleRoots {
+		if release, ok := strings.CutPrefix(dir, root); ok && kernel.IsRelease(release) {
 			return release
 		}
 	}
 	return ""
 }
 
-// config returns the configuration of the kernel release, nil when the tree
+// config returns the configuration of the kernel release, or nil if the tree
 // has none.
 func (t *diskTree) config(ctx context.Context, release string) ([]byte, error) {
 	names := []string{"boot/config-" + release, "kernel_config", "kernel_config.gz", "boot/config", "config"}
-	for _, root := range modulesRoots {
+	for _, root := range moduleRoots {
 		names = append(names, root+release+"/config")
 	}
 	for _, name := range names {
 		if e := t.find(name); e != nil {
 			data, err := t.read(e, maxConfig)
-			if err != nil || compression(data) == "" {
-				return data, err
+			if err != nil {
+				return nil, err
 			}
-			return inflate(ctx, data, maxConfig)
+			return compression.Decompress(ctx, data, maxConfig)
 		}
 	}
 	return nil, nil
 }
 
-// releases returns the releases that the tree has modules of.
+// releases returns the releases for which the tree has a folder of modules.
 func (t *diskTree) releases() (out []string) {
 	for _, e := range t.entries {
 		if e.in.Type != tree.Directory {
@@ -209,8 +215,8 @@ func (t *diskTree) releases() (out []string) {
 	return out
 }
 
-// inner unpacks the tar archive name of the tree into a tree of its own, as
-// linuxkit's /kernel.tar. It returns nil when there is no such file.
+// inner returns the tree inside the tar archive name, such as /kernel.tar in an
+// image of linuxkit, or nil if there is no such file.
 func (t *diskTree) inner(ctx context.Context, name, scratch string, o build.Options) (*diskTree, error) {
 	e := t.find(name)
 	if e == nil {
@@ -221,29 +227,19 @@ func (t *diskTree) inner(ctx context.Context, name, scratch string, o build.Opti
 		return nil, err
 	}
 	file := filepath.Join(scratch, "inner.tar")
-	if err := writeExpanded(ctx, file, io.NewSectionReader(data, 0, data.Size())); err != nil {
+	if err := decompressFile(ctx, file, io.NewSectionReader(data, 0, data.Size())); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	inner, err := convertTree(ctx, "tar:"+file, scratch, o)
 	return inner, errors.Join(err, os.Remove(file))
 }
 
-// writeExpanded writes what is in r, decompressed, to a new file.
-func writeExpanded(ctx context.Context, file string, r io.Reader) (err error) {
+// decompressFile writes r, decompressed, to a new file.
+func decompressFile(ctx context.Context, file string, r io.Reader) (err error) {
 	out, err := os.Create(file)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	return expand(ctx, out, r, maxTree)
-}
-
-// lines splits a text file.
-func lines(data []byte) (out []string) {
-	for line := range bytes.Lines(data) {
-		if s := strings.TrimSpace(string(line)); s != "" {
-			out = append(out, s)
-		}
-	}
-	return out
+	return compression.Copy(ctx, out, r, maxTree)
 }

@@ -1,4 +1,4 @@
-package kernel
+package source
 
 import (
 	"crypto/sha256"
@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/kerneltest"
 )
 
 func TestBuiltinCatalog(t *testing.T) {
@@ -17,7 +20,7 @@ func TestBuiltinCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.ContainsFunc(entries, func(e Entry) bool { return e.Name == DefaultName }) {
+	if !slices.ContainsFunc(entries, func(e Entry) bool { return e.Name == kernel.DefaultName }) {
 		t.Error("no default")
 	}
 	for _, e := range entries {
@@ -49,7 +52,7 @@ func TestCatalogFaults(t *testing.T) {
 		"release that is a path": {"[kernel.a]\nsources = ['host:../x']\n", "not a kernel release"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Catalog(writeFile(t, "kernels.toml", []byte(row.text)))
+			_, err := Catalog(kerneltest.WriteFile(t, "kernels.toml", []byte(row.text)))
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error is %v, want %q", err, row.want)
 			}
@@ -58,28 +61,28 @@ func TestCatalogFaults(t *testing.T) {
 }
 
 func TestCatalogOfTheUser(t *testing.T) {
-	deb := writeFile(t, "k.deb", debOf(t, testControl, "xz", kernelTree(t)...))
-	sum := sha256.Sum256(mustRead(t, deb))
+	deb := kerneltest.WriteFile(t, "k.deb", kerneltest.Deb(t, kerneltest.Control, "xz", kerneltest.Files(t)...))
+	sum := sha256.Sum256(kerneltest.ReadFile(t, deb))
 	entry := func(sha string) Options {
 		text := fmt.Sprintf("[kernel.default]\nsources = ['deb:%s']\nsha256 = '%s'\n[kernel.second]\nsources = ['deb:/nowhere', 'deb:%s']\n", deb, sha, deb)
-		return Options{Catalog: writeFile(t, "kernels.toml", []byte(text))}
+		return Options{Catalog: kerneltest.WriteFile(t, "kernels.toml", []byte(text))}
 	}
 	s := openStore(t)
-	k := pull(t, s, DefaultName, "", entry(hex.EncodeToString(sum[:])))
-	if !slices.Equal(k.Names, []string{DefaultName}) || k.Origin != "deb:linux-image-test=6.1-1" {
+	k := pull(t, s, kernel.DefaultName, "", entry(hex.EncodeToString(sum[:])))
+	if !slices.Equal(k.Names, []string{kernel.DefaultName}) || k.Origin != "deb:linux-image-test=6.1-1" {
 		t.Errorf("got %+v", k.Manifest)
 	}
-	_, _, err := s.Pull(t.Context(), DefaultName, "", entry(strings.Repeat("0", 64)))
+	_, _, err := Pull(t.Context(), s.Store, kernel.DefaultName, "", entry(strings.Repeat("0", 64)))
 	if err == nil || !strings.Contains(err.Error(), "the catalog has 0000") {
 		t.Errorf("another digest: %v", err)
 	}
 	var said []string
 	o := entry(strings.Repeat("0", 64))
 	o.Report = func(text string) { said = append(said, text) }
-	if _, _, err := s.Pull(t.Context(), "second", "", o); err != nil || !strings.Contains(strings.Join(said, "\n"), "trying deb:"+deb) {
+	if _, _, err := Pull(t.Context(), s.Store, "second", "", o); err != nil || !strings.Contains(strings.Join(said, "\n"), "trying deb:"+deb) {
 		t.Errorf("the second source: %v, said %q", err, said)
 	}
-	if _, _, err := s.Pull(t.Context(), "nothing", "", o); err == nil {
+	if _, _, err := Pull(t.Context(), s.Store, "nothing", "", o); err == nil {
 		t.Error("a name that nobody knows was found")
 	} else if _, ok := errors.AsType[*SourceError](err); !ok {
 		t.Errorf("got %v", err)
@@ -90,14 +93,14 @@ func TestCatalogOfTheUser(t *testing.T) {
 // is asked for, and how what it says is told.
 func TestApt(t *testing.T) {
 	bin, debs := t.TempDir(), t.TempDir()
-	tree := kernelTree(t)
+	tree := kerneltest.Files(t)
 	half := len(tree) - 3
 	for name, data := range map[string][]byte{
-		"linux-image-virtual": debOf(t, "Package: linux-image-virtual\nVersion: 6.1.1\nDepends: linux-image-test (= 6.1-1), linux-firmware\n", "gzip"),
-		"linux-image-test=6.1-1": debOf(t, "Package: linux-image-test\nVersion: 6.1-1\n"+
+		"linux-image-virtual": kerneltest.Deb(t, "Package: linux-image-virtual\nVersion: 6.1.1\nDepends: linux-image-test (= 6.1-1), linux-firmware\n", "gzip"),
+		"linux-image-test=6.1-1": kerneltest.Deb(t, "Package: linux-image-test\nVersion: 6.1-1\n"+
 			"Depends: kmod, linux-base (>= 4) | linux-image-old, linux-modules-test\n", "zstd", tree[:half]...),
-		"linux-image-old":    debOf(t, "Package: linux-image-old\nVersion: 1:0~rc1+x\nPre-Depends: linux-image-virtual\n", "none"),
-		"linux-modules-test": debOf(t, "Package: linux-modules-test\nVersion: 6.1-1\nDepends:\n linux-image-test | x\n", "xz", tree[half:]...),
+		"linux-image-old":    kerneltest.Deb(t, "Package: linux-image-old\nVersion: 1:0~rc1+x\nPre-Depends: linux-image-virtual\n", "none"),
+		"linux-modules-test": kerneltest.Deb(t, "Package: linux-modules-test\nVersion: 6.1-1\nDepends:\n linux-image-test | x\n", "xz", tree[half:]...),
 	} {
 		if err := os.WriteFile(filepath.Join(debs, name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -121,15 +124,15 @@ echo "$4" >> "` + debs + `/log"
 	if k.Loadable.Count != 8 {
 		t.Errorf("%d modules", k.Loadable.Count)
 	}
-	if got := string(mustRead(t, filepath.Join(debs, "log"))); got != "linux-image-virtual\nlinux-image-test=6.1-1\nlinux-image-old\nlinux-modules-test\n" {
+	if got := string(kerneltest.ReadFile(t, filepath.Join(debs, "log"))); got != "linux-image-virtual\nlinux-image-test=6.1-1\nlinux-image-old\nlinux-modules-test\n" {
 		t.Errorf("asked for %s", got)
 	}
-	_, _, err := s.Pull(t.Context(), "apt:linux-image-none", "", Options{})
-	if said, ok := errors.AsType[*AptError](err); !ok || said.Said != "Unable to locate package linux-image-none" {
+	_, _, err := Pull(t.Context(), s.Store, "apt:linux-image-none", "", Options{})
+	if failure, ok := errors.AsType[*AptError](err); !ok || failure.Message != "Unable to locate package linux-image-none" {
 		t.Errorf("got %v", err)
 	}
 	t.Setenv("PATH", t.TempDir())
-	if _, _, err := s.Pull(t.Context(), "apt:linux-image-none", "", Options{}); !errors.Is(err, ErrNoApt) {
+	if _, _, err := Pull(t.Context(), s.Store, "apt:linux-image-none", "", Options{}); !errors.Is(err, ErrNoApt) {
 		t.Errorf("got %v", err)
 	}
 }

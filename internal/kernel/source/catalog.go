@@ -1,4 +1,4 @@
-package kernel
+package source
 
 import (
 	"bytes"
@@ -12,29 +12,31 @@ import (
 	"strings"
 
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/kernel/compression"
 	"github.com/pelletier/go-toml/v2"
 )
 
-const (
-	maxCatalog = 1 << 20 // bytes
-	maxName    = 128     // bytes of a kernel's name
-)
+// maxCatalog is the maximum size in bytes of a catalog file.
+const maxCatalog = 1 << 20
 
 //go:embed catalog.toml
 var builtinCatalog []byte
 
-// Entry is a kernel that the catalog knows by name.
+// Entry is a named kernel of the catalog.
 type Entry struct {
 	Name    string   `json:"name" toml:"-"`
 	Summary string   `json:"summary" toml:"summary"`
-	Sources []string `json:"sources" toml:"sources"` // tried in order
+	Sources []string `json:"sources" toml:"sources"` // in the order in which they are tried
+
 	// SHA256 is the digest, in hexadecimal digits, of the file that the only
-	// source names. A source that is no file has no such digest.
+	// source names. It is "" for any other source.
 	SHA256 string `json:"sha256,omitempty" toml:"sha256"`
 }
 
-// Catalog returns the entries of the built-in catalog and of the user's own
-// file, by name; the user's win. A file that is not there is empty.
+// Catalog returns the entries of the built-in catalog and of the user's catalog
+// file, sorted by name. An entry of the user replaces a built-in one of the same
+// name. The file need not exist.
 func Catalog(userFile string) ([]Entry, error) {
 	entries, err := parseCatalog(builtinCatalog)
 	if err != nil {
@@ -51,7 +53,7 @@ func Catalog(userFile string) ([]Entry, error) {
 		return nil, fmt.Errorf("read catalog: %w", err)
 	}
 	defer f.Close()
-	data, err := readBounded(f, maxCatalog)
+	data, err := compression.ReadAll(f, maxCatalog)
 	if err != nil {
 		return nil, fmt.Errorf("read catalog %s: %w", userFile, err)
 	}
@@ -63,8 +65,12 @@ func Catalog(userFile string) ([]Entry, error) {
 		entries = slices.DeleteFunc(entries, func(o Entry) bool { return o.Name == e.Name })
 		entries = append(entries, e)
 	}
-	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	sortEntries(entries)
 	return entries, nil
+}
+
+func sortEntries(entries []Entry) {
+	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 }
 
 func parseCatalog(data []byte) ([]Entry, error) {
@@ -86,12 +92,14 @@ func parseCatalog(data []byte) ([]Entry, error) {
 		}
 		out = append(out, e)
 	}
-	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	sortEntries(out)
 	return out, nil
 }
 
+// check returns an error if the entry cannot be used. Paths must be absolute,
+// because the catalog is read from any working directory.
 func (e *Entry) check() error {
-	if !IsName(e.Name) {
+	if !kernel.IsName(e.Name) {
 		return errors.New("name is not usable")
 	}
 	if len(e.Sources) == 0 {
@@ -117,10 +125,4 @@ func (e *Entry) check() error {
 		}
 	}
 	return nil
-}
-
-// IsName reports whether s may be the name of a kernel.
-func IsName(s string) bool {
-	return s != "" && len(s) <= maxName && strings.Trim(strings.ToLower(s), lowerAlnum+"+-._~") == "" &&
-		strings.Contains(lowerAlnum, strings.ToLower(s[:1]))
 }
