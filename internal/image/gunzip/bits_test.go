@@ -6,7 +6,7 @@ import (
 	"hash/crc32"
 )
 
-// bitWriter makes deflate streams by hand.
+// bitWriter builds deflate streams bit by bit.
 type bitWriter struct {
 	b []byte
 	n int
@@ -32,11 +32,12 @@ func (w *bitWriter) code(word string) *bitWriter {
 	return w
 }
 
+// fixedBlock starts a last block in the fixed code.
 func fixedBlock() *bitWriter { return new(bitWriter).put(1, 1).put(1, 2) }
 
-// dynamicBlock begins a last block whose code of code lengths has words of
-// these lengths, in the order of RFC 1951: 16 17 18 0 8 7 9 6 10 5 11 4 12 3
-// 13 2 14 1 15.
+// dynamicBlock starts a last block. lengths are the lengths of the words in
+// the code of the code lengths, in the order of RFC 1951: 16 17 18 0 8 7 9 6
+// 10 5 11 4 12 3 13 2 14 1 15.
 func dynamicBlock(numLiteral, numDistance int, lengths ...int) *bitWriter {
 	w := new(bitWriter).put(1, 1).put(2, 2).put(numLiteral-257, 5).put(numDistance-1, 5).put(len(lengths)-4, 4)
 	for _, n := range lengths {
@@ -45,14 +46,16 @@ func dynamicBlock(numLiteral, numDistance int, lengths ...int) *bitWriter {
 	return w
 }
 
-// member wraps deflate data that stand for plain.
+// member returns a gzip member of the deflate data, with the checksum and size
+// of plain.
 func member(deflated, plain []byte) []byte {
 	out := append([]byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"), deflated...)
 	out = binary.LittleEndian.AppendUint32(out, crc32.ChecksumIEEE(plain))
 	return binary.LittleEndian.AppendUint32(out, uint32(len(plain)))
 }
 
-// storedBlocks are the first bytes of plain in stored blocks, not the last.
+// storedBlocks returns plain as stored blocks, none of which is marked as the
+// last block.
 func storedBlocks(plain []byte) []byte {
 	var b bytes.Buffer
 	for len(plain) > 0 {

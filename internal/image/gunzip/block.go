@@ -1,7 +1,7 @@
 package gunzip
 
-// blockHeader reads what stands before the data of a block: RFC 1951,
-// sections 3.2.3 to 3.2.7.
+// blockHeader reads the header of a block and prepares d for its data: RFC
+// 1951, sections 3.2.3 to 3.2.7.
 func (d *inflater) blockHeader() error {
 	v, err := d.take(3)
 	if err != nil {
@@ -39,7 +39,8 @@ func (d *inflater) storedHeader() error {
 	return d.align()
 }
 
-// fixedCode sets the tables of section 3.2.6.
+// fixedCode selects the tables of the fixed code: RFC 1951, section 3.2.6. It
+// builds them on the first call.
 func (d *inflater) fixedCode() {
 	if d.fixedLiteral == nil {
 		d.fixedLiteral, d.fixedDistance = new([literalSize]entry), new([distanceSize]entry)
@@ -63,7 +64,8 @@ func (d *inflater) fixedCode() {
 	d.literal, d.distance = d.fixedLiteral, d.fixedDistance
 }
 
-// dynamicCode reads the code words' lengths of section 3.2.7.
+// dynamicCode reads the lengths of the code words and builds the tables: RFC
+// 1951, section 3.2.7.
 func (d *inflater) dynamicCode() error {
 	v, err := d.take(14)
 	if err != nil {
@@ -86,7 +88,8 @@ func (d *inflater) dynamicCode() error {
 	return nil
 }
 
-// codeLengths reads n lengths, which are in a code of their own.
+// codeLengths reads n lengths, which are encoded in a code of their own. That
+// code is given by the first numLengths lengths.
 func (d *inflater) codeLengths(n, numLengths int) ([]uint8, error) {
 	var own [19]uint8
 	for _, symbol := range []int{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}[:numLengths] {
@@ -126,7 +129,8 @@ func (d *inflater) codeLengths(n, numLengths int) ([]uint8, error) {
 	return lengths, nil
 }
 
-// repeat appends a run of equal lengths, at most 138.
+// repeat appends the run of equal lengths that the symbol stands for, at most
+// 138 of them.
 func (d *inflater) repeat(lengths []uint8, symbol uint64) ([]uint8, error) {
 	value, extra, times := uint8(0), uint(3), 3
 	switch symbol {

@@ -30,8 +30,8 @@ func compress(t testing.TB, plain []byte, level int) []byte {
 	return b.Bytes()
 }
 
-// samples are of all kinds that lead to different blocks, and longer than
-// the buffers.
+// samples returns data that compressors encode in different kinds of blocks.
+// Most of it is longer than the buffers of the decoder.
 func samples() map[string][]byte {
 	random := rand.New(rand.NewPCG(1, 2))
 	noise, letters, words := make([]byte, 400_000), make([]byte, 500_000), []byte{}
@@ -58,7 +58,7 @@ func samples() map[string][]byte {
 	return out
 }
 
-func TestDecodesWhatTheStandardLibraryWrites(t *testing.T) {
+func TestDecodesStreamsOfStandardLibrary(t *testing.T) {
 	for name, plain := range samples() {
 		for _, level := range []int{gzip.HuffmanOnly, 0, 1, 4, 9} {
 			got, err := io.ReadAll(NewReader(bytes.NewReader(compress(t, plain, level))))
@@ -73,10 +73,10 @@ func TestReadsOfAnySize(t *testing.T) {
 	plain := samples()["mixed"]
 	stored := compress(t, plain, 6)
 	for name, r := range map[string]io.Reader{
-		"source of single bytes":        NewReader(iotest.OneByteReader(bytes.NewReader(stored))),
-		"source that ends with its end": NewReader(iotest.DataErrReader(bytes.NewReader(stored))),
-		"single bytes":                  iotest.OneByteReader(NewReader(bytes.NewReader(stored))),
-		"halves":                        iotest.HalfReader(NewReader(iotest.HalfReader(bytes.NewReader(stored)))),
+		"source of single bytes":                  NewReader(iotest.OneByteReader(bytes.NewReader(stored))),
+		"source with data and io.EOF in one read": NewReader(iotest.DataErrReader(bytes.NewReader(stored))),
+		"single bytes":                            iotest.OneByteReader(NewReader(bytes.NewReader(stored))),
+		"halves":                                  iotest.HalfReader(NewReader(iotest.HalfReader(bytes.NewReader(stored)))),
 	} {
 		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
@@ -116,11 +116,11 @@ func TestHeaderFields(t *testing.T) {
 	} {
 		want, wantErr := gzip.NewReader(strings.NewReader(header + body))
 		if wantErr != nil && name != "long name" {
-			t.Fatalf("%s: the standard library says %v", name, wantErr)
+			t.Fatalf("%s: the standard library returns %v", name, wantErr)
 		}
 		if wantErr == nil {
 			if _, err := io.ReadAll(want); err != nil {
-				t.Fatalf("%s: the standard library says %v", name, err)
+				t.Fatalf("%s: the standard library returns %v", name, err)
 			}
 		}
 		if got, err := io.ReadAll(NewReader(strings.NewReader(header + body))); err != nil || len(got) != 0 {
@@ -147,12 +147,13 @@ func TestTruncatedAnywhere(t *testing.T) {
 		cause := errors.New("connection reset")
 		_, err = io.ReadAll(NewReader(io.MultiReader(bytes.NewReader(stored[:n]), iotest.ErrReader(cause))))
 		if !errors.Is(err, cause) {
-			t.Errorf("source breaks off after %d bytes: %v", n, err)
+			t.Errorf("source fails after %d bytes: %v", n, err)
 		}
 	}
 }
 
-// A flipped bit is noticed wherever it matters.
+// TestFlippedBits checks that a flipped bit causes an error or does not change
+// the data.
 func TestFlippedBits(t *testing.T) {
 	plain := samples()["mixed"][:600]
 	for _, level := range []int{0, 1, 9} {
@@ -161,14 +162,14 @@ func TestFlippedBits(t *testing.T) {
 			stored[at/8] ^= 1 << (at % 8)
 			// A few bits have no meaning, such as those before stored blocks.
 			if got, err := io.ReadAll(NewReader(bytes.NewReader(stored))); err == nil && !bytes.Equal(got, plain) {
-				t.Errorf("level %d: bit %d flipped and taken", level, at)
+				t.Errorf("level %d: no error with bit %d flipped", level, at)
 			}
 			stored[at/8] ^= 1 << (at % 8)
 		}
 	}
 }
 
-func TestErrorsStay(t *testing.T) {
+func TestErrorsAreSticky(t *testing.T) {
 	z := NewReader(strings.NewReader("no gzip at all, but long enough"))
 	for range 3 {
 		if n, err := z.Read(make([]byte, 10)); n != 0 || !errors.Is(err, errHeader) {

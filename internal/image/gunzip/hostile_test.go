@@ -10,10 +10,11 @@ import (
 	"testing"
 )
 
-// onlyEnd begins a block whose literal code is that of the end alone, and
-// whose distance code is empty: 256 zeros, a 1, a zero.
-func onlyEnd() *bitWriter {
-	// Words: 18 is "0", 0 is "10", 1 is "11".
+// endOnlyBlock starts a block whose literal code has one word, the end of the
+// block, and whose distance code is empty. The code lengths are 256 zeros, a
+// 1 and a zero.
+func endOnlyBlock() *bitWriter {
+	// In the code of the code lengths, 18 is "0", 0 is "10" and 1 is "11".
 	return dynamicBlock(257, 1, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2).
 		code("0").put(138-11, 7).code("0").put(118-11, 7).code("11").code("10")
 }
@@ -42,9 +43,9 @@ func TestHostileStreams(t *testing.T) {
 		{"second member of another method", append(slices.Clone(good), "\x1f\x8b\x07\x00\x00\x00\x00\x00\x00\x00"...), errHeader},
 
 		{"reserved block type", member(new(bitWriter).put(1, 1).put(3, 2).b, nil), errCorrupt},
-		{"stored length that does not fit its inverse", member([]byte{1, 5, 0, 0xfa, 0xfe, 'a'}, nil), errCorrupt},
+		{"stored length and inverse do not match", member([]byte{1, 5, 0, 0xfa, 0xfe, 'a'}, nil), errCorrupt},
 		{"match before the beginning", member(fixedBlock().code("0000001").code("00000").code("0000000").b, nil), errCorrupt},
-		{"match into the member before", append(slices.Clone(good), member(fixedBlock().code("0000001").code("00000").code("0000000").b, nil)...), errCorrupt},
+		{"match into the previous member", append(slices.Clone(good), member(fixedBlock().code("0000001").code("00000").code("0000000").b, nil)...), errCorrupt},
 		{"match a byte too far back", member(append(storedBlocks([]byte("abc")), fixedBlock().code("0000001").code("00011").code("0000000").b...), nil), errCorrupt},
 		{"length symbol 286", member(fixedBlock().code("11000110").put(0, 32).b, nil), errCorrupt},
 		{"distance symbol 30", member(fixedBlock().code("00110000").code("0000001").code("11110").put(0, 32).b, nil), errCorrupt},
@@ -54,9 +55,9 @@ func TestHostileStreams(t *testing.T) {
 		{"code of lengths incomplete", member(dynamicBlock(257, 1, 2, 2, 2, 0).put(0, 999).b, nil), errCorrupt},
 		{"code of lengths empty", member(dynamicBlock(257, 1, 0, 0, 0, 0).put(0, 999).b, nil), errCorrupt},
 		{"repeat of nothing", member(dynamicBlock(257, 1, 1, 0, 1, 0).code("0").put(0, 999).b, nil), errCorrupt},
-		{"lengths past the last", member(dynamicBlock(257, 1, 0, 0, 1, 1).code("1").put(127, 7).code("1").put(127, 7).put(0, 99).b, nil), errCorrupt},
+		{"too many lengths", member(dynamicBlock(257, 1, 0, 0, 1, 1).code("1").put(127, 7).code("1").put(127, 7).put(0, 99).b, nil), errCorrupt},
 		{"no end of block", member(dynamicBlock(257, 1, 0, 0, 1, 1).code("1").put(127, 7).code("1").put(109, 7).put(0, 99).b, nil), errCorrupt},
-		{"word that the code lacks", member(onlyEnd().code("1").put(0, 99).b, nil), errCorrupt},
+		{"word that is not in the code", member(endOnlyBlock().code("1").put(0, 99).b, nil), errCorrupt},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := io.ReadAll(NewReader(bytes.NewReader(c.stored))); !errors.Is(err, c.want) {
@@ -66,7 +67,7 @@ func TestHostileStreams(t *testing.T) {
 	}
 }
 
-// Streams at the edge of what is allowed.
+// TestUnusualStreams decodes valid streams that compressors rarely write.
 func TestUnusualStreams(t *testing.T) {
 	long := []byte(strings.Repeat("stored ", 40_000))
 	for _, c := range []struct {
@@ -74,7 +75,7 @@ func TestUnusualStreams(t *testing.T) {
 		deflated []byte
 		plain    string
 	}{
-		{"a code with one word", onlyEnd().code("0").b, ""},
+		{"a code with one word", endOnlyBlock().code("0").b, ""},
 		{"empty stored blocks", append(bytes.Repeat([]byte{0, 0, 0, 0xff, 0xff}, 1000), 1, 0, 0, 0xff, 0xff), ""},
 		{"stored blocks", append(storedBlocks(long), 1, 0, 0, 0xff, 0xff), string(long)},
 		{"match of the whole window", append(storedBlocks(long[:1<<15]), fixedBlock().code("0000001").code("11101").put(1<<13-1, 13).code("0000000").b...), string(long[:1<<15]) + string(long[:3])},
@@ -85,12 +86,13 @@ func TestUnusualStreams(t *testing.T) {
 			t.Errorf("%s: %d bytes, want %d, %v", c.name, len(got), len(c.plain), err)
 		}
 		if want, err := io.ReadAll(flate.NewReader(bytes.NewReader(c.deflated))); err != nil || string(want) != c.plain {
-			t.Errorf("%s: the standard library says %d bytes, %v", c.name, len(want), err)
+			t.Errorf("%s: the standard library returns %d bytes, %v", c.name, len(want), err)
 		}
 	}
 }
 
-// FuzzAgainstStandardLibrary: both decoders say the same of any stream.
+// FuzzAgainstStandardLibrary checks that this decoder and compress/flate
+// decode any stream to the same data, or both refuse it.
 func FuzzAgainstStandardLibrary(f *testing.F) {
 	n := 0
 	for _, plain := range samples() {
@@ -100,7 +102,7 @@ func FuzzAgainstStandardLibrary(f *testing.F) {
 			n++
 		}
 	}
-	f.Add(onlyEnd().code("0").b)
+	f.Add(endOnlyBlock().code("0").b)
 	if n == 0 {
 		f.Fatal("no seeds")
 	}
@@ -116,13 +118,13 @@ func FuzzAgainstStandardLibrary(f *testing.F) {
 			got = append(got, d.out[before:d.outAt]...)
 		}
 		if err != nil && wantErr == nil && len(want) < 1<<20 {
-			t.Errorf("refused with %v, the standard library takes it", err)
+			t.Errorf("got %v, the standard library accepts the stream", err)
 		}
 		if err == nil && !bytes.HasPrefix(got, want) {
-			t.Errorf("decoded %d bytes, the standard library %d other ones", len(got), len(want))
+			t.Errorf("decoded %d bytes, the standard library %d different bytes", len(got), len(want))
 		}
 		if err == nil && wantErr != nil && !errors.Is(wantErr, io.ErrUnexpectedEOF) {
-			t.Errorf("taken, the standard library says %v", wantErr)
+			t.Errorf("no error, the standard library returns %v", wantErr)
 		}
 	})
 }

@@ -2,29 +2,31 @@ package gunzip
 
 import "math/bits"
 
-// A table entry tells all about a code word at once, so that most symbols
+// An entry of a table describes a code word completely, so that most symbols
 // take one lookup:
 //
-//	bits  0-5   bits to take: the code word, and the extra bits behind it
-//	bits  8-11  of those, the code word's
+//	bits  0-5   number of bits to consume: the code word and its extra bits
+//	bits  8-11  number of bits of the code word alone
 //	bit  13     invalid code word
 //	bit  14     end of block
-//	bit  15     pointer to a second table, with its index bits in bits 8-11
-//	bits 16-30  literal, base of a length or distance, or start of that table
+//	bit  15     pointer to a second table, with the number of its index bits in bits 8-11
+//	bits 16-30  literal, base of a length or distance, or start of the second table
 //	bit  31     literal
 type entry uint32
 
 func (e entry) byte() byte { return byte(e >> valueShift) }
 
-// value is not for literals.
+// value returns the base of a length or distance, or the start of a second
+// table. It is not valid for a literal.
 func (e entry) value() uint64 { return uint64(e >> valueShift) }
 
-// extra returns the extra bits of a code word at the front of bits.
+// extra returns the extra bits of the code word at the front of bits.
 func (e entry) extra(bits uint64) uint64 {
 	return bits & (1<<(e&bitsMask) - 1) >> (e >> wordShift & wordMask)
 }
 
-// index returns the place in the second table which bits lead to.
+// index returns the index in the second table of the code word whose rest is
+// at the front of bits.
 func (e entry) index(bits uint64) uint64 { return bits & (1<<(e>>wordShift&wordMask) - 1) }
 
 const (
@@ -40,51 +42,72 @@ const (
 	literalBits  = 11 // index bits of the first tables
 	distanceBits = 8
 	maxCodeBits  = 15
-	numLiterals  = 288 // 286 and 287 only take part in the fixed code
+	numLiterals  = 288 // 286 and 287 occur only in the fixed code
 	numDistances = 32
 
-	// The most entries that a complete code needs, first and second tables
-	// together, is 2342 and 402; see "enough.c" of zlib. Powers of two save
-	// bounds checks.
+	// A complete code needs at most 2342 entries for literals and 402 for
+	// distances, in first and second tables together; see "enough.c" of zlib.
+	// Powers of two save bounds checks.
 	literalSize  = 4096
 	distanceSize = 512
 )
 
-// Bases and extra bits of length codes 257 to 285 and distance codes 0 to
-// 29: RFC 1951, section 3.2.5.
-var (
-	lengthBase    = [...]uint16{3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258}
-	lengthExtra   = [...]uint8{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0}
-	distanceBase  = [...]uint16{1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577}
-	distanceExtra = [...]uint8{0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13}
-)
+// A symbolValue is the value of a symbol for a length or a distance: base plus
+// the number in the extra bits.
+type symbolValue struct {
+	base  uint16
+	extra uint8 // number of extra bits
+}
 
-// literalEntry is the entry of a literal or length symbol, without lengths.
+// lengthSymbols are the length codes 257 to 285: RFC 1951, section 3.2.5.
+var lengthSymbols = [...]symbolValue{
+	{3, 0}, {4, 0}, {5, 0}, {6, 0}, {7, 0}, {8, 0}, {9, 0}, {10, 0},
+	{11, 1}, {13, 1}, {15, 1}, {17, 1}, {19, 2}, {23, 2}, {27, 2}, {31, 2},
+	{35, 3}, {43, 3}, {51, 3}, {59, 3}, {67, 4}, {83, 4}, {99, 4}, {115, 4},
+	{131, 5}, {163, 5}, {195, 5}, {227, 5}, {258, 0},
+}
+
+// distanceSymbols are the distance codes 0 to 29: RFC 1951, section 3.2.5.
+var distanceSymbols = [...]symbolValue{
+	{1, 0}, {2, 0}, {3, 0}, {4, 0}, {5, 1}, {7, 1}, {9, 2}, {13, 2},
+	{17, 3}, {25, 3}, {33, 4}, {49, 4}, {65, 5}, {97, 5}, {129, 6}, {193, 6},
+	{257, 7}, {385, 7}, {513, 8}, {769, 8}, {1025, 9}, {1537, 9}, {2049, 10}, {3073, 10},
+	{4097, 11}, {6145, 11}, {8193, 12}, {12289, 12}, {16385, 13}, {24577, 13},
+}
+
+func (v symbolValue) entry() entry { return entry(v.base)<<valueShift | entry(v.extra) }
+
+// literalEntry returns the entry of a literal or length symbol, without the
+// length of its code word.
 func literalEntry(symbol int) entry {
 	switch {
 	case symbol < 256:
 		return isLiteral | entry(symbol)<<valueShift
 	case symbol == 256:
 		return isEnd
-	case symbol-257 < len(lengthBase):
-		return entry(lengthBase[symbol-257])<<valueShift | entry(lengthExtra[symbol-257])
+	case symbol-257 < len(lengthSymbols):
+		return lengthSymbols[symbol-257].entry()
 	}
 	return isInvalid
 }
 
+// distanceEntry returns the entry of a distance symbol, without the length of
+// its code word.
 func distanceEntry(symbol int) entry {
-	if symbol < len(distanceBase) {
-		return entry(distanceBase[symbol])<<valueShift | entry(distanceExtra[symbol])
+	if symbol < len(distanceSymbols) {
+		return distanceSymbols[symbol].entry()
 	}
 	return isInvalid
 }
 
-// plainEntry is that of the code which code lengths are written in.
+// plainEntry returns the entry of a symbol of the code that encodes the code
+// lengths, without the length of its code word.
 func plainEntry(symbol int) entry { return entry(symbol) << valueShift }
 
-// build fills table for the code with these code word lengths, as RFC 1951
-// says in section 3.2.2. What is over-subscribed or incomplete is refused,
-// but for a code of one word of one bit or of none, like zlib does.
+// build fills table for the code with these code word lengths: RFC 1951,
+// section 3.2.2. of returns the entry of a symbol. build returns false if the
+// code is over-subscribed or incomplete. Like zlib it accepts an incomplete
+// code that is empty or has only one word of one bit.
 func build(table []entry, tableBits int, lengths []uint8, of func(symbol int) entry) bool {
 	var count, next [maxCodeBits + 2]int
 	for _, n := range lengths {
@@ -125,20 +148,20 @@ func build(table []entry, tableBits int, lengths []uint8, of func(symbol int) en
 	return true
 }
 
-// builder puts code words into tables in the order of their codes.
+// builder enters code words into tables, in the order of their codes.
 type builder struct {
 	table []entry
 	bits  int // index bits of the first table
-	free  int // begin of the next second table
+	free  int // start of the next second table
 	count [maxCodeBits + 2]int
 
 	prefix    int // low bits that all words in the second table share, reversed
 	start     int // of the second table
-	indexBits int // of the second table, 0: there is none yet
+	indexBits int // of the second table, 0 if there is none yet
 }
 
-// put enters a code word of n bits. In the stream it comes with its highest
-// bit first, so it is an index in reverse.
+// put enters a code word of n bits. The stream has the highest bit of a code
+// word first, so the index is the code word in reverse.
 func (b *builder) put(code, n int, e entry) {
 	index := int(bits.Reverse16(uint16(code)) >> (16 - n))
 	if n <= b.bits {
@@ -158,8 +181,8 @@ func (b *builder) put(code, n int, e entry) {
 	b.count[n]--
 }
 
-// second begins the second table for prefix, as large as the words from here
-// on can fill.
+// second starts the second table for prefix. It makes the table large enough
+// for all remaining words that can share the prefix.
 func (b *builder) second(prefix, n int) {
 	size := n - b.bits
 	for room := 1 << size; ; size++ {

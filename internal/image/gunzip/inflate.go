@@ -7,15 +7,15 @@ import (
 )
 
 const (
-	window   = 32 << 10    // how far back a match reaches: RFC 1951, section 2
-	inSize   = 128 << 10   // bytes of input that are read at a time
-	inPad    = 64          // zeros behind the end of the input, for reads of whole words
-	inNeed   = 16          // bytes of input that one round of the decoder may touch
+	window   = 32 << 10    // bytes that a match reaches back at most: RFC 1951, section 2
+	inSize   = 128 << 10   // bytes of input per read
+	inPad    = 64          // zeros after the end of the input, so that reads of whole words stay in the buffer
+	inNeed   = 16          // bytes of input that one round of the decoder may read
 	outSize  = 192 << 10   // bytes decoded at a time
-	outSlack = 2 + 258 + 7 // what a round may write behind that: two literals, a match and a rest of a word
+	outSlack = 2 + 258 + 7 // bytes that a round may write after outSize: two literals, a match and a partial word
 )
 
-var errCorrupt = errors.New("gzip: deflate data are corrupt")
+var errCorrupt = errors.New("gzip: deflate data is corrupt")
 
 // inflater decodes one deflate stream after the other from a source.
 type inflater struct {
@@ -26,14 +26,14 @@ type inflater struct {
 	eof   bool
 
 	bits  uint64 // next bits of the stream, the lowest first
-	nbits uint   // how many of them count; those above are right too, but not taken
+	nbits uint   // number of valid bits; the bits above are bits of the stream too, but inPos does not count them
 
 	out   []byte // window, outSize and outSlack
-	outAt int    // end of what is decoded
-	base  int    // begin of the stream in out, or of the window
+	outAt int    // end of the decoded data
+	base  int    // start in out of the stream, or of the window if the stream is longer
 
 	last     bool // the block is the last one of its stream
-	stored   int  // bytes left of a stored block
+	stored   int  // remaining bytes of a stored block
 	literal  *[literalSize]entry
 	distance *[distanceSize]entry
 
@@ -48,11 +48,12 @@ func newInflater(r io.Reader) *inflater {
 	}
 }
 
-// more makes at least inNeed bytes of input available, or sees to it that
-// zeros follow the last one. Taking of those is the error.
-func (d *inflater) more() error {
+// fillInput makes at least inNeed bytes of input available. If the input ends
+// before, zeros follow its last byte, and fillInput returns
+// io.ErrUnexpectedEOF once the decoder has consumed any of them.
+func (d *inflater) fillInput() error {
 	if !d.eof && d.inEnd-d.inPos < inNeed {
-		const keep = 8 // bytes that may still be given back
+		const keep = 8 // bytes that align may return to the input
 		from := max(d.inPos-keep, 0)
 		d.inEnd = copy(d.in, d.in[from:d.inEnd])
 		d.inPos -= from
@@ -60,7 +61,7 @@ func (d *inflater) more() error {
 	for !d.eof && d.inEnd-d.inPos < inNeed {
 		n, err := d.r.Read(d.in[d.inEnd:inSize])
 		d.inEnd += n
-		if err == io.EOF { // the bare value: what wraps it is a network's error
+		if err == io.EOF { // the bare value; a broken connection returns an error that wraps it
 			d.eof = true
 			clear(d.in[d.inEnd:])
 		} else if err != nil {
@@ -73,13 +74,14 @@ func (d *inflater) more() error {
 	return nil
 }
 
-// safe is the input position up to which a round of the decoder needs no
-// call of more.
+// safe returns the input position up to which a round of the decoder needs no
+// call of fillInput.
 func (d *inflater) safe() int { return max(d.inEnd-inNeed, d.inPos) }
 
-// corrupt is the error where data make no sense. It must not blame them for
-// what is missing: eight bytes of trailer follow a whole stream, so that only
-// in one that is cut off more bits are at hand than there are.
+// corrupt returns the error for invalid data. If the decoder has read past
+// the end of the input, the invalid data may be the zeros after it, so the
+// error is io.ErrUnexpectedEOF. That happens only if the input is truncated,
+// because eight bytes of trailer follow a complete stream.
 func (d *inflater) corrupt() error {
 	if d.inPos > d.inEnd {
 		return io.ErrUnexpectedEOF
@@ -100,8 +102,8 @@ func (d *inflater) take(n uint) (int, error) {
 	return v, nil
 }
 
-// align drops the rest of the current byte and gives whole ones back, so that
-// the input goes on at inPos.
+// align skips the rest of the current byte and returns whole bytes of bits to
+// the input, so that the input continues at inPos.
 func (d *inflater) align() error {
 	d.inPos -= int(d.nbits / 8)
 	d.bits, d.nbits = 0, 0
@@ -111,12 +113,13 @@ func (d *inflater) align() error {
 	return nil
 }
 
-// begin starts a stream. A match cannot reach into the one before it.
+// begin starts a stream. It sets base so that a match cannot reach into the
+// previous stream.
 func (d *inflater) begin() {
 	d.base, d.last, d.stored, d.literal = d.outAt, false, 0, nil
 }
 
-// slide makes room in out, behind the window.
+// slide makes room in out if it is full: it moves the window to the start.
 func (d *inflater) slide() {
 	if d.outAt >= window+outSize {
 		shift := d.outAt - window
@@ -125,8 +128,8 @@ func (d *inflater) slide() {
 	}
 }
 
-// decode appends to out until that is full or the stream ends: then done is
-// true, and the input stands behind the stream.
+// decode appends to out until out is full or the stream ends. At the end of
+// the stream done is true, and the input continues after the stream.
 func (d *inflater) decode() (done bool, err error) {
 	for d.outAt < window+outSize {
 		switch {
@@ -147,7 +150,7 @@ func (d *inflater) decode() (done bool, err error) {
 }
 
 func (d *inflater) copyStored() error {
-	if err := d.more(); err != nil {
+	if err := d.fillInput(); err != nil {
 		return err
 	}
 	n := min(d.stored, d.inEnd-d.inPos, window+outSize-d.outAt)
@@ -162,9 +165,9 @@ func (d *inflater) copyStored() error {
 }
 
 // decodeBlock decodes symbols until the end of the block, or until out is
-// full: RFC 1951, section 3.2.3. A round takes two literals at most and what
-// follows them. This loop is where the time goes: its state is in local
-// variables.
+// full: RFC 1951, section 3.2.3. A round decodes at most two literals and the
+// symbol after them. Most of the time is spent in this loop, so its state is
+// in local variables.
 func (d *inflater) decodeBlock() error {
 	literal, distance := d.literal, d.distance
 	in, inPos, inSafe, out, at := d.in, d.inPos, d.inPos-1, d.out, d.outAt
@@ -172,7 +175,7 @@ func (d *inflater) decodeBlock() error {
 	for at < window+outSize {
 		if inPos > inSafe {
 			d.inPos, d.nbits = inPos, nbits
-			if err := d.more(); err != nil {
+			if err := d.fillInput(); err != nil {
 				return err
 			}
 			inPos, inSafe = d.inPos, d.safe()
@@ -228,18 +231,19 @@ func (d *inflater) decodeBlock() error {
 	return nil
 }
 
-// topUp makes 56 bits or more available.
+// topUp adds bytes of in to bits, so that at least 56 bits are valid.
 func topUp(in []byte, bits uint64, nbits uint, pos int) (uint64, uint, int) {
 	bits |= binary.LittleEndian.Uint64(in[pos:]) << (nbits & 63)
 	return bits, nbits | 56, pos + int(63-nbits)>>3
 }
 
+// drop removes the code word of e and its extra bits from bits.
 func drop(bits uint64, nbits uint, e entry) (uint64, uint) {
 	return bits >> (e & bitsMask), nbits - uint(e&bitsMask)
 }
 
-// copyMatch repeats what stands dist bytes before at and returns where it
-// ends. It writes up to 7 bytes more.
+// copyMatch copies length bytes from dist bytes before at to at, and returns
+// the end of the copy. It may write up to 7 bytes after the end.
 func copyMatch(out []byte, at, dist, length int) int {
 	from, end := at-dist, at+length
 	switch {
@@ -260,10 +264,10 @@ func copyMatch(out []byte, at, dist, length int) int {
 	return end
 }
 
-// bytes takes n whole bytes, at most inNeed. With an error it returns what
-// there is.
+// bytes consumes n whole bytes, at most inNeed. If the input ends before, it
+// returns the remaining bytes and io.ErrUnexpectedEOF.
 func (d *inflater) bytes(n int) ([]byte, error) {
-	if err := d.more(); err != nil {
+	if err := d.fillInput(); err != nil {
 		return nil, err
 	}
 	b := d.in[d.inPos:min(d.inPos+n, d.inEnd)]
@@ -274,8 +278,9 @@ func (d *inflater) bytes(n int) ([]byte, error) {
 	return b, nil
 }
 
+// refill adds bits of the input to d.bits, so that at least 56 are valid.
 func (d *inflater) refill() error {
-	if err := d.more(); err != nil {
+	if err := d.fillInput(); err != nil {
 		return err
 	}
 	d.bits, d.nbits, d.inPos = topUp(d.in, d.bits, d.nbits, d.inPos)
