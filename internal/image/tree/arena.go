@@ -7,8 +7,8 @@ import (
 
 const chunkLen = 8192
 
-// chunks is a growing array whose elements never move, so that growth neither
-// copies nor doubles memory.
+// chunks is a growing array whose elements never move. It neither copies its
+// elements nor doubles its memory when it grows.
 type chunks[T any] struct {
 	parts []*[chunkLen]T
 	n     int
@@ -30,12 +30,12 @@ const (
 	maxArena   = 1 << 30 // bytes of names and symlink targets in one tree
 )
 
-// arena stores strings back to back and hands out 32-bit references.
+// arena stores strings one after the other and returns 32-bit references.
 type arena struct {
 	parts []*strings.Builder
 }
 
-// add stores s and returns its reference, or false when the arena is full.
+// add stores s and returns its reference, or false if the arena is full.
 func (a *arena) add(s string) (uint32, bool) {
 	if len(a.parts) == 0 || a.last().Len()+len(s) > arenaChunk {
 		if len(a.parts) == maxArena/arenaChunk {
@@ -53,20 +53,20 @@ func (a *arena) add(s string) (uint32, bool) {
 
 func (a *arena) last() *strings.Builder { return a.parts[len(a.parts)-1] }
 
-// get returns the n bytes at ref without copying them: a chunk is never grown
-// past its first allocation, so the string stays valid.
+// get returns the n bytes at ref without a copy. The string stays valid,
+// because a chunk never grows beyond its first allocation.
 func (a *arena) get(ref uint32, n int) string {
 	off := int(ref % arenaChunk)
 	return a.parts[ref/arenaChunk].String()[off : off+n]
 }
 
-// index finds the entry of a name in a directory. It is an open-addressing
-// hash table of dentry numbers; nothing is ever taken out of it, a removed
+// index finds the dentry of a name in a directory. It is an open-addressing
+// hash table of dentry numbers. It never removes a number, because a removed
 // name keeps its dentry without an inode. The seed is random, so that an
 // image cannot choose names that collide.
 type index struct {
 	seed  maphash.Seed
-	slots []uint32 // dentry number, 0 = free
+	slots []uint32 // dentry number, 0 if free
 	used  int
 }
 
@@ -75,6 +75,6 @@ func newIndex() index {
 }
 
 func (x *index) hash(parent ID, name string) uint64 {
-	const odd = 0x9e3779b97f4a7c15 // 2^64 / golden ratio: spreads small integers
+	const odd = 0x9e3779b97f4a7c15 // 2^64 / golden ratio; distributes small integers over all bits
 	return maphash.String(x.seed, name) ^ uint64(parent)*odd
 }

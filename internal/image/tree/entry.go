@@ -1,11 +1,11 @@
 package tree
 
-// Type is what an inode is. Its values are stored in tables of contents on
-// disk and must not be renumbered.
+// Type is the type of an inode. Its values must not change, because tables of
+// contents store them on disk.
 type Type uint8
 
-// The types of inode that a layer can hold. HardLink is the type of an Entry
-// only: in a Tree a hard link is one more name of an inode.
+// The types of entries in a layer. Only an Entry has the type HardLink. In a
+// Tree a hard link is one more name of an inode.
 const (
 	Regular Type = iota + 1
 	Directory
@@ -16,7 +16,7 @@ const (
 	HardLink
 )
 
-// String returns the word that messages use for t.
+// String returns the name of t for messages.
 func (t Type) String() string {
 	switch t {
 	case Regular:
@@ -37,41 +37,41 @@ func (t Type) String() string {
 	return "unknown type"
 }
 
-// BlockSize is the unit in bytes of holes and of body placement in a spool.
-// It equals the block size of the disks that banger writes.
+// BlockSize is the unit, in bytes, of holes in files and of the positions of
+// bodies in a spool. It equals the block size of the disks that banger writes.
 const BlockSize = 4096
 
 // Time is a point in time at the full width of a tar header. The zero value
 // is the Unix epoch.
 type Time struct {
 	Sec  int64  // seconds since 1970-01-01 00:00:00 UTC, negative before
-	Nsec uint32 // 0 to 999,999,999, counted forward from Sec also when Sec is negative
+	Nsec uint32 // 0 to 999,999,999, counted forward from Sec even if Sec is negative
 }
 
 // Xattr is one extended attribute.
 type Xattr struct {
-	Name  string // whole name with its namespace, such as "security.capability"
-	Value string // the bytes that getxattr(2) returns; ACLs in the VFS form, version 2
+	Name  string // full name with its namespace, such as "security.capability"
+	Value string // bytes that getxattr(2) returns; ACLs in the VFS form, version 2
 }
 
 // Run is a range of file data between holes.
 type Run struct {
 	Offset int64 // in the file, bytes, a multiple of BlockSize
-	Length int64 // bytes; a multiple of BlockSize except in the last run of a file
+	Length int64 // bytes, a multiple of BlockSize except in the last run of a file
 }
 
-// Body locates the data of a regular file in the spool of its layer. The
-// spool holds the file's runs one after the other, each padded with zeros to
-// a multiple of BlockSize; holes take no space in it.
+// Body is the location of a regular file's data in the spool of its layer.
+// The spool holds the file's runs one after the other, each padded with zeros
+// to a multiple of BlockSize. Holes take no space in the spool.
 type Body struct {
 	Layer  int   // index of the layer whose spool holds the data
 	Offset int64 // in the spool, bytes, a multiple of BlockSize
 	Runs   []Run // ascending and not adjacent; nil means one run of the whole file
 }
 
-// Entry is one entry of a layer as its table of contents gives it: a tar
-// header with its body put aside. Names are as in the header; nothing in an
-// Entry has been checked against the tree.
+// Entry is one entry of a layer's table of contents: the fields of a tar
+// header and the location of its body. Names are the unchanged names of the
+// header. A Merger checks them when it adds the entry.
 type Entry struct {
 	Name         string // as in the header, neither cleaned nor checked
 	Linkname     string // target of a Symlink or HardLink, as in the header
@@ -82,5 +82,5 @@ type Entry struct {
 	Major, Minor uint32  // of a CharDevice or BlockDevice
 	Xattrs       []Xattr // sorted by name, no name twice
 	Size         int64   // of a Regular file, bytes, holes included
-	Body         Body    // of a Regular file; Layer is filled in by the merge
+	Body         Body    // of a Regular file; the Merger sets Layer
 }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// The reasons for which an entry is refused because of its path. Those that
-// --paths=scoped lifts say so in their text.
+// The reasons why a Merger refuses an entry because of its path. If the option
+// --paths=scoped accepts the path, the message names the option.
 var (
 	ErrAbsoluteName   = errors.New("name is absolute (--paths=scoped takes it as a path inside the image)")
 	ErrDotDot         = errors.New("name contains .. (--paths=scoped resolves it inside the image)")
@@ -15,7 +15,7 @@ var (
 	ErrSymlinkLoop    = errors.New("path passes through too many symlinks")
 	ErrNotDirectory   = errors.New("path passes through something that is not a directory")
 	ErrReservedName   = errors.New("name is reserved for whiteouts")
-	ErrBadName        = errors.New("not a usable name")
+	ErrBadName        = errors.New("name is empty or contains a NUL byte")
 	ErrRootType       = errors.New("the root can only be a directory")
 	ErrLinkMissing    = errors.New("hard link target does not exist")
 	ErrLinkDirectory  = errors.New("hard link target is a directory")
@@ -23,7 +23,8 @@ var (
 	errOutsideOfLayer = errors.New("entry added before the first layer")
 )
 
-// IsPathRefusal reports whether err is a refusal that --paths=scoped lifts.
+// IsPathRefusal reports whether err is for an entry that --paths=scoped
+// accepts.
 func IsPathRefusal(err error) bool {
 	for _, e := range []error{ErrAbsoluteName, ErrDotDot, ErrUnsafeSymlink, ErrSymlinkParent} {
 		if errors.Is(err, e) {
@@ -33,7 +34,7 @@ func IsPathRefusal(err error) bool {
 	return false
 }
 
-// An EntryError says which entry of a layer was refused and why.
+// An EntryError is an error in one entry of a layer.
 type EntryError struct {
 	Name string // as in the tar header
 	Err  error
@@ -43,7 +44,8 @@ func (e *EntryError) Error() string { return fmt.Sprintf("entry %s: %v", quoteNa
 
 func (e *EntryError) Unwrap() error { return e.Err }
 
-// quoteName keeps a message readable when a hostile name is long.
+// quoteName quotes a name for a message. It shortens long names, which hostile
+// images have.
 func quoteName(name string) string {
 	const limit = 200
 	if len(name) > limit {
@@ -52,11 +54,11 @@ func quoteName(name string) string {
 	return fmt.Sprintf("%q", name)
 }
 
-// A LimitError says which limit an image exceeds, and which option raises it.
+// A LimitError is the error for an image that exceeds a limit.
 type LimitError struct {
-	What   string // what is limited, such as "inodes"
+	What   string // limited quantity, such as "inodes"
 	Limit  int64
-	Option string // command line flag or configuration key, "" when the limit is fixed
+	Option string // command line flag or configuration key that raises the limit, "" if it is fixed
 }
 
 func (e *LimitError) Error() string {

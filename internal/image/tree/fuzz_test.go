@@ -7,9 +7,10 @@ import (
 	"testing"
 )
 
-// FuzzMerge reads a program of entries, a line each: a letter for the type, a
-// name, and for links a target; a line "-" begins the next layer. Whatever it
-// says, the merge must end, keep its counters right and be repeatable.
+// FuzzMerge merges the entries of a program. A line of the program is a letter
+// for the type, a name, and a target if the entry is a link. A line "-" starts
+// the next layer. The merge must end, its counters must be correct, and a
+// second merge must have the same result.
 func FuzzMerge(f *testing.F) {
 	seeds := []string{
 		"d a\nf a/b\n-\nf a/.wh..wh..opq\nf a/c",
@@ -53,8 +54,8 @@ func runProgram(t *testing.T, program string, scoped bool) string {
 	return dump(tree)
 }
 
-// An image may hold millions of inodes, and the whole conversion may use 200
-// bytes for each; the tree's own part of that is checked here.
+// TestTreeIsCompact checks the size of the tree in memory. An image may hold
+// millions of inodes, and the whole conversion may use 200 bytes for each.
 func TestTreeIsCompact(t *testing.T) {
 	const n, dirs, limit = 500_000, 500, 110
 	var before, after runtime.MemStats
@@ -75,9 +76,9 @@ func TestTreeIsCompact(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	perInode := (after.HeapAlloc - before.HeapAlloc) / n
-	t.Logf("%d bytes an inode", perInode)
+	t.Logf("%d bytes per inode", perInode)
 	if perInode > limit {
-		t.Errorf("the tree takes %d bytes an inode, want at most %d", perInode, limit)
+		t.Errorf("the tree takes %d bytes per inode, want at most %d", perInode, limit)
 	}
 	runtime.KeepAlive(tree)
 }

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// Each row is an attack, or a careless builder; the tree must refuse it and
-// name the entry. What scoped makes of it stands beside.
+// TestHostilePaths adds entries that are attacks or mistakes of image
+// builders. A strict merge must refuse each with an error that names the entry.
+// A scoped merge must accept some of them.
 func TestHostilePaths(t *testing.T) {
 	linked := []Entry{dir("real"), file("real/victim"), symlink("ln", "real"), symlink("ln2", "ln"), file("plain"), symlink("self", "self")}
 	long := strings.Repeat("n", 256)
@@ -25,7 +26,7 @@ func TestHostilePaths(t *testing.T) {
 		{"F3 absolute name", file("/etc/passwd"), ErrAbsoluteName, nil},
 		{"F3 absolute directory", dir("/"), ErrAbsoluteName, nil},
 		{"F5 relative symlink escape", symlink("real/s", "../../x"), ErrUnsafeSymlink, nil},
-		{"F5 escape behind a name", symlink("s", "a/../../x"), ErrUnsafeSymlink, nil},
+		{"F5 symlink escape after a name", symlink("s", "a/../../x"), ErrUnsafeSymlink, nil},
 		{"F6 write through a symlink", file("ln/x"), ErrSymlinkParent, nil},
 		{"F6 write through two symlinks", file("ln2/x"), ErrSymlinkParent, nil},
 		{"F6 mkdir through a symlink", dir("ln/x"), ErrSymlinkParent, nil},
@@ -38,14 +39,14 @@ func TestHostilePaths(t *testing.T) {
 		{"F6 self-loop symlink parent", file("self/x"), ErrSymlinkParent, ErrSymlinkLoop},
 		{"F6 child of a regular file", file("plain/x"), ErrNotDirectory, ErrNotDirectory},
 		{"F6 whiteout in a regular file", wh("plain/.wh.x"), ErrNotDirectory, ErrNotDirectory},
-		{"F7 hard link out", hardLink("x", "../../etc/shadow"), ErrDotDot, ErrLinkMissing},
+		{"F7 hard link outside of the root", hardLink("x", "../../etc/shadow"), ErrDotDot, ErrLinkMissing},
 		{"F7 hard link to a directory", hardLink("x", "real"), ErrLinkDirectory, ErrLinkDirectory},
 		{"F7 hard link to the root", hardLink("x", "/."), ErrLinkDirectory, ErrLinkDirectory},
-		{"F7 hard link to nothing", hardLink("x", "missing"), ErrLinkMissing, ErrLinkMissing},
-		{"F7 hard link to nothing in nothing", hardLink("x", "no/such"), ErrLinkMissing, ErrLinkMissing},
+		{"F7 hard link to a missing file", hardLink("x", "missing"), ErrLinkMissing, ErrLinkMissing},
+		{"F7 hard link into a missing directory", hardLink("x", "no/such"), ErrLinkMissing, ErrLinkMissing},
 		{"F7 hard link to itself alone", hardLink("x", "x"), ErrLinkMissing, ErrLinkMissing},
 		{"F7 hard link with an empty target", hardLink("x", ""), ErrBadName, ErrBadName},
-		{"F2 whiteout of nothing", wh(".wh."), ErrReservedName, ErrReservedName},
+		{"F2 whiteout of an empty name", wh(".wh."), ErrReservedName, ErrReservedName},
 		{"F2 whiteout of dot", wh("real/.wh.."), ErrReservedName, ErrReservedName},
 		{"F2 whiteout of dot-dot", wh("real/.wh..."), ErrReservedName, ErrReservedName},
 		{"F2 child of a whiteout", file(".wh.a/b"), ErrReservedName, ErrReservedName},
@@ -104,7 +105,7 @@ func TestF10ErrorsOfStrictPathsNameTheFlag(t *testing.T) {
 		}
 	}
 	if _, err := merge(Options{}, []Entry{hardLink("a", "b")}); IsPathRefusal(err) {
-		t.Errorf("scoped would not lift %v", err)
+		t.Errorf("--paths=scoped does not accept the entry of %v", err)
 	}
 }
 
@@ -124,7 +125,7 @@ func TestF10ScopedResolvesInsideTheImage(t *testing.T) {
 		{"relative symlink parent", [][]Entry{{dir("usr/lib"), symlink("lib", "usr/lib"), file("lib/x")}}, "lib l->usr/lib; usr i; usr/lib d; usr/lib/x f2"},
 		{"absolute symlink parent", [][]Entry{{dir("usr/lib"), symlink("lib", "/usr/lib"), file("lib/x")}}, "lib l->/usr/lib; usr i; usr/lib d; usr/lib/x f2"},
 		{"climbing symlink parent", [][]Entry{{symlink("a/up", "../../../b"), file("a/up/x")}}, "a i; a/up l->../../../b; b i; b/x f1"},
-		{"dangling symlink parent is made", [][]Entry{{symlink("a", "b/c"), file("a/x")}}, "a l->b/c; b i; b/c i; b/c/x f1"},
+		{"directory of a dangling symlink parent is made", [][]Entry{{symlink("a", "b/c"), file("a/x")}}, "a l->b/c; b i; b/c i; b/c/x f1"},
 		{"whiteout through a symlink", [][]Entry{{dir("d"), file("d/x"), symlink("a", "d")}, {wh("a/.wh.x")}}, "a l->d; d d"},
 		{"opaque through a symlink", [][]Entry{{dir("d"), file("d/x"), symlink("a", "d")}, {wh("a/.wh..wh..opq"), file("d/y")}}, "a l->d; d d; d/y f101"},
 		{"hard link both ways through symlinks", [][]Entry{{dir("d"), file("d/x"), symlink("a", "d"), hardLink("a/y", "/a/x")}}, "a l->d; d d; d/x f1; d/y =d/x"},
@@ -142,7 +143,7 @@ func TestLimits(t *testing.T) {
 		option  string
 	}{
 		{"inodes", Options{MaxInodes: 3}, []Entry{file("a"), file("b"), file("c")}, "--max-inodes"},
-		{"inodes, churned", Options{MaxInodes: 3}, []Entry{file("a"), file("a"), file("a")}, "--max-inodes"},
+		{"inodes that are replaced", Options{MaxInodes: 3}, []Entry{file("a"), file("a"), file("a")}, "--max-inodes"},
 		{"names of one inode", Options{MaxInodes: 3}, []Entry{file("a"), hardLink("b", "a"), hardLink("c", "a"), hardLink("d", "a")}, "--max-inodes"},
 		{"depth by implied parents", Options{MaxDepth: 4}, []Entry{deep}, "limits.depth"},
 		{"depth by an entry", Options{MaxDepth: 2}, []Entry{dir("a"), dir("a/b"), dir("a/b/c")}, "limits.depth"},
@@ -167,9 +168,9 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// A layer of markers must not cost the square of its length. Counted in
-// steps it would be 4·10^10; the test would run for minutes.
-func TestManyOpaqueMarkersInALargeDirectory(t *testing.T) {
+// TestManyOpaqueMarkersInLargeDirectory checks that a layer of markers does not
+// take quadratic time. With 4·10^10 steps the test would run for minutes.
+func TestManyOpaqueMarkersInLargeDirectory(t *testing.T) {
 	const n = 200_000
 	m := NewMerger(Options{})
 	for l := range 2 {

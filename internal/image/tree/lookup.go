@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// clean checks the parts of a name that need no tree. In a strict merge the
-// result has no "..".
+// clean checks a name without the tree and returns it without its final
+// slashes. In a strict merge the result has no "..".
 func (m *Merger) clean(name string) (string, error) {
 	if len(name) > MaxPath {
 		return "", &LimitError{What: "bytes in a path", Limit: MaxPath}
@@ -28,8 +28,8 @@ func (m *Merger) clean(name string) (string, error) {
 	return strings.TrimRight(name, "/"), nil
 }
 
-// split cuts path after its last slash. A base of "." or "" is the directory
-// itself, so the dots and slashes before it are taken off too.
+// split splits path after its last slash. It first removes each "/." at the
+// end, because that names the directory itself.
 func split(path string) (dir, base string) {
 	for strings.HasSuffix(path, "/.") {
 		path = strings.TrimRight(strings.TrimSuffix(path, "."), "/")
@@ -38,9 +38,9 @@ func split(path string) (dir, base string) {
 	return path[:i+1], path[i+1:]
 }
 
-// walk follows path from the root and returns the directory it ends in. With
-// create it makes the directories that are missing; without, it returns 0
-// where one is.
+// walk follows path from the root and returns the directory that it names. If
+// a directory is missing, walk makes it if create is set, and returns 0
+// otherwise.
 func (m *Merger) walk(path string, create bool) (ID, error) {
 	hops := 0
 	return m.follow(Root, path, create, &hops)
@@ -56,7 +56,8 @@ func (m *Merger) follow(dir ID, path string, create bool, hops *int) (ID, error)
 	return dir, nil
 }
 
-// step goes from dir to what part names in it.
+// step returns the directory that part names in dir. In a scoped merge it
+// follows symlinks.
 func (m *Merger) step(dir ID, part string, create bool, hops *int) (ID, error) {
 	switch part {
 	case "", ".":
@@ -87,7 +88,7 @@ func (m *Merger) step(dir ID, part string, create bool, hops *int) (ID, error) {
 	return 0, ErrNotDirectory
 }
 
-// followLink resolves symlink id, which stands in dir, as in a chroot.
+// followLink resolves the symlink id in the directory dir, as in a chroot.
 func (m *Merger) followLink(dir, id ID, create bool, hops *int) (ID, error) {
 	if *hops++; *hops > maxHops {
 		return 0, ErrSymlinkLoop
@@ -100,7 +101,8 @@ func (m *Merger) followLink(dir, id ID, create bool, hops *int) (ID, error) {
 	return m.follow(dir, target, create, hops)
 }
 
-// parent returns the directory that dir is in; the root's is the root.
+// parent returns the parent directory of dir. The parent of the root is the
+// root.
 func (m *Merger) parent(dir ID) ID {
 	if d := m.t.nodes.at(uint32(dir)).runs; d != 0 {
 		return m.t.dentries.at(d).parent
@@ -108,7 +110,7 @@ func (m *Merger) parent(dir ID) ID {
 	return Root
 }
 
-// imply makes a directory that no entry has described so far.
+// imply makes a directory that no entry has described yet.
 func (m *Merger) imply(dir ID, name string) (ID, error) {
 	if len(name) > MaxName {
 		return 0, &LimitError{What: "bytes in a file name", Limit: MaxName}
@@ -130,8 +132,8 @@ func (m *Merger) imply(dir ID, name string) (ID, error) {
 	return id, nil
 }
 
-// lookupTarget finds the inode that a hard link's target names. An absolute
-// target starts at the image's root, in strict merges too.
+// lookupTarget returns the inode that a hard link's target names. An absolute
+// target starts at the image's root, even in a strict merge.
 func (m *Merger) lookupTarget(target string) (ID, error) {
 	path, err := m.clean(strings.TrimLeft(target, "/"))
 	if err != nil {
@@ -156,8 +158,9 @@ func (m *Merger) lookupTarget(target string) (ID, error) {
 	return id, nil
 }
 
-// checkTarget refuses a symlink that has no meaning or, in a strict merge,
-// one that climbs above the root when its target is read as text.
+// checkTarget returns an error if the target of a symlink is empty, has a NUL
+// or is too long. In a strict merge it also returns an error if the text of
+// the target climbs above the root.
 func (m *Merger) checkTarget(dir ID, e *Entry) error {
 	if e.Type != Symlink {
 		return nil
@@ -187,7 +190,7 @@ func (m *Merger) checkTarget(dir ID, e *Entry) error {
 	return nil
 }
 
-// targetError names the link target that an entry is refused for.
+// targetError is an error in the link target of an entry.
 type targetError struct {
 	target string
 	err    error
@@ -212,8 +215,8 @@ func (m *Merger) find(dir ID, name string) (slot int, d uint32) {
 	}
 }
 
-// insert puts d into a slot that find returned, and grows the table before
-// it is so full that probing gets long.
+// insert puts d into a slot that find returned. It doubles the table when it
+// is three quarters full, because probing gets slow in a fuller one.
 func (m *Merger) insert(slot int, d uint32) {
 	x := &m.index
 	x.slots[slot] = d
@@ -231,7 +234,8 @@ func (m *Merger) insert(slot int, d uint32) {
 	}
 }
 
-// xattrSet returns the number of a set of xattrs, the same for equal sets.
+// xattrSet returns the index of a set of xattrs in m.t.xattrs. Equal sets have
+// the same index.
 func (m *Merger) xattrSet(set []Xattr) (uint32, error) {
 	if len(set) == 0 {
 		return 0, nil

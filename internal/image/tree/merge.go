@@ -17,33 +17,33 @@ const (
 const (
 	maxLayers     = math.MaxUint16 - 1
 	maxXattrTotal = 1 << 30 // bytes of distinct xattr sets in one tree
-	maxHops       = 40      // symlinks followed on one path, as the kernel's MAXSYMLINKS
+	maxHops       = 40      // symlinks followed on one path, equal to the kernel's MAXSYMLINKS
 )
 
-// Options are the rules of a merge. The zero value is strict, with the
+// Options are the rules of a merge. The zero value is a strict merge with the
 // default limits.
 type Options struct {
 	// Scoped accepts absolute names, names with .. and paths through
-	// symlinks, and resolves them inside the image as they would be in a
-	// chroot. Without it they are refused.
+	// symlinks, and resolves them inside the image as in a chroot. A strict
+	// merge refuses them.
 	Scoped bool
-	// Created is the modification time of directories that no layer has an
-	// entry for.
+	// Created is the modification time of directories without an entry in any
+	// layer.
 	Created Time
-	// MaxInodes limits how many inodes the layers make, counting those that
-	// later layers remove. 0 means DefaultMaxInodes.
+	// MaxInodes limits the number of inodes that the layers make, including
+	// those that later layers remove. 0 means DefaultMaxInodes.
 	MaxInodes int
-	// MaxDepth limits how deep directories nest. 0 means DefaultMaxDepth.
+	// MaxDepth limits the nesting of directories. 0 means DefaultMaxDepth.
 	MaxDepth int
 }
 
-// A Merger builds a Tree from the entries of layers, oldest layer first.
-// After an error it must not be used any further.
+// A Merger builds a Tree from the entries of layers, oldest layer first. It
+// must not be used after it has returned an error.
 type Merger struct {
 	o          Options
 	t          *Tree
 	index      index
-	sets       map[string]uint32 // encoded xattr set -> its place in t.xattrs
+	sets       map[string]uint32 // encoded xattr set -> its index in t.xattrs
 	xattrBytes int
 	layer      int // current, -1 before the first
 }
@@ -62,7 +62,7 @@ func NewMerger(o Options) *Merger {
 		o: o, index: newIndex(), sets: map[string]uint32{}, layer: -1,
 		t: &Tree{xattrs: [][]Xattr{nil}, runs: [][]Run{nil}},
 	}
-	m.t.nodes.push()    // ID 0 names no inode
+	m.t.nodes.push()    // ID 0 is no inode
 	m.t.dentries.push() // dentry 0 is the end of a list
 	root := m.t.nodes.at(m.t.nodes.push())
 	m.setImplied(root)
@@ -71,7 +71,8 @@ func NewMerger(o Options) *Merger {
 	return m
 }
 
-// NextLayer begins the next layer. What Add takes from now on belongs to it.
+// NextLayer starts the next layer. The entries of the following calls of Add
+// belong to it.
 func (m *Merger) NextLayer() error {
 	if m.layer+1 >= maxLayers {
 		return &LimitError{What: "layers", Limit: maxLayers}
@@ -80,8 +81,8 @@ func (m *Merger) NextLayer() error {
 	return nil
 }
 
-// Add merges one entry of the current layer. The error is an *EntryError, or
-// a *LimitError inside one. e is not retained.
+// Add merges one entry of the current layer. Its error is an *EntryError,
+// which wraps a *LimitError if the entry exceeds a limit. Add does not keep e.
 func (m *Merger) Add(e *Entry) error {
 	if m.layer < 0 {
 		return errOutsideOfLayer
@@ -92,7 +93,8 @@ func (m *Merger) Add(e *Entry) error {
 	return nil
 }
 
-// Tree ends the merge and returns its result. The Merger is spent.
+// Tree ends the merge and returns the merged tree. The Merger must not be used
+// afterwards.
 func (m *Merger) Tree() *Tree {
 	t := m.t
 	*m = Merger{layer: -1}
@@ -122,8 +124,8 @@ func (m *Merger) add(e *Entry) error {
 	return m.set(dir, base, e)
 }
 
-// addRoot handles a path that names a directory without naming it in its
-// parent: the root itself, or in a scoped merge something like "a/..".
+// addRoot adds an entry whose path does not end in a name: it is the root
+// itself or, in a scoped merge, a path such as "a/..".
 func (m *Merger) addRoot(path string, e *Entry) error {
 	if e.Type != Directory {
 		return ErrRootType
@@ -139,7 +141,7 @@ func (m *Merger) addRoot(path string, e *Entry) error {
 	return m.setMeta(n, e)
 }
 
-// set gives the name base in dir to what e describes.
+// set makes base in dir a name of the inode that e describes.
 func (m *Merger) set(dir ID, base string, e *Entry) error {
 	if e.Type == HardLink {
 		return m.link(dir, base, e)
@@ -167,7 +169,8 @@ func (m *Merger) set(dir ID, base string, e *Entry) error {
 	return nil
 }
 
-// fill makes node id what e describes. d is the name it will get.
+// fill sets the type and the fields of node id from e. d is the dentry that
+// set will attach the node to.
 func (m *Merger) fill(id ID, d uint32, e *Entry) error {
 	n := m.t.nodes.at(uint32(id))
 	n.typ = e.Type
@@ -198,7 +201,7 @@ func (m *Merger) fill(id ID, d uint32, e *Entry) error {
 	return nil
 }
 
-// makeDir turns n into an empty directory with the name d.
+// makeDir makes n an empty directory with the dentry d.
 func (m *Merger) makeDir(n *node, d uint32) error {
 	depth := m.t.nodes.at(uint32(m.t.dentries.at(d).parent)).depth + 1
 	if int(depth) > m.o.MaxDepth {
@@ -208,7 +211,7 @@ func (m *Merger) makeDir(n *node, d uint32) error {
 	return nil
 }
 
-// setMeta gives n all the metadata of e; nothing of the old stays.
+// setMeta replaces all metadata of n by that of e.
 func (m *Merger) setMeta(n *node, e *Entry) error {
 	set, err := m.xattrSet(e.Xattrs)
 	if err != nil {
@@ -219,13 +222,13 @@ func (m *Merger) setMeta(n *node, e *Entry) error {
 	return nil
 }
 
-// setImplied gives n the metadata of a directory that no entry describes.
+// setImplied sets the metadata of n to that of a directory without an entry.
 func (m *Merger) setImplied(n *node) {
 	n.typ, n.mode, n.uid, n.gid, n.xattrs = Directory, 0o755, 0, 0, 0
 	n.sec, n.nsec = m.o.Created.Sec, m.o.Created.Nsec
 }
 
-// link makes base in dir one more name of the inode that e.Linkname names.
+// link adds base in dir as a name of the inode that e.Linkname names.
 func (m *Merger) link(dir ID, base string, e *Entry) error {
 	id, err := m.lookupTarget(e.Linkname)
 	if err != nil {
@@ -243,9 +246,9 @@ func (m *Merger) link(dir ID, base string, e *Entry) error {
 	return nil
 }
 
-// attach makes d a name of id, in place of what it named before. The new
-// link counts before the old one goes: replacing a directory must not take
-// away the target of a hard link that lies in it.
+// attach makes d a name of id and detaches the inode that d named before. It
+// counts the new link first. Otherwise a hard link that replaces a directory
+// would lose its target if the target is in that directory.
 func (m *Merger) attach(d uint32, id ID) {
 	m.t.nodes.at(uint32(id)).links++
 	e := m.t.dentries.at(d)
@@ -256,7 +259,8 @@ func (m *Merger) attach(d uint32, id ID) {
 	m.t.nodes.at(uint32(e.parent)).size++
 }
 
-// detach takes the inode from d, with all below it when it is a directory.
+// detach removes the inode from d. If it is a directory, detach removes
+// everything below it too.
 func (m *Merger) detach(d uint32) {
 	e := m.t.dentries.at(d)
 	n := m.t.nodes.at(uint32(e.inode))
@@ -276,7 +280,7 @@ func (m *Merger) detach(d uint32) {
 	n.typ = 0
 }
 
-// newNode returns a fresh node that has no name yet.
+// newNode returns a new node without a name.
 func (m *Merger) newNode() (ID, error) {
 	if m.t.nodes.n > m.o.MaxInodes {
 		return 0, &LimitError{What: "inodes", Limit: int64(m.o.MaxInodes), Option: "--max-inodes"}
@@ -285,8 +289,9 @@ func (m *Merger) newNode() (ID, error) {
 	return ID(m.t.nodes.push()), nil
 }
 
-// dentry returns the dentry of name in dir, and makes one where there is
-// none. A dentry is never freed, so their number is limited like the nodes'.
+// dentry returns the dentry of name in dir, and makes it if there is none. A
+// Merger never frees a dentry, so it limits their number to that of the
+// inodes.
 func (m *Merger) dentry(dir ID, name string) (uint32, error) {
 	slot, d := m.find(dir, name)
 	if d != 0 {

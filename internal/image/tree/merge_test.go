@@ -21,8 +21,8 @@ func hardLink(name, target string) Entry {
 	return Entry{Name: name, Type: HardLink, Linkname: target}
 }
 
-// merge applies layers in order. The size of each regular file becomes
-// 100 × its layer + its place in it, so that a dump shows where it is from.
+// merge merges layers in order. It sets the size of each regular file to 100 ×
+// its layer + its index in the layer, so that a dump shows its origin.
 func merge(o Options, layers ...[]Entry) (*Tree, error) {
 	o.Created = created
 	m := NewMerger(o)
@@ -42,9 +42,10 @@ func merge(o Options, layers ...[]Entry) (*Tree, error) {
 	return m.Tree(), nil
 }
 
-// dump lists a tree, a line a name: d for a directory with explicit metadata,
-// i for one that is as if implied, f<size>, l-><target>, =<path of first name>
-// for further names of an inode.
+// dump lists the paths of a tree and their inodes: d is a directory with
+// metadata of its own, i a directory with the metadata of an implied one,
+// f<size> a file, l-><target> a symlink, and =<path of first name> a further
+// name of an inode.
 func dump(t *Tree) string {
 	var lines []string
 	first := map[ID]string{}
@@ -96,7 +97,7 @@ func runMergeCases(t *testing.T, o Options, cases []mergeCase) {
 	}
 }
 
-// checkInvariants compares the tree's counters with what a walk finds.
+// checkInvariants compares the tree's counters with the results of a walk.
 func checkInvariants(t *testing.T, tree *Tree) {
 	t.Helper()
 	links, names := map[ID]int{}, map[ID]int{}
@@ -142,7 +143,7 @@ func TestF1LaterEntryReplacesEarlier(t *testing.T) {
 	})
 }
 
-func TestF1DirectoryEntryTakesAllMetadata(t *testing.T) {
+func TestF1DirectoryEntryReplacesAllMetadata(t *testing.T) {
 	old := Entry{
 		Name: "d", Type: Directory, Mode: 0o2755, UID: 5, GID: 6, Mtime: Time{1, 2},
 		Xattrs: []Xattr{{"user.a", "1"}, {"user.b", "2"}},
@@ -166,7 +167,7 @@ func TestF1DirectoryEntryTakesAllMetadata(t *testing.T) {
 		}
 		return
 	}
-	t.Error("d is gone")
+	t.Error("the tree has no d")
 }
 
 func TestF2Whiteouts(t *testing.T) {
@@ -174,16 +175,16 @@ func TestF2Whiteouts(t *testing.T) {
 	runMergeCases(t, Options{}, []mergeCase{
 		{"file", [][]Entry{base, {wh("a/.wh.b")}}, "a d; a/c d; a/c/d f3; e f4"},
 		{"directory", [][]Entry{base, {wh(".wh.a")}}, "e f4"},
-		{"nothing there", [][]Entry{base, {wh("a/.wh.zzz"), wh("no/such/.wh.x")}}, "a d; a/b f1; a/c d; a/c/d f3; e f4"},
-		{"then the name again", [][]Entry{base, {wh(".wh.e"), file("e")}}, "a d; a/b f1; a/c d; a/c/d f3; e f101"},
-		{"after the name", [][]Entry{base, {file("e"), wh(".wh.e")}}, "a d; a/b f1; a/c d; a/c/d f3; e f100"},
-		{"metadata of the victim goes", [][]Entry{base, {wh(".wh.a"), file("a/x")}}, "a i; a/x f101; e f4"},
-		{"metadata goes in any order", [][]Entry{base, {file("a/x"), wh(".wh.a")}}, "a i; a/x f100; e f4"},
-		{"keeps what its layer made deep below", [][]Entry{base, {file("a/c/n"), wh(".wh.a")}}, "a i; a/c i; a/c/n f100; e f4"},
-		{"is a hard link by type", [][]Entry{base, {{Name: ".wh.a", Type: HardLink, Linkname: ".wh..wh.plnk/1.2"}}}, "e f4"},
+		{"missing file", [][]Entry{base, {wh("a/.wh.zzz"), wh("no/such/.wh.x")}}, "a d; a/b f1; a/c d; a/c/d f3; e f4"},
+		{"before a new file of the name", [][]Entry{base, {wh(".wh.e"), file("e")}}, "a d; a/b f1; a/c d; a/c/d f3; e f101"},
+		{"after a new file of the name", [][]Entry{base, {file("e"), wh(".wh.e")}}, "a d; a/b f1; a/c d; a/c/d f3; e f100"},
+		{"metadata of the hidden directory is removed", [][]Entry{base, {wh(".wh.a"), file("a/x")}}, "a i; a/x f101; e f4"},
+		{"metadata is removed if the marker is last", [][]Entry{base, {file("a/x"), wh(".wh.a")}}, "a i; a/x f100; e f4"},
+		{"keeps files of its own layer deep below", [][]Entry{base, {file("a/c/n"), wh(".wh.a")}}, "a i; a/c i; a/c/n f100; e f4"},
+		{"marker is a hard link", [][]Entry{base, {{Name: ".wh.a", Type: HardLink, Linkname: ".wh..wh.plnk/1.2"}}}, "e f4"},
 		{"one of two hard links", [][]Entry{{file("x"), hardLink("y", "x")}, {wh(".wh.x")}}, "y f0"},
-		{"AUFS bookkeeping is ignored", [][]Entry{base, {dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2"), file(".wh..wh.aufs"), dir("a/.wh..wh.orph")}}, "a d; a/b f1; a/c d; a/c/d f3; e f4"},
-		{"in the layer of the file alone", [][]Entry{{file("q"), wh(".wh.q")}}, "q f0"},
+		{"AUFS metadata is ignored", [][]Entry{base, {dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2"), file(".wh..wh.aufs"), dir("a/.wh..wh.orph")}}, "a d; a/b f1; a/c d; a/c/d f3; e f4"},
+		{"in the same layer as the file", [][]Entry{{file("q"), wh(".wh.q")}}, "q f0"},
 	})
 }
 
@@ -197,7 +198,7 @@ func TestF2OpaqueHidesLowerLayersOnly(t *testing.T) {
 		{"twice", [][]Entry{base, {opq, file("a/n"), opq}}, "a d; a/n f101; e f4"},
 		{"explicit subdirectory stays", [][]Entry{base, {dir("a/c"), opq}}, "a d; a/c d; e f4"},
 		{"explicit directory made before it", [][]Entry{base, {dir("a"), dir("a/c"), file("a/c/m"), opq}}, "a d; a/c d; a/c/m f102; e f4"},
-		{"of a directory that is not there", [][]Entry{base, {wh("zz/.wh..wh..opq")}}, "a d; a/b f1; a/c d; a/c/d f3; e f4"},
+		{"of a missing directory", [][]Entry{base, {wh("zz/.wh..wh..opq")}}, "a d; a/b f1; a/c d; a/c/d f3; e f4"},
 		{"of the root", [][]Entry{base, {file("n"), wh(".wh..wh..opq")}}, "n f100"},
 		{"in a directory that replaced a symlink", [][]Entry{{dir("r"), file("r/x"), symlink("a", "r")}, {dir("a"), opq, file("a/n")}}, "a d; a/n f102; r d; r/x f1"},
 		{"three layers", [][]Entry{base, {file("a/n")}, {opq, file("a/o")}}, "a d; a/o f201; e f4"},
@@ -270,7 +271,7 @@ func TestF8MetadataAtFullWidth(t *testing.T) {
 		t.Errorf("file is %+v", f)
 	}
 	if e := got["e"]; e.Body.Runs == nil || len(e.Body.Runs) != 0 {
-		t.Errorf("a file that is all hole has runs %v, want none but not nil", e.Body.Runs)
+		t.Errorf("a file that is one hole has runs %#v, want an empty list that is not nil", e.Body.Runs)
 	}
 	if got["p"].Type != Fifo {
 		t.Errorf("fifo is %+v", got["p"])

@@ -6,24 +6,25 @@ import (
 	"strings"
 )
 
-// ID names an inode of a Tree. 0 names none.
+// ID identifies an inode of a Tree. 0 is no inode.
 type ID uint32
 
 // Root is the root directory of every tree.
 const Root ID = 1
 
-// A Tree is the merged file system of an image, made by a Merger. It does not
-// change any more and is safe for concurrent use.
+// A Tree is the merged file system of an image. A Merger makes it. A Tree does
+// not change and is safe for concurrent use.
 type Tree struct {
 	nodes    chunks[node]
 	dentries chunks[dentry]
 	names    arena
-	xattrs   [][]Xattr // sets shared by inodes; 0 is the empty set
-	runs     [][]Run   // run lists of files with holes; 0 stands for "no holes"
-	live     int
+	xattrs   [][]Xattr // sets that inodes share; index 0 is the empty set
+	runs     [][]Run   // run lists of files with holes; index 0 means no holes
+	live     int       // number of inodes in the tree
 }
 
-// node is an inode. What data and size mean depends on the type.
+// node is an inode. The meaning of size, data, runs and layer depends on the
+// type.
 type node struct {
 	sec    int64
 	size   int64 // Regular: bytes; Symlink: length of the target; Directory: names in it
@@ -31,50 +32,50 @@ type node struct {
 	nsec   uint32
 	uid    uint32
 	gid    uint32
-	links  uint32 // names; 0 marks a node that is not in the tree
+	links  uint32 // number of names; 0 if the node is not in the tree
 	xattrs uint32
 	runs   uint32 // Regular: run list; Directory: its own dentry
-	layer  uint16 // Regular: whose spool; Directory: 1 + the last layer that hid what lay below
+	layer  uint16 // Regular: layer of the spool; Directory: 1 + the last layer that hid its children
 	mode   uint16
 	depth  uint16 // Directory: distance from the root
-	typ    Type   // 0 once the node has left the tree
+	typ    Type   // 0 after the node has left the tree
 }
 
 // dentry is a name in a directory. A removed name keeps its dentry, with
-// inode 0, for the next entry of that name.
+// inode 0, for the next entry with that name.
 type dentry struct {
 	parent ID
 	inode  ID
 	next   uint32 // sibling
 	name   uint32
-	layer  uint16 // that set this name last
+	layer  uint16 // last layer that set this name
 	length uint8
 }
 
-// Inode is an inode of the tree, taken out for reading.
+// Inode is a copy of an inode of the tree.
 type Inode struct {
 	Type         Type
 	Mode         uint16 // 07777
 	UID, GID     uint32
 	Mtime        Time
-	Links        int     // names of it in the tree; 1 for a directory
-	Xattrs       []Xattr // sorted by name; shared, not to be changed
+	Links        int     // number of names in the tree; 1 for a directory
+	Xattrs       []Xattr // sorted by name; shared, must not be modified
 	Size         int64   // of a Regular file, bytes
-	Body         Body    // of a Regular file; Runs is shared, not to be changed
+	Body         Body    // of a Regular file; Runs is shared, must not be modified
 	Target       string  // of a Symlink
 	Major, Minor uint32  // of a device
-	Names        int     // in a Directory, without . and ..
+	Names        int     // number of names in a Directory, without . and ..
 }
 
-// NumInodes returns how many inodes the tree has, the root included.
+// NumInodes returns the number of inodes of the tree, the root included.
 func (t *Tree) NumInodes() int { return t.live }
 
-// EndID returns an ID above all of the tree's, for tables indexed by ID. IDs
-// of inodes that a later layer removed lie unused below it.
+// EndID returns an ID above all IDs of the tree, for tables indexed by ID. IDs
+// below it may be unused, because a later layer removed their inodes.
 func (t *Tree) EndID() ID { return ID(t.nodes.n) }
 
-// Inode returns the inode id. An id that is not in the tree gives an Inode
-// whose Type is zero.
+// Inode returns the inode id. If id is not in the tree, the Type of the
+// returned Inode is zero.
 func (t *Tree) Inode(id ID) Inode {
 	n := t.nodes.at(uint32(id))
 	if n.links == 0 {
@@ -98,12 +99,12 @@ func (t *Tree) Inode(id ID) Inode {
 	return in
 }
 
-// Type returns the type of inode id, 0 for one that is not in the tree. It is
+// Type returns the type of inode id, or 0 if id is not in the tree. It is
 // cheaper than Inode.
 func (t *Tree) Type(id ID) Type { return t.nodes.at(uint32(id)).typ }
 
 // Children yields the names in directory dir with their inodes, in ascending
-// order of the names' bytes. What is not a directory has none.
+// order of the names' bytes. It yields nothing if dir is not a directory.
 func (t *Tree) Children(dir ID) iter.Seq2[string, ID] {
 	return func(yield func(string, ID) bool) {
 		n := t.nodes.at(uint32(dir))
@@ -120,10 +121,10 @@ func (t *Tree) Children(dir ID) iter.Seq2[string, ID] {
 	}
 }
 
-// Walk yields every name of the tree with its inode, a directory before what
-// is in it, names in ascending order of bytes. Paths are relative to the root
-// ("usr/bin"); the root's own is ".". An inode with several names comes up
-// once for each.
+// Walk yields every path of the tree with its inode. A directory comes before
+// its children, and children are in ascending order of the bytes of their
+// names. Paths are relative to the root ("usr/bin"). The path of the root is
+// ".". An inode with several names comes once for each name.
 func (t *Tree) Walk() iter.Seq2[string, ID] {
 	return func(yield func(string, ID) bool) {
 		if yield(".", Root) {
@@ -147,8 +148,8 @@ func (t *Tree) walk(dir ID, prefix string, yield func(string, ID) bool) bool {
 
 func (t *Tree) name(e *dentry) string { return t.names.get(e.name, int(e.length)) }
 
-// sortChildren links the names of every directory in ascending order and
-// leaves the removed ones out.
+// sortChildren links the names of every directory in ascending order. It
+// leaves out the removed names.
 func (t *Tree) sortChildren() {
 	var list []uint32
 	for id := range uint32(t.nodes.n) {

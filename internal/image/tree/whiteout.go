@@ -2,18 +2,18 @@ package tree
 
 import "strings"
 
-// Whiteouts, as the OCI image specification has them ("Representing
-// Changes", layer.md): a marker hides what lower layers put at a path, never
-// what its own layer puts there, wherever in the layer the marker stands.
+// Names of whiteouts, from the OCI image specification ("Representing
+// Changes", layer.md). A marker hides a path of the lower layers. It does not
+// hide an entry of its own layer, before or after the marker.
 const (
 	whiteoutPrefix = ".wh."
-	reservedPrefix = ".wh..wh." // AUFS's own bookkeeping
-	opaqueSuffix   = ".wh..opq" // what follows the prefix in an opaque marker
+	reservedPrefix = ".wh..wh." // AUFS's own metadata
+	opaqueSuffix   = ".wh..opq" // rest of an opaque marker's name after the prefix
 	opaqueName     = whiteoutPrefix + opaqueSuffix
 )
 
-// isIgnored reports whether path is, or lies in, something that AUFS kept for
-// itself, such as ".wh..wh.plnk/12.34".
+// isIgnored reports whether path is part of AUFS's own metadata, such as
+// ".wh..wh.plnk/12.34".
 func isIgnored(path string) bool {
 	if !strings.Contains(path, reservedPrefix) {
 		return false
@@ -26,8 +26,8 @@ func isIgnored(path string) bool {
 	return false
 }
 
-// addWhiteout carries out the marker ".wh." + hidden in the directory at
-// dirPath. A directory that does not exist has nothing to hide.
+// addWhiteout applies the marker ".wh." + hidden in the directory dirPath. It
+// does nothing if the directory does not exist.
 func (m *Merger) addWhiteout(dirPath, hidden string) error {
 	if hidden == "" || hidden == "." || hidden == ".." {
 		return ErrReservedName
@@ -46,9 +46,9 @@ func (m *Merger) addWhiteout(dirPath, hidden string) error {
 	return nil
 }
 
-// hide removes what lower layers put at d and below it. What the current
-// layer put there stays; a lower layer's directory that stays because of it
-// is as if it were implied.
+// hide removes the entries of lower layers at d and below it, and keeps those
+// of the current layer. If a lower layer's directory remains because of them,
+// hide gives it the metadata of an implied directory.
 func (m *Merger) hide(d uint32) {
 	e := m.t.dentries.at(d)
 	own := e.layer == uint16(m.layer)
@@ -63,9 +63,10 @@ func (m *Merger) hide(d uint32) {
 	}
 }
 
-// hideChildren hides what is in dir and reports whether anything stays. It
-// marks dir, since a second time in one layer would find nothing: without
-// the mark a layer of many markers would cost the square of its length.
+// hideChildren hides the children of dir and reports whether any remain. It
+// records the current layer in dir, because a second call for that layer
+// would hide nothing: without the record, a layer with many markers would
+// take quadratic time.
 func (m *Merger) hideChildren(dir ID) bool {
 	n := m.t.nodes.at(uint32(dir))
 	if n.layer != uint16(m.layer)+1 {
