@@ -1,9 +1,6 @@
 package tree
 
-import (
-	"hash/maphash"
-	"strings"
-)
+import "strings"
 
 const chunkLen = 8192
 
@@ -58,23 +55,4 @@ func (a *arena) last() *strings.Builder { return a.parts[len(a.parts)-1] }
 func (a *arena) get(ref uint32, n int) string {
 	off := int(ref % arenaChunk)
 	return a.parts[ref/arenaChunk].String()[off : off+n]
-}
-
-// index finds the dentry of a name in a directory. It is an open-addressing
-// hash table of dentry numbers. It never removes a number, because a removed
-// name keeps its dentry without an inode. The seed is random, so that an
-// image cannot choose names that collide.
-type index struct {
-	seed  maphash.Seed
-	slots []uint32 // dentry number, 0 if free
-	used  int
-}
-
-func newIndex() index {
-	return index{seed: maphash.MakeSeed(), slots: make([]uint32, 1024)}
-}
-
-func (x *index) hash(parent ID, name string) uint64 {
-	const odd = 0x9e3779b97f4a7c15 // 2^64 / golden ratio; distributes small integers over all bits
-	return maphash.String(x.seed, name) ^ uint64(parent)*odd
 }

@@ -200,40 +200,6 @@ func (e *targetError) Error() string { return "target " + quoteName(e.target) + 
 
 func (e *targetError) Unwrap() error { return e.err }
 
-// find returns the dentry of name in dir, or 0 and the free slot for it.
-func (m *Merger) find(dir ID, name string) (slot int, d uint32) {
-	x := &m.index
-	mask := len(x.slots) - 1
-	for slot = int(x.hash(dir, name)) & mask; ; slot = (slot + 1) & mask {
-		d = x.slots[slot]
-		if d == 0 {
-			return slot, 0
-		}
-		if e := m.t.dentries.at(d); e.parent == dir && int(e.length) == len(name) && m.t.name(e) == name {
-			return slot, d
-		}
-	}
-}
-
-// insert puts d into a slot that find returned. It doubles the table when it
-// is three quarters full, because probing gets slow in a fuller one.
-func (m *Merger) insert(slot int, d uint32) {
-	x := &m.index
-	x.slots[slot] = d
-	if x.used++; x.used*4 < len(x.slots)*3 {
-		return
-	}
-	old := x.slots
-	x.slots = make([]uint32, 2*len(old))
-	for _, d := range old {
-		if d != 0 {
-			e := m.t.dentries.at(d)
-			slot, _ := m.find(e.parent, m.t.name(e))
-			x.slots[slot] = d
-		}
-	}
-}
-
 // xattrSet returns the index of a set of xattrs in m.t.xattrs. Equal sets have
 // the same index.
 func (m *Merger) xattrSet(set []Xattr) (uint32, error) {
