@@ -8,7 +8,6 @@ import (
 	"hash"
 	"io"
 	"os"
-	"time"
 )
 
 // bufferSize is the number of bytes that a download reads, hashes and writes at a
@@ -34,16 +33,15 @@ func (r *registry) openBlob(ctx context.Context, c *Cache, b blob, onCached func
 		buf:         make([]byte, bufferSize),
 		hash:        sha256.New(),
 		fetch:       func(offset int64) (*part, error) { return r.fetch(ctx, b, offset) },
-		openPartial: func(stallTimeout time.Duration) (*partialFile, error) { return c.openPartial(ctx, b, stallTimeout) },
+		openPartial: func() (*partialFile, error) { return c.openPartial(ctx, b, r.timeout) },
 		onCached:    onCached,
 		openCached:  func() (*os.File, error) { return c.open(ctx, b) },
 		waitRetry: func(err error) error {
 			return retry.wait(ctx, "layer "+string(b.digest), err)
 		},
-		retry:        retry,
-		stallTimeout: r.timeout,
-		notice:       r.notice,
-		ctxErr:       func() error { return context.Cause(ctx) },
+		retry:  retry,
+		notice: r.notice,
+		ctxErr: func() error { return context.Cause(ctx) },
 	}, nil
 }
 
@@ -56,16 +54,15 @@ type contextFile struct {
 // download is a reader of a blob from a registry. It writes the blob to the cache
 // while it reads. Its functions use the context of openBlob.
 type download struct {
-	blob         blob
-	fetch        func(offset int64) (*part, error) // sends one request
-	openPartial  func(stallTimeout time.Duration) (*partialFile, error)
-	openCached   func() (*os.File, error) // returns nil if the blob is not in the cache
-	onCached     func()                   // called when the cache has the blob
-	waitRetry    func(error) error        // waits until the time of the next attempt
-	retry        *retrier
-	stallTimeout time.Duration
-	notice       func(string)
-	ctxErr       func() error // returns the context's error, nil before it ends
+	blob        blob
+	fetch       func(offset int64) (*part, error) // sends one request
+	openPartial func() (*partialFile, error)
+	openCached  func() (*os.File, error) // returns nil if the blob is not in the cache
+	onCached    func()                   // called when the cache has the blob
+	waitRetry   func(error) error        // waits until the time of the next attempt
+	retry       *retrier
+	notice      func(string)
+	ctxErr      func() error // returns the context's error, nil before it ends
 
 	started bool
 	err     error // of the last Read; every later Read returns it
@@ -123,7 +120,7 @@ func (d *download) read(p []byte) (int, error) {
 func (d *download) start() error {
 	for {
 		var err error
-		if d.partial, err = d.openPartial(d.stallTimeout); err != nil {
+		if d.partial, err = d.openPartial(); err != nil {
 			return err
 		}
 		if d.file, err = d.openCached(); err != nil {
