@@ -83,7 +83,7 @@ func remountReadOnly(target string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	var err error
-	_ = poll.Until(ctx, interval, func() (bool, error) { // err says more than the end of ctx
+	_ = poll.Until(ctx, interval, func() (bool, error) { // the caller gets err, the reason of the last try
 		err = unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
 		return !errors.Is(err, unix.EBUSY), nil
 	})
