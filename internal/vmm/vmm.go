@@ -64,9 +64,6 @@ type Config struct {
 	// Env is added to the process's environment, which has nothing of its
 	// owner's.
 	Env []string
-	// Stay lets the process outlive the thread that started it; without it
-	// the kernel kills the process when its owner dies, however that happens.
-	Stay bool
 }
 
 // A Disk is a virtio block device.

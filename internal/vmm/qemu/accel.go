@@ -34,7 +34,7 @@ const slowLife = 10 * time.Minute
 // has booted with it, because a /dev/kvm that opens may still hang or crash,
 // as in a nested machine. A notice says why it is TCG and what to do about it.
 // probe is a machine that prints answer on its console and powers off; its
-// Accel, Console and Stay do not matter.
+// Accel and Console do not matter.
 //
 // The answer is kept in the file cachePath for this QEMU and for key, which
 // names the kernel: KVM until the host's next boot, TCG for ten minutes. A cache that cannot be read
@@ -117,7 +117,7 @@ func (m Monitor) probe(ctx context.Context, cfg vmm.Config, answer string) error
 		limit = vmm.ProbeLimit
 	}
 	console := &sighting{want: []byte(answer)}
-	cfg.Accel, cfg.Console, cfg.Stay = vmm.KVM, console, false
+	cfg.Accel, cfg.Console = vmm.KVM, console
 	timed, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	machine, err := m.Start(timed, cfg)

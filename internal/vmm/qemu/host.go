@@ -202,22 +202,3 @@ func diskType(d vmm.Disk) fs.FileMode {
 	}
 	return 0
 }
-
-// startTime is field 22 of /proc/PID/stat, in clock ticks since the host's
-// boot: with the PID it names a process for good (proc(5)).
-func startTime(pid int) (uint64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	return parseStartTime(string(data))
-}
-
-func parseStartTime(stat string) (uint64, error) {
-	const afterName = 22 - 3 // the fields after the name, which is field 2 and may hold anything
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) <= afterName {
-		return 0, fmt.Errorf("read start time: %d fields", len(fields))
-	}
-	return strconv.ParseUint(fields[afterName], 10, 64)
-}

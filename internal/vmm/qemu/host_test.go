@@ -31,24 +31,6 @@ func TestParseTSC(t *testing.T) {
 	}
 }
 
-func TestParseStartTime(t *testing.T) {
-	const rest = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21\n"
-	for _, row := range []struct {
-		name, text string
-		want       uint64
-	}{
-		{"plain", "7 (qemu)" + rest, 4242},
-		{"name of spaces and brackets", "7 (a) S (b) 1 2)" + rest, 4242},
-		{"cut short", "7 (qemu) S 1 2", 0},
-		{"empty", "", 0},
-		{"no number", strings.Replace("7 (qemu)"+rest, "4242", "x", 1), 0},
-	} {
-		if got, err := parseStartTime(row.text); got != row.want || (err == nil) != (row.want != 0) {
-			t.Errorf("%s: %d, %v, want %d", row.name, got, err, row.want)
-		}
-	}
-}
-
 func TestChooseID(t *testing.T) {
 	const host = "         0          0 4294967295\n"
 	for _, row := range []struct {

@@ -23,24 +23,19 @@ import (
 // A Machine is a running QEMU and the goroutines that serve it. They end when
 // the process does.
 type Machine struct {
-	dir       string
-	agent     bool
-	cmd       *exec.Cmd
-	startTime uint64
-	qmp       *qmp
-	console   sync.WaitGroup
-	stderr    tail
-	asked     atomic.Bool   // Kill or Quit was called
-	done      chan struct{} // closed when the process is reaped; then err is set
-	err       error
+	dir     string
+	agent   bool
+	cmd     *exec.Cmd
+	qmp     *qmp
+	console sync.WaitGroup
+	stderr  tail
+	asked   atomic.Bool   // Kill or Quit was called
+	done    chan struct{} // closed when the process is reaped; then err is set
+	err     error
 }
 
 // PID is the number of QEMU's process. Once Done is closed it may be another's.
 func (m *Machine) PID() int { return m.cmd.Process.Pid }
-
-// StartTime is when the process started, in clock ticks since the host's boot:
-// field 22 of /proc/PID/stat. With the PID it names the process for good.
-func (m *Machine) StartTime() uint64 { return m.startTime }
 
 // Done is closed when the process has ended and everything that it wrote has
 // reached its writers.
@@ -94,11 +89,6 @@ func (m *Machine) Stop(ctx context.Context) error { return m.qmp.execute(ctx, "s
 // Cont undoes Stop.
 func (m *Machine) Cont(ctx context.Context) error { return m.qmp.execute(ctx, "cont", nil) }
 
-// SystemPowerdown presses the power button: the guest's init decides.
-func (m *Machine) SystemPowerdown(ctx context.Context) error {
-	return m.qmp.execute(ctx, "system_powerdown", nil)
-}
-
 // QueryStatus is the state of the machine, a RunState of QEMU's QMP reference
 // such as running or paused.
 func (m *Machine) QueryStatus(ctx context.Context) (string, error) {
@@ -126,17 +116,10 @@ func (m *Machine) own(started chan<- error) {
 	defer runtime.UnlockOSThread()
 	defer close(m.done)
 	err := m.cmd.Start()
+	started <- err
 	if err == nil {
-		// The process cannot be reaped yet, so the PID is its own.
-		m.startTime, err = startTime(m.cmd.Process.Pid)
-		if err != nil {
-			m.asked.Store(true)
-			_ = m.cmd.Process.Kill() // it is reaped below, and was just started
-		}
-		started <- err
 		err = m.cmd.Wait()
 	} else {
-		started <- err
 		hangUp(m.qmp.conn)
 	}
 	<-m.qmp.closed

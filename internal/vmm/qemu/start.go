@@ -17,9 +17,7 @@ import (
 // its configuration is Start's. ctx bounds Start alone. The machine belongs to
 // the caller, who ends it and waits for it.
 //
-// Without cfg.Stay the kernel kills QEMU when this process ends, in whatever
-// way. With it QEMU goes on without its owner: what the guest then writes to
-// the console is lost until somebody connects with console.sock in cfg.Dir.
+// The kernel kills QEMU when this process ends, in whatever way.
 //
 // QEMU leads a session of its own, so that a terminal's signals do not reach
 // it. Started by root, it runs as a user of its own
@@ -57,10 +55,7 @@ func (m Monitor) start(ctx context.Context, cfg *vmm.Config) (*Machine, error) {
 	machine := &Machine{dir: cfg.Dir, agent: cfg.AgentPort != "", done: make(chan struct{})}
 	machine.cmd = machine.command(ctx, program, args, cfg.Env)
 	machine.cmd.ExtraFiles = files.inherited
-	machine.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: cred}
-	if !cfg.Stay {
-		machine.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	}
+	machine.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: cred, Pdeathsig: syscall.SIGKILL}
 	return machine, machine.run(ctx, cfg, files)
 }
 

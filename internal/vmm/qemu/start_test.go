@@ -102,8 +102,8 @@ func TestCommands(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		if err := m.SystemPowerdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("power down: %v", err)
+		if err := m.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("stop: %v", err)
 		}
 		if err := m.Quit(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("quit: %v", err)
