@@ -1,37 +1,36 @@
 // Package vmm describes a machine to a virtual machine monitor: its kernel,
 // memory, disks and channels, in terms that QEMU, Firecracker and Cloud
-// Hypervisor share. What starts and controls the process of one of them is a
-// subpackage, such as vmm/qemu. The package knows nothing of images, of what
-// runs inside a machine, or of where machines are kept.
+// Hypervisor share. A subpackage starts and controls the process of one
+// monitor, such as vmm/qemu. The package does not know images, the programs
+// inside a machine, or the place where machines are stored.
 package vmm
 
 import (
 	"errors"
 	"io"
 	"strconv"
-	"time"
 )
 
-// A Model is the set of devices and buses of a machine.
+// A Model is a machine's set of devices and buses.
 type Model string
 
 const (
-	// MicroVM has virtio-mmio devices and no PCI bus: the fastest to boot.
+	// MicroVM has virtio-mmio devices and no PCI bus. It boots fastest.
 	MicroVM Model = "microvm"
 	// Q35 is a PC with PCI Express.
 	Q35 Model = "q35"
 )
 
-// An Accel is what executes the guest's instructions.
+// An Accel is the means by which the guest's instructions are executed.
 type Accel string
 
 // The accelerators.
 const (
-	KVM Accel = "kvm" // the processor
+	KVM Accel = "kvm" // the host's processor
 	TCG Accel = "tcg" // QEMU's translator
 )
 
-// Format is how a disk's file stores its blocks.
+// Format is the format of a disk's file.
 type Format string
 
 // The formats of disks.
@@ -40,9 +39,9 @@ const (
 	QCOW2 Format = "qcow2"
 )
 
-// Config is one machine. Paths are host paths.
+// Config is the configuration of one machine. Paths are host paths.
 type Config struct {
-	Name   string // shown in lists of processes: letters, digits, '-', '_', '.'
+	Name   string // shown in process lists: letters, digits, '-', '_', '.'
 	Model  Model
 	Accel  Accel
 	CPUs   int
@@ -50,52 +49,49 @@ type Config struct {
 
 	Kernel  string // ELF with a PVH note, or bzImage
 	Initrd  string
-	Cmdline []string // words of the kernel's command line besides those that the monitor's devices need
+	Cmdline []string // further words of the kernel's command line
 	Disks   []Disk
-	// AgentPort is the name of the guest's serial port that DialAgent of the
-	// machine connects with.
+	// AgentPort is the name of the guest's serial port for the agent. DialAgent
+	// connects to it.
 	AgentPort string
 
-	// Dir is a private folder of the caller, mode 0700, for sockets.
+	// Dir is a private folder of the caller for sockets, mode 0700.
 	Dir string
-	// Console gets what the guest writes to its console, as it comes. Writes
-	// that block hold the guest up.
+	// Console receives the guest's console output. A Write that blocks makes
+	// the guest wait.
 	Console io.Writer
-	// Env is added to the process's environment, which has nothing of its
-	// owner's.
+	// Env is the environment of the process, which inherits nothing from its
+	// owner otherwise.
 	Env []string
 }
 
 // A Disk is a virtio block device.
 type Disk struct {
-	Serial   string // as the guest sees it, at most 20 bytes
+	Serial   string // shown to the guest, at most 20 bytes
 	Path     string
 	Format   Format
-	Backing  string // of a QCOW2 overlay: the raw file under it, opened read-only
+	Backing  string // raw file under a QCOW2 overlay, opened read-only
 	ReadOnly bool
-	Device   bool // Path is a block device of the host's, not a file
+	Device   bool // Path is a block device of the host
 }
 
-// ErrMissing says that the monitor's program is not installed.
+// ErrMissing is returned if the monitor's program is not installed.
 var ErrMissing = errors.New("virtual machine monitor not found")
 
-// An ExitError is how a monitor's process ended when that was not in order.
+// An ExitError is the end of a monitor's process that failed.
 type ExitError struct {
-	Code   int    // -1 when a signal ended it
-	Signal string // its name, or ""
-	Output string // the tail of what the process wrote to standard error
+	Code   int    // -1 if a signal ended the process
+	Signal string // name of the signal, or ""
+	Output string // end of the process's standard error
 }
 
 func (e *ExitError) Error() string {
-	what := "ended with code " + strconv.Itoa(e.Code)
+	text := "ended with code " + strconv.Itoa(e.Code)
 	if e.Signal != "" {
-		what = "killed by " + e.Signal
+		text = "killed by " + e.Signal
 	}
 	if e.Output != "" {
-		what += ": " + e.Output
+		text += ": " + e.Output
 	}
-	return "virtual machine monitor " + what
+	return "virtual machine monitor " + text
 }
-
-// ProbeLimit is how long a machine under KVM may take to show that it runs.
-const ProbeLimit = 10 * time.Second

@@ -13,8 +13,8 @@ import (
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
-// TestChooseAccel is what a probe may meet, and what is made of it: asked
-// twice, so that the second answer is the cache's.
+// TestChooseAccel covers the outcomes of a probe. It calls ChooseAccel twice;
+// the second result comes from the cache.
 func TestChooseAccel(t *testing.T) {
 	for _, row := range []struct {
 		mode   string
@@ -32,9 +32,9 @@ func TestChooseAccel(t *testing.T) {
 		t.Run(row.mode, func(t *testing.T) {
 			t.Parallel()
 			f := newFake(t, row.mode)
-			f.ProbeLimit = time.Minute
+			f.ProbeTimeout = time.Minute
 			if strings.Contains(row.notice, "within") || strings.Contains(row.mode, "stuck") {
-				f.ProbeLimit = 5 * time.Second
+				f.ProbeTimeout = 5 * time.Second
 			}
 			cfg, cache := fakeConfig(t), filepath.Join(t.TempDir(), "accel")
 			for range 2 {
@@ -50,14 +50,15 @@ func TestChooseAccel(t *testing.T) {
 				}
 			}
 			if n := f.runs(t); n != 1 {
-				t.Errorf("%d probes, want 1: the second answer is known", n)
+				t.Errorf("%d probes, want 1: the second result is cached", n)
 			}
 		})
 	}
 }
 
-// TestChooseAccelAsksAgain when what it knows is of something else, or damaged.
-func TestChooseAccelAsksAgain(t *testing.T) {
+// TestChooseAccelProbesAgain covers caches that are for something else or
+// damaged.
+func TestChooseAccelProbesAgain(t *testing.T) {
 	f := newFake(t, "sound")
 	cfg, cache := fakeConfig(t), filepath.Join(t.TempDir(), "accel")
 	want := 0
@@ -71,7 +72,7 @@ func TestChooseAccelAsksAgain(t *testing.T) {
 			t.Errorf("%s: %d probes, want %d", why, n, want)
 		}
 	}
-	ask("nothing known", "kernel 1")
+	ask("no cache", "kernel 1")
 	ask("another kernel", "kernel 2")
 	whole, err := os.ReadFile(cache)
 	if err != nil {
@@ -108,7 +109,7 @@ func TestChooseAccelWithoutKVM(t *testing.T) {
 		{"no device", filepath.Join(t.TempDir(), "kvm"), "does not exist: load the module"},
 		{"a folder", t.TempDir(), "is a directory"},
 	}
-	if os.Geteuid() != 0 { // root may open anything
+	if os.Geteuid() != 0 { // root may open any file
 		closed := filepath.Join(t.TempDir(), "kvm")
 		if err := os.WriteFile(closed, nil, 0o000); err != nil {
 			t.Fatal(err)
@@ -130,7 +131,7 @@ func TestChooseAccelWithoutKVM(t *testing.T) {
 	}
 }
 
-// TestChooseAccelErrors: what is no fault of KVM's is an error, not TCG.
+// An error that is not a fault of KVM is returned and does not select TCG.
 func TestChooseAccelErrors(t *testing.T) {
 	f := newFake(t, "hang")
 	cfg, cache := fakeConfig(t), filepath.Join(t.TempDir(), "accel")

@@ -11,7 +11,7 @@ import (
 )
 
 // The file descriptors that QEMU inherits, in the order of exec.Cmd.ExtraFiles.
-// Those of the disks follow, each disk's Backing after its Path.
+// Those of the disks follow, each Backing after its Path.
 const (
 	kernelFD = iota + 3
 	initrdFD
@@ -21,16 +21,17 @@ const (
 	firstDiskFD
 )
 
-// The bytes that a translation may take under TCG, in MiB. QEMU's own default
-// is a quarter of the host's memory; a boot and a shell fit into this.
+// translationCache is the size of TCG's translation cache in MiB. QEMU's
+// default is a quarter of the host's memory; a boot and a shell fit into this
+// size.
 const translationCache = 128
 
 const mebibyte = 1 << 20
 
-// wordForm is what may stand in an option of QEMU's without being escaped.
+// wordForm matches the strings that need no escaping in a QEMU option.
 var wordForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
-// checkConfig refuses what QEMU would misread, or read as another machine.
+// checkConfig returns an error if QEMU would misinterpret a value of cfg.
 func checkConfig(cfg *vmm.Config) error {
 	switch {
 	case cfg.Model != vmm.MicroVM && cfg.Model != vmm.Q35:
@@ -74,8 +75,9 @@ func checkDisk(d vmm.Disk) error {
 	return nil
 }
 
-// arguments is QEMU's command line without the program: a function of cfg and
-// of the speed of the host's time stamp counter (0 where it has none).
+// arguments returns QEMU's command line without the program. It depends only on
+// cfg and on tscKHz, the frequency of the host's time stamp counter (0 if there
+// is none).
 func arguments(cfg *vmm.Config, tscKHz int) ([]string, error) {
 	if err := checkConfig(cfg); err != nil {
 		return nil, err
@@ -96,8 +98,8 @@ func arguments(cfg *vmm.Config, tscKHz int) ([]string, error) {
 		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-kernel", descriptorPath(kernelFD), "-initrd", descriptorPath(initrdFD), "-append", cmdline,
-		// The owner's connection waits in the socket's queue already; QEMU
-		// takes it before the guest runs, so that no output is lost.
+		// The owner has connected to the socket already. QEMU accepts the
+		// connection before the guest runs, so no output is lost.
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d,server=on,wait=on", consoleFD),
 		"-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", qmpFD),
@@ -113,14 +115,14 @@ func arguments(cfg *vmm.Config, tscKHz int) ([]string, error) {
 }
 
 func machineArgs(cfg *vmm.Config) []string {
-	// Neither model keeps a device that Linux can do without. ACPI stays: it
-	// is how a kernel without CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES (Debian's)
-	// finds the devices, and how it powers off. The guest's memory has no
-	// place in a core dump.
+	// Both models omit the devices that Linux does not need. ACPI stays: a
+	// kernel without CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES (Debian's) finds the
+	// devices by it and powers off by it. The guest's memory is kept out of
+	// core dumps.
 	args := []string{"-M", "q35,usb=off,sata=off,smbus=off,vmport=off,dump-guest-core=off"}
 	if cfg.Model == vmm.MicroVM {
-		// The firmware, qboot, loads both forms of kernel by itself, without
-		// the option ROMs. Linux drives modern virtio-mmio only when told.
+		// The firmware, qboot, loads both kernel formats without the option
+		// ROMs. Linux uses modern virtio-mmio only if force-legacy is off.
 		args = []string{"-M", "microvm,x-option-roms=off,pit=off,pic=off,rtc=on,dump-guest-core=off",
 			"-global", "virtio-mmio.force-legacy=false"}
 	}
@@ -130,7 +132,7 @@ func machineArgs(cfg *vmm.Config) []string {
 	return append(args, "-accel", fmt.Sprintf("tcg,tb-size=%d", translationCache), "-cpu", "max")
 }
 
-// device is the name of a virtio device on the model's bus.
+// device returns the name of a virtio device on the model's bus.
 func device(model vmm.Model, name string) string {
 	if model == vmm.MicroVM {
 		return name + "-device"
@@ -139,7 +141,7 @@ func device(model vmm.Model, name string) string {
 }
 
 // A blockNode is the argument of -blockdev; see BlockdevOptions in QEMU's QMP
-// reference. The order of its fields is that of the output.
+// reference. Its fields have the order of the output.
 type blockNode struct {
 	Driver   string          `json:"driver"`
 	NodeName string          `json:"node-name"`
@@ -150,14 +152,15 @@ type blockNode struct {
 	Discard  string          `json:"discard,omitempty"`
 }
 
-// The block drivers of what has a descriptor: each refuses the other's.
+// The block drivers for file descriptors. Each refuses the other's file type.
 const (
 	fileDriver   = "file"
 	deviceDriver = "host_device"
 )
 
-// diskArgs gives every disk its file descriptors and its block nodes. QEMU
-// locks the files as it does by default: a second writer is refused.
+// diskArgs returns the arguments for the disks: their file descriptors, block
+// nodes and devices. QEMU locks the files by default, so a second writer is
+// refused.
 func diskArgs(cfg *vmm.Config) ([]string, error) {
 	var args []string
 	fd := firstDiskFD
@@ -177,7 +180,7 @@ func diskArgs(cfg *vmm.Config) ([]string, error) {
 	}
 	for i, d := range cfg.Disks {
 		top := fmt.Sprintf("disk%d", i)
-		backing := json.RawMessage("null") // none, also where the file's header names one
+		backing := json.RawMessage("null") // no backing file, even if the overlay's header has one
 		driver := fileDriver
 		if d.Device {
 			driver = deviceDriver
@@ -207,15 +210,15 @@ func diskArgs(cfg *vmm.Config) ([]string, error) {
 	return args, nil
 }
 
-// descriptorPath is a name under which a process can open its descriptor again.
+// descriptorPath returns a path by which a process can reopen its descriptor.
 func descriptorPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// cmdline is the kernel's command line.
+// cmdline returns the kernel's command line.
 func cmdline(cfg *vmm.Config, tscKHz int) (string, error) {
-	// COMMAND_LINE_SIZE of x86's asm/setup.h, without its final zero byte.
+	// COMMAND_LINE_SIZE of x86's asm/setup.h, without the final zero byte.
 	const limit = 2047
-	// A panic resets at once, by the triple fault that every machine has, and
-	// with -no-reboot a reset ends QEMU.
+	// A panic resets at once by a triple fault, which works on every machine,
+	// and -no-reboot turns a reset into the end of QEMU.
 	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t"}
 	if cfg.Accel == vmm.TCG {
 		words = append(words, tcgWords(tscKHz)...)
@@ -233,16 +236,16 @@ func cmdline(cfg *vmm.Config, tscKHz int) (string, error) {
 	return line, nil
 }
 
-// tcgWords make Linux boot, and boot faster, on a translated processor. They
-// drop protections that mean nothing without the real one, so they are not
-// for KVM.
+// tcgWords returns kernel parameters with which Linux boots, and boots faster,
+// on an emulated processor. Some of them disable protections that have a
+// purpose only on a real processor, so they are not used with KVM.
 func tcgWords(tscKHz int) []string {
 	words := []string{"nokaslr", "mitigations=off", "no_timer_check", "cryptomgr.notests",
 		"random.trust_cpu=on", "rcupdate.rcu_expedited=1"}
 	if tscKHz > 0 {
-		// The guest's counter is the host's. When Linux measures it against
-		// timers that the translator delays, it distrusts the counter, and
-		// on microvm, which has no other, most boots then hang.
+		// The guest's counter is the host's. Linux would measure it against
+		// timers that emulation delays, and mark it as unstable. On microvm,
+		// which has no other clock source, most boots then hang.
 		words = append(words, "tsc_early_khz="+strconv.Itoa(tscKHz))
 	}
 	return words

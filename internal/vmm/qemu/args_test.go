@@ -10,7 +10,7 @@ import (
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
-var update = flag.Bool("update", false, "write testdata/*.golden anew")
+var update = flag.Bool("update", false, "rewrite testdata/*.golden")
 
 func config(model vmm.Model, accel vmm.Accel, disks ...vmm.Disk) vmm.Config {
 	return vmm.Config{
@@ -27,8 +27,8 @@ var (
 	readOnly   = vmm.Disk{Serial: "banger-modules", Path: "/d/m", Format: vmm.Raw, ReadOnly: true}
 )
 
-// TestArguments pins the command lines. They are to be read, when they
-// change, as what QEMU is allowed to do.
+// TestArguments compares the command lines with golden files. Review a change
+// of them as a change of QEMU's permissions.
 func TestArguments(t *testing.T) {
 	seen := make(map[string]string)
 	for _, model := range []vmm.Model{vmm.MicroVM, vmm.Q35} {
@@ -68,7 +68,7 @@ func golden(t *testing.T, path, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs (-update writes it anew), got:\n%s", path, got)
+		t.Errorf("%s differs (-update rewrites it), got:\n%s", path, got)
 	}
 }
 
@@ -126,7 +126,7 @@ func TestRefusedConfigs(t *testing.T) {
 	}
 }
 
-// TestCommandLineLimit finds the longest command line that is taken.
+// TestCommandLineLimit finds the longest command line that is accepted.
 func TestCommandLineLimit(t *testing.T) {
 	cfg := config(vmm.MicroVM, vmm.KVM)
 	cfg.Cmdline = nil
@@ -146,7 +146,7 @@ func TestCommandLineLimit(t *testing.T) {
 	}
 }
 
-// TestNoTranslatorWordsUnderKVM: they take protections away.
+// The words for TCG disable protections, so they must not be used with KVM.
 func TestNoTranslatorWordsUnderKVM(t *testing.T) {
 	for _, accel := range []vmm.Accel{vmm.KVM, vmm.TCG} {
 		cfg := config(vmm.MicroVM, accel)

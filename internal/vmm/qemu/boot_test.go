@@ -32,16 +32,16 @@ const (
 	envKernel  = "BANGER_TEST_KERNEL"
 	envModules = "BANGER_TEST_MODULES"
 	envInitrd  = "BANGER_TEST_INITRD"
-	port       = "test.agent" // of testdata/guest
+	port       = "test.agent" // port name in testdata/guest
 )
 
-// bootLimit is for a loaded host without KVM.
+// bootLimit is the time limit of a boot on a loaded host without KVM.
 const bootLimit = 90 * time.Second
 
-// guestModules are loaded by testdata/guest in this order.
+// guestModules lists the modules that testdata/guest loads, in load order.
 var guestModules = strings.Fields("virtio_ring virtio virtio_mmio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk virtio_console")
 
-// A console keeps what the guest says, and shows it when the test fails.
+// A console keeps the guest's console output.
 type console struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -59,7 +59,8 @@ func (c *console) String() string {
 	return c.text.String()
 }
 
-// guest is a configuration that boots testdata/guest, in a folder of its own.
+// guest returns a configuration that boots testdata/guest, in a folder of its
+// own. It logs the console output if the test fails.
 func guest(t *testing.T, model vmm.Model) (vmm.Config, *console) {
 	t.Helper()
 	kernel, modules, initrd := os.Getenv(envKernel), os.Getenv(envModules), os.Getenv(envInitrd)
@@ -84,7 +85,7 @@ func guest(t *testing.T, model vmm.Model) (vmm.Config, *console) {
 	dir := t.TempDir()
 	if initrd == "" {
 		initrd = filepath.Join(dir, "initrd")
-		if err := os.WriteFile(initrd, packGuest(t, modules), 0o600); err != nil { // private, as one with keys in it
+		if err := os.WriteFile(initrd, packGuest(t, modules), 0o600); err != nil { // private, like an initramfs that holds keys
 			t.Fatal(err)
 		}
 	}
@@ -113,7 +114,7 @@ var packOnce = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(program)
 })
 
-// packGuest is an initramfs in the format newc of the kernel's
+// packGuest returns an initramfs in the newc format of the kernel's
 // Documentation/driver-api/early-userspace/buffer-format.rst.
 func packGuest(t *testing.T, modules string) []byte {
 	t.Helper()
@@ -188,14 +189,15 @@ func dialAgent(t *testing.T, m *qemu.Machine) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { hangUp(conn) })
+	t.Cleanup(func() { conn.Close() })
 	if err := conn.SetDeadline(time.Now().Add(bootLimit)); err != nil {
 		t.Fatal(err)
 	}
 	return &agent{t: t, conn: conn, lines: bufio.NewReader(conn)}
 }
 
-// ask sends a line, which the guest reads when it has booted, and reads one.
+// ask sends a line, which the guest reads once it has booted, and returns the
+// answer.
 func (a *agent) ask(line string) string {
 	a.t.Helper()
 	if _, err := io.WriteString(a.conn, line+"\n"); err != nil {
@@ -208,17 +210,17 @@ func (a *agent) ask(line string) string {
 	return strings.TrimSpace(answer)
 }
 
-func ended(t *testing.T, m *qemu.Machine) {
+func waitEnded(t *testing.T, m *qemu.Machine) {
 	t.Helper()
 	select {
 	case <-m.Done():
 	case <-time.After(bootLimit):
-		t.Fatal("the process does not end")
+		t.Fatal("the process has not ended")
 	}
 }
 
-// TestBoot shows on one boot of each model what a machine does: the port, the
-// disks, the console, pausing, and that power-off is a good end.
+// TestBoot boots one machine of each model and checks the port, the disks, the
+// console, pausing, and that a power-off is not an error.
 func TestBoot(t *testing.T) {
 	for _, model := range []vmm.Model{vmm.MicroVM, vmm.Q35} {
 		t.Run(string(model), func(t *testing.T) { testBoot(t, model) })
@@ -234,9 +236,9 @@ func testBoot(t *testing.T, model vmm.Model) {
 	m := start(t, cfg)
 	a := dialAgent(t, m)
 	if got := a.ask("hello"); !strings.HasPrefix(got, "hello at ") {
-		t.Fatalf("the guest says %q", got)
+		t.Fatalf("the guest answered %q", got)
 	}
-	t.Logf("%s answers after %s", model, time.Since(began).Round(time.Millisecond))
+	t.Logf("%s answered after %s", model, time.Since(began).Round(time.Millisecond))
 	unprivileged(t, m)
 	if got := a.ask("cmdline"); !strings.Contains(got, " banger.word=1") || !strings.Contains(got, "tsc_early_khz=") {
 		t.Errorf("kernel command line %q", got)
@@ -261,9 +263,9 @@ func testBoot(t *testing.T, model vmm.Model) {
 	if got := a.ask("poweroff"); got != "bye" {
 		t.Errorf("power off: %s", got)
 	}
-	ended(t, m)
-	if err := m.Wait(); err != nil || m.Reset() {
-		t.Errorf("power-off: %v, reset %t", err, m.Reset())
+	waitEnded(t, m)
+	if err := m.Wait(); err != nil || m.WasReset() {
+		t.Errorf("power-off: %v, reset %t", err, m.WasReset())
 	}
 	if !strings.Contains(seen.String(), "the last word") {
 		t.Error("the console lost the last word")
@@ -275,10 +277,10 @@ func testBoot(t *testing.T, model vmm.Model) {
 	}
 }
 
-// testDisks are one raw disk, one overlay, and the overlay's base read-only.
+// testDisks returns a raw disk, an overlay, and the overlay's base read-only.
 func testDisks(t *testing.T) []vmm.Disk {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), `a,b "c" \ d`) // nothing of a path reaches QEMU
+	dir := filepath.Join(t.TempDir(), `a,b "c" \ d`) // QEMU must not see any part of a path
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -311,8 +313,8 @@ func firstBytes(t *testing.T, path string, n int) string {
 	return string(data[:n])
 }
 
-// unprivileged checks that no id of the process is root's, and that it holds
-// no capability and can gain none.
+// unprivileged checks that no user or group ID of the process is root's, and
+// that it has no capabilities and cannot gain any.
 func unprivileged(t *testing.T, m *qemu.Machine) {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.PID()))
@@ -382,7 +384,7 @@ func pauses(t *testing.T, m *qemu.Machine) {
 	}
 }
 
-// TestEnds is the ways a machine ends other than by power-off.
+// TestEnds covers the ends of a machine other than a power-off.
 func TestEnds(t *testing.T) {
 	t.Run("guest panics", func(t *testing.T) {
 		cfg, _ := guest(t, vmm.MicroVM)
@@ -392,9 +394,9 @@ func TestEnds(t *testing.T) {
 		if _, err := io.WriteString(a.conn, "panic\n"); err != nil {
 			t.Fatal(err)
 		}
-		ended(t, m)
-		if err := m.Wait(); err != nil || !m.Reset() {
-			t.Errorf("panic: %v, reset %t", err, m.Reset())
+		waitEnded(t, m)
+		if err := m.Wait(); err != nil || !m.WasReset() {
+			t.Errorf("panic: %v, reset %t", err, m.WasReset())
 		}
 	})
 	t.Run("quit", func(t *testing.T) {
@@ -403,20 +405,20 @@ func TestEnds(t *testing.T) {
 		if err := m.Quit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Wait(); err != nil || m.Reset() {
-			t.Errorf("quit: %v, reset %t", err, m.Reset())
+		if err := m.Wait(); err != nil || m.WasReset() {
+			t.Errorf("quit: %v, reset %t", err, m.WasReset())
 		}
 		if err := m.Kill(); err != nil {
 			t.Errorf("kill after the end: %v", err)
 		}
 	})
-	t.Run("killed by somebody", func(t *testing.T) {
+	t.Run("killed from outside", func(t *testing.T) {
 		cfg, _ := guest(t, vmm.MicroVM)
 		m := start(t, cfg)
 		if err := syscall.Kill(m.PID(), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		ended(t, m)
+		waitEnded(t, m)
 		exit := (*vmm.ExitError)(nil)
 		if err := m.Wait(); !errors.As(err, &exit) || exit.Signal != "SIGKILL" || exit.Code != -1 {
 			t.Errorf("killed: %v", err)

@@ -11,8 +11,8 @@ import (
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
-// loopDevice is a block device of the host's over a file that begins with
-// text.
+// loopDevice returns a block device of the host, backed by a file that begins
+// with text.
 func loopDevice(t *testing.T, text string) (device, file string) {
 	t.Helper()
 	missing := ""
@@ -47,8 +47,8 @@ func loopDevice(t *testing.T, text string) (device, file string) {
 	return device, file
 }
 
-// TestBootWithDevice gives a machine a block device, which its process could
-// not open by itself, and nobody else meanwhile.
+// A machine can use a block device that its process could not open itself, and
+// no second machine can open the device at the same time.
 func TestBootWithDevice(t *testing.T) {
 	cfg, _ := guest(t, vmm.MicroVM)
 	device, file := loopDevice(t, "base\n")
@@ -76,14 +76,14 @@ func TestBootWithDevice(t *testing.T) {
 	if got := a.ask("poweroff"); got != "bye" {
 		t.Errorf("power off: %s", got)
 	}
-	ended(t, m)
+	waitEnded(t, m)
 	if got := firstBytes(t, file, 4); got != "new\n" {
 		t.Errorf("the file under the device holds %q", got)
 	}
 }
 
-// TestDiskOfAnotherType: what is not what it is said to be is refused before
-// the monitor sees it.
+// A disk of another type than the configuration's is refused before QEMU
+// starts.
 func TestDiskOfAnotherType(t *testing.T) {
 	cfg, _ := guest(t, vmm.MicroVM)
 	device, file := loopDevice(t, "base\n")

@@ -19,7 +19,8 @@ import (
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
-// The test binary plays QEMU, or the owner of one, when these are set.
+// If one of these variables is set, the test binary runs as QEMU or as the
+// owner of a machine.
 const (
 	envFake  = "BANGER_TEST_FAKE"
 	envCount = "BANGER_TEST_COUNT"
@@ -36,15 +37,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// fake is a QEMU that goes wrong in the way of mode.
+// fake runs as a QEMU that fails in the given mode.
 func fake(mode string) int {
 	if count := os.Getenv(envCount); count != "" {
 		f, err := os.OpenFile(count, os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {
-			return complain(err)
+			return fail(err)
 		}
 		if _, err := f.WriteString("."); err != nil {
-			return complain(err)
+			return fail(err)
 		}
 	}
 	switch mode {
@@ -58,20 +59,20 @@ func fake(mode string) int {
 		fmt.Fprintln(os.Stderr, "Could not access KVM kernel module: Permission denied")
 		return 1
 	case "mute":
-		return forever()
+		return blockForever()
 	}
 	control, err := accept("qmp")
 	if err != nil {
-		return complain(err)
+		return fail(err)
 	}
 	switch mode {
 	case "flood":
 		_, err = control.Write(make([]byte, 1<<20))
 		_, _ = io.Copy(io.Discard, control)
-		return complain(err)
+		return fail(err)
 	case "garbage":
 		fmt.Fprintln(control, "220 smtp.example.org ready")
-		return forever()
+		return blockForever()
 	}
 	fmt.Fprintln(control, `{"QMP": {"version": {}, "capabilities": []}}`)
 	commands := bufio.NewScanner(control)
@@ -85,24 +86,24 @@ func fake(mode string) int {
 func play(mode string, control net.Conn, commands *bufio.Scanner) int {
 	switch mode {
 	case "hang":
-		return forever()
+		return blockForever()
 	case "crash":
 		fmt.Fprintln(os.Stderr, strings.Repeat("x", 100<<10)+"KVM internal error. Suberror: 1")
-		return complain(syscall.Kill(os.Getpid(), syscall.SIGKILL))
+		return fail(syscall.Kill(os.Getpid(), syscall.SIGKILL))
 	case "quiet end":
 		return 0
 	case "sound", "sound but stuck":
 		if !slices.Contains(os.Args, "kvm") || !strings.Contains(strings.Join(os.Args, " "), " "+probeWord) {
-			return complain(fmt.Errorf("arguments %q", os.Args))
+			return fail(fmt.Errorf("arguments %q", os.Args))
 		}
 		console, err := accept("console")
 		if err != nil {
-			return complain(err)
+			return fail(err)
 		}
 		fmt.Fprint(console, "noise banger: pro")
 		fmt.Fprint(console, "be ok\r\n")
 		if mode == "sound but stuck" {
-			return forever()
+			return blockForever()
 		}
 		return 0
 	case "refuse commands":
@@ -113,23 +114,20 @@ func play(mode string, control net.Conn, commands *bufio.Scanner) int {
 	return 0
 }
 
-func complain(err error) int {
+func fail(err error) int {
 	fmt.Fprintln(os.Stderr, "fake:", err)
 	return 3
 }
 
-// hangUp closes a connection that the test needs no more.
-func hangUp(c io.Closer) { c.Close() }
-
-func forever() int {
-	_, err := os.NewFile(0, "stdin").Read(make([]byte, 1)) // /dev/null: must be checked to be that
+func blockForever() int {
+	_, err := os.NewFile(0, "stdin").Read(make([]byte, 1)) // stdin must be /dev/null, which returns EOF
 	if err != io.EOF {
-		return complain(err)
+		return fail(err)
 	}
 	select {}
 }
 
-// accept takes the first connection of the socket that the arguments name.
+// accept accepts the first connection on the socket that the arguments name.
 func accept(id string) (net.Conn, error) {
 	form := regexp.MustCompile(`^socket,id=` + id + `,fd=(\d+),server=on,wait=o(n|ff)$`)
 	for _, arg := range os.Args {
@@ -148,7 +146,7 @@ func accept(id string) (net.Conn, error) {
 	return nil, fmt.Errorf("no socket %s in %q", id, os.Args)
 }
 
-// publicDir is a folder that other users can enter.
+// publicDir returns a folder that other users can enter.
 func publicDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -160,8 +158,8 @@ func publicDir(t *testing.T) string {
 	return dir
 }
 
-// testBinary is a copy of this program that other users can run: the folder
-// of the original is closed to them.
+// testBinary returns a copy of this program that other users can run. They
+// cannot enter the folder of the original.
 func testBinary(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -175,7 +173,8 @@ func testBinary(t *testing.T) string {
 	return copied
 }
 
-// A fakeQEMU is a Monitor of a fake, the folder it is in, and how often it ran.
+// A fakeQEMU is a Monitor that runs a fake, with the path of the file that
+// counts its runs.
 type fakeQEMU struct {
 	qemu.Monitor
 	count string
@@ -187,7 +186,7 @@ func newFake(t *testing.T, mode string) fakeQEMU {
 	f := fakeQEMU{count: filepath.Join(filepath.Dir(binary), "count")}
 	f.Path = filepath.Join(filepath.Dir(binary), "fake")
 	f.KVM = filepath.Join(filepath.Dir(binary), "kvm")
-	// GORACE: the race detector would hold its end up for a second.
+	// GORACE keeps the race detector from delaying the exit by a second.
 	script := fmt.Sprintf("#!/bin/sh\nGORACE=atexit_sleep_ms=0 %s='%s' %s='%s' exec '%s' \"$@\"\n", envFake, mode, envCount, f.count, binary)
 	for _, file := range []struct {
 		path, text string
@@ -196,14 +195,14 @@ func newFake(t *testing.T, mode string) fakeQEMU {
 		if err := os.WriteFile(file.path, []byte(file.text), file.mode); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(file.path, file.mode); err != nil { // whatever the umask
+		if err := os.Chmod(file.path, file.mode); err != nil { // independent of the umask
 			t.Fatal(err)
 		}
 	}
 	return f
 }
 
-// runs is how often the fake was started.
+// runs returns how often the fake was started.
 func (f *fakeQEMU) runs(t *testing.T) int {
 	t.Helper()
 	data, err := os.ReadFile(f.count)
@@ -213,13 +212,14 @@ func (f *fakeQEMU) runs(t *testing.T) int {
 	return len(data)
 }
 
-// A probe's machine has probeWord on its command line and answers with probeAnswer.
+// The machine of a probe has probeWord on its command line and prints
+// probeAnswer.
 const (
 	probeWord   = "banger.probe"
 	probeAnswer = "banger: probe ok"
 )
 
-// fakeConfig is a machine for a fake, which does not look at its files.
+// fakeConfig returns a configuration for a fake, which does not read the files.
 func fakeConfig(t *testing.T) vmm.Config {
 	t.Helper()
 	dir := t.TempDir()

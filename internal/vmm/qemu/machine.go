@@ -20,44 +20,46 @@ import (
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
-// A Machine is a running QEMU and the goroutines that serve it. They end when
-// the process does.
+// A Machine is a running QEMU and the goroutines that serve it. The goroutines
+// end when the process does.
 type Machine struct {
-	dir     string
-	agent   bool
-	cmd     *exec.Cmd
-	qmp     *qmp
-	console sync.WaitGroup
-	stderr  tail
-	asked   atomic.Bool   // Kill or Quit was called
-	done    chan struct{} // closed when the process is reaped; then err is set
-	err     error
+	dir           string
+	agent         bool
+	cmd           *exec.Cmd
+	qmp           *qmp
+	console       sync.WaitGroup
+	stderr        tail
+	stopRequested atomic.Bool   // set by Kill and Quit
+	done          chan struct{} // closed when the process is reaped and err is set
+	err           error
 }
 
-// PID is the number of QEMU's process. Once Done is closed it may be another's.
+// PID returns the process ID of QEMU. After Done is closed another process may
+// have it.
 func (m *Machine) PID() int { return m.cmd.Process.Pid }
 
-// Done is closed when the process has ended and everything that it wrote has
-// reached its writers.
+// Done returns a channel that is closed when the process has ended and all of
+// its output is written.
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
-// Wait waits for Done. It is nil when the guest powered itself off or reset,
-// and after Kill and Quit; otherwise the error is a *vmm.ExitError.
+// Wait waits for Done. It returns nil if the guest powered off or reset itself,
+// and after Kill and Quit. Otherwise it returns a *vmm.ExitError.
 func (m *Machine) Wait() error {
 	<-m.done
 	return m.err
 }
 
-// Reset says, once Done is closed, whether the machine ended because the guest
-// reset it, as it does when its kernel panics, rather than power it off.
-func (m *Machine) Reset() bool {
+// WasReset waits for Done and reports whether the guest reset the machine
+// instead of powering it off. A guest resets the machine when its kernel
+// panics.
+func (m *Machine) WasReset() bool {
 	<-m.done
 	return m.qmp.shutdownReason() == "guest-reset"
 }
 
-// Kill ends the process as a power cut would and waits for its end.
+// Kill ends the process like a power failure and waits until it has ended.
 func (m *Machine) Kill() error {
-	m.asked.Store(true)
+	m.stopRequested.Store(true)
 	if err := m.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill virtual machine monitor: %w", err)
 	}
@@ -65,14 +67,14 @@ func (m *Machine) Kill() error {
 	return nil
 }
 
-// Quit makes QEMU write out the disks and end, without asking the guest, and
-// waits for its end.
+// Quit makes QEMU flush the disks and exit, without a notice to the guest, and
+// waits until it has ended.
 func (m *Machine) Quit(ctx context.Context) error {
-	m.asked.Store(true)
-	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	m.stopRequested.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	err := m.qmp.execute(ctx, "quit", nil)
-	if err != nil && !errors.Is(err, errClosed) { // it may be gone before it has answered
+	if err != nil && !errors.Is(err, errClosed) { // QEMU may exit before it answers
 		return err
 	}
 	select {
@@ -83,14 +85,14 @@ func (m *Machine) Quit(ctx context.Context) error {
 	}
 }
 
-// Stop halts the guest's processors; Cont lets them go on.
+// Stop pauses the guest's processors.
 func (m *Machine) Stop(ctx context.Context) error { return m.qmp.execute(ctx, "stop", nil) }
 
-// Cont undoes Stop.
+// Cont resumes the guest's processors.
 func (m *Machine) Cont(ctx context.Context) error { return m.qmp.execute(ctx, "cont", nil) }
 
-// QueryStatus is the state of the machine, a RunState of QEMU's QMP reference
-// such as running or paused.
+// QueryStatus returns the state of the machine: a RunState of QEMU's QMP
+// reference, such as running or paused.
 func (m *Machine) QueryStatus(ctx context.Context) (string, error) {
 	var answer struct {
 		Status string `json:"status"`
@@ -99,8 +101,8 @@ func (m *Machine) QueryStatus(ctx context.Context) (string, error) {
 	return answer.Status, err
 }
 
-// DialAgent connects with the guest's serial port. It takes one client: a
-// second connection gets its turn when the first is closed.
+// DialAgent connects to the guest's serial port. The port serves one client at
+// a time: a second connection waits until the first is closed.
 func (m *Machine) DialAgent(ctx context.Context) (net.Conn, error) {
 	if !m.agent {
 		return nil, errors.New("connect with agent: the machine has no port for one")
@@ -108,10 +110,10 @@ func (m *Machine) DialAgent(ctx context.Context) (net.Conn, error) {
 	return dial(ctx, m.dir, agentSocket)
 }
 
-// own starts the process, waits for its end and sets m.err. The kernel kills
-// the process when the thread that started it ends (Pdeathsig), so that the
-// thread is kept until then.
-func (m *Machine) own(started chan<- error) {
+// runProcess starts the process, waits for it to end and sets m.err. The kernel
+// kills the process when the thread that started it ends (Pdeathsig), so
+// runProcess keeps the thread until then.
+func (m *Machine) runProcess(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(m.done)
@@ -120,11 +122,11 @@ func (m *Machine) own(started chan<- error) {
 	if err == nil {
 		err = m.cmd.Wait()
 	} else {
-		hangUp(m.qmp.conn)
+		m.qmp.conn.Close()
 	}
 	<-m.qmp.closed
 	m.console.Wait()
-	if !m.asked.Load() {
+	if !m.stopRequested.Load() {
 		m.err = m.exitError(err)
 	}
 }
@@ -141,17 +143,17 @@ func (m *Machine) exitError(err error) error {
 	return result
 }
 
-// copyConsole passes the console on until the process ends. An error of w
-// ends the copying and not the machine.
+// copyConsole copies the console until the process ends. An error of w ends the
+// copying, but not the machine.
 func (m *Machine) copyConsole(w io.Writer, conn net.Conn) {
 	defer m.console.Done()
-	defer hangUp(conn)
+	defer conn.Close()
 	if w != nil {
 		if _, err := io.Copy(w, conn); err == nil {
 			return
 		}
 	}
-	_, _ = io.Copy(io.Discard, conn) // a connection that breaks has ended as well
+	_, _ = io.Copy(io.Discard, conn) // a connection that fails has ended too
 }
 
 // A tail keeps the last bytes that are written to it.
@@ -168,10 +170,10 @@ func (t *tail) Write(p []byte) (int, error) {
 
 func (t *tail) String() string { return string(bytes.TrimSpace(t.kept)) }
 
-// ready waits until QEMU takes commands, which it does once it has opened all
+// ready waits until QEMU accepts commands. It does so after it has opened all
 // devices.
 func (m *Machine) ready(ctx context.Context) error {
-	const limit = 30 * time.Second // on a loaded host; 0.1 s on a free one
+	const limit = 30 * time.Second // for a loaded host; an idle one needs 0.1 s
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	select {

@@ -16,17 +16,17 @@ import (
 
 // A Monitor is an installed QEMU. The zero value is the one in $PATH.
 type Monitor struct {
-	// Path is the program; "" looks for the one of the host's architecture.
+	// Path is the program. "" is the one for the host's architecture in $PATH.
 	Path string
-	// KVM is the device that says whether the kernel has KVM; "" is /dev/kvm.
+	// KVM is the device of the kernel's KVM. "" is /dev/kvm.
 	KVM string
-	// ProbeLimit is how long ChooseAccel lets a machine under KVM take; 0 is
-	// vmm.ProbeLimit.
-	ProbeLimit time.Duration
+	// ProbeTimeout is the time limit for the machine that ChooseAccel boots. 0
+	// is defaultProbeTimeout.
+	ProbeTimeout time.Duration
 }
 
-// Find says where QEMU is and which version it is. The error is
-// vmm.ErrMissing where there is none.
+// Find returns QEMU's path and version. It returns vmm.ErrMissing if QEMU is
+// not installed.
 func (m Monitor) Find(ctx context.Context) (path, version string, err error) {
 	const limit = 10 * time.Second
 	path, err = m.program()
@@ -51,7 +51,7 @@ func (m Monitor) Find(ctx context.Context) (path, version string, err error) {
 	return path, strings.TrimSpace(version), nil
 }
 
-// program is the absolute path of QEMU.
+// program returns the absolute path of QEMU.
 func (m Monitor) program() (string, error) {
 	name := m.Path
 	if name == "" {
@@ -70,6 +70,6 @@ func (m Monitor) program() (string, error) {
 	return filepath.Abs(path)
 }
 
-// environment is all that QEMU learns of its owner's: its messages are read
-// here and must not come translated.
+// environment returns the environment of QEMU. It inherits no variables from
+// its owner. The package parses its messages, so they must not be translated.
 func environment() []string { return []string{"LC_ALL=C"} }

@@ -21,20 +21,20 @@ import (
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
-// owner starts the machine whose configuration is in the environment, says
-// which it is, and waits, deaf to SIGINT, to be killed.
+// owner starts the machine whose configuration is in the environment, prints
+// its PID, and waits to be killed. It ignores SIGINT.
 func owner() int {
 	signal.Ignore(syscall.SIGINT)
 	var cfg vmm.Config
 	if err := json.Unmarshal([]byte(os.Getenv(envOwner)), &cfg); err != nil {
-		return complain(err)
+		return fail(err)
 	}
 	m, err := qemu.Monitor{}.Start(context.Background(), cfg)
 	if err != nil {
-		return complain(err)
+		return fail(err)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(m.PID()); err != nil {
-		return complain(err)
+		return fail(err)
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return 0
@@ -56,7 +56,7 @@ func startOwner(t *testing.T, cfg vmm.Config) (cmd *exec.Cmd, pid int) {
 	cmd.Env = append(os.Environ(), envOwner+"="+string(text))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stderr = t.Output()
-	if _, err := cmd.StdinPipe(); err != nil { // open as long as this process lives
+	if _, err := cmd.StdinPipe(); err != nil { // open until this process ends
 		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()
@@ -81,7 +81,7 @@ func startOwner(t *testing.T, cfg vmm.Config) (cmd *exec.Cmd, pid int) {
 	return cmd, pid
 }
 
-// kill ends cmd as kill -9 does.
+// kill sends SIGKILL to cmd and waits for it.
 func kill(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	if err := cmd.Process.Kill(); err != nil {
@@ -92,8 +92,7 @@ func kill(t *testing.T, cmd *exec.Cmd) {
 	}
 }
 
-// watch returns a descriptor of the process, which becomes readable at its
-// end, or fails where it is another or none.
+// watch returns a pidfd, which becomes readable when the process ends.
 func watch(t *testing.T, pid int) int {
 	t.Helper()
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -104,7 +103,7 @@ func watch(t *testing.T, pid int) int {
 	return fd
 }
 
-// gone says whether the process ends within limit.
+// gone reports whether the process ends within limit.
 func gone(t *testing.T, fd int, limit time.Duration) bool {
 	t.Helper()
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -119,22 +118,24 @@ func gone(t *testing.T, fd int, limit time.Duration) bool {
 	}
 }
 
-// TestOwnerKilled: the machine dies with its owner, at once.
+// TestOwnerKilled checks that the machine ends at once when its owner is
+// killed.
 func TestOwnerKilled(t *testing.T) {
 	cfg, _ := guest(t, vmm.MicroVM)
 	cmd, pid := startOwner(t, cfg)
 	fd := watch(t, pid)
 	if gone(t, fd, 0) {
-		t.Fatal("the machine is gone before its owner")
+		t.Fatal("the machine ended before its owner")
 	}
 	kill(t, cmd)
 	if !gone(t, fd, bootLimit) {
-		t.Error("the machine outlives its owner")
+		t.Error("the machine has not ended with its owner")
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
 }
 
-// TestTerminalSignals: Ctrl-C at the owner's terminal is not for QEMU.
+// TestTerminalSignals checks that Ctrl-C at the owner's terminal does not reach
+// QEMU.
 func TestTerminalSignals(t *testing.T) {
 	cfg, _ := guest(t, vmm.MicroVM)
 	cmd, pid := startOwner(t, cfg)
@@ -151,13 +152,13 @@ func TestTerminalSignals(t *testing.T) {
 	kill(t, cmd)
 }
 
-// TestStartingThreadEnds: the thread on which Start was called may end, and
-// with it whatever the kernel ties to a thread.
+// TestStartingThreadEnds checks that the machine keeps running when the thread
+// that called Start ends.
 func TestStartingThreadEnds(t *testing.T) {
 	cfg, _ := guest(t, vmm.MicroVM)
 	started := make(chan *qemu.Machine)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // not unlocked, so the thread ends with the goroutine
 		m, err := qemu.Monitor{}.Start(t.Context(), cfg)
 		if err != nil {
 			t.Error(err)

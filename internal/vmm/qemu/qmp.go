@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-// QMP is QEMU's control protocol: one JSON value per line, see QEMU's
-// docs/interop/qmp-spec. A qmp is the client's end of one connection.
+// A qmp is the client's end of a connection in QMP, QEMU's control protocol. A
+// message is one JSON value per line; see QEMU's docs/interop/qmp-spec.
 type qmp struct {
 	conn    net.Conn
-	greeted chan struct{} // closed when QEMU has shown that it speaks QMP
-	closed  chan struct{} // closed when reading has ended, err is set
+	greeted chan struct{} // closed when QEMU has sent its greeting
+	closed  chan struct{} // closed when reading has ended and err is set
 
-	mu      sync.Mutex // guards what follows, and writing to conn
+	mu      sync.Mutex // guards the fields below and writes to conn
 	err     error
-	last    uint64
-	waiting map[uint64]chan message
-	reason  string // of the last SHUTDOWN event
+	lastID  uint64
+	pending map[uint64]chan message
+	reason  string // reason of the last SHUTDOWN event
 }
 
-// A message is any of those that QEMU sends.
+// A message is a message from QEMU, of any type.
 type message struct {
 	Greeting json.RawMessage `json:"QMP"`
 	ID       uint64          `json:"id"`
@@ -43,18 +43,18 @@ type QMPError struct {
 
 func (e *QMPError) Error() string { return e.Desc }
 
-// maxMessage bounds a message: those of the commands used here have less than
-// 1 KiB.
+// maxMessage is the size limit of a message in bytes. The replies to the
+// commands of this package have less than 1 KiB.
 const maxMessage = 64 << 10
 
 var errClosed = errors.New("control connection closed")
 
-// newQMP takes conn over. Its goroutine ends, and closes q.closed, when the
-// connection does.
+// newQMP returns a client that owns conn. Its goroutine closes q.closed and
+// ends when the connection ends.
 func newQMP(conn net.Conn) *qmp {
 	q := &qmp{
 		conn: conn, greeted: make(chan struct{}), closed: make(chan struct{}),
-		waiting: make(map[uint64]chan message),
+		pending: make(map[uint64]chan message),
 	}
 	go q.read()
 	return q
@@ -65,7 +65,7 @@ func (q *qmp) read() {
 	q.mu.Lock()
 	q.err = err
 	q.mu.Unlock()
-	hangUp(q.conn)
+	q.conn.Close()
 	close(q.closed)
 }
 
@@ -84,14 +84,14 @@ func (q *qmp) readAll(r *bufio.Reader) error {
 			greeted = true
 			close(q.greeted)
 		case m.Event != "":
-			q.note(m)
+			q.handleEvent(m)
 		default:
-			q.answer(m)
+			q.deliver(m)
 		}
 	}
 }
 
-// readMessage reads one message from r, whose buffer bounds its size.
+// readMessage reads one message from r, whose buffer limits its size.
 func readMessage(r *bufio.Reader) (message, error) {
 	var m message
 	line, err := r.ReadSlice('\n')
@@ -99,7 +99,7 @@ func readMessage(r *bufio.Reader) (message, error) {
 		return m, fmt.Errorf("control message of more than %d bytes", r.Size())
 	}
 	if err != nil {
-		return m, errClosed // how it ended, by EOF or by a reset, is up to what was unread
+		return m, errClosed // EOF or a reset, depending on unread data
 	}
 	if err := json.Unmarshal(line, &m); err != nil {
 		return message{}, fmt.Errorf("control message: %w", err)
@@ -107,9 +107,9 @@ func readMessage(r *bufio.Reader) (message, error) {
 	return m, nil
 }
 
-func (q *qmp) note(m message) {
+func (q *qmp) handleEvent(m message) {
 	if m.Event != "SHUTDOWN" {
-		return // the others say what the owner did itself
+		return // other events follow from the owner's commands
 	}
 	var data struct {
 		Reason string `json:"reason"`
@@ -121,25 +121,25 @@ func (q *qmp) note(m message) {
 	}
 }
 
-// answer hands m to whoever waits for it. One that nobody waits for any more
-// is dropped.
-func (q *qmp) answer(m message) {
+// deliver passes a reply to the call that waits for it. It drops a reply if the
+// call has ended.
+func (q *qmp) deliver(m message) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if c, ok := q.waiting[m.ID]; ok {
-		delete(q.waiting, m.ID)
+	if c, ok := q.pending[m.ID]; ok {
+		delete(q.pending, m.ID)
 		c <- m
 	}
 }
 
-// commandLimit bounds a command that the caller does not bound: QEMU answers
-// these in milliseconds unless its main loop is stuck.
-const commandLimit = 10 * time.Second
+// commandTimeout limits a command if the caller's context does not. QEMU
+// answers the commands in milliseconds unless its main loop hangs.
+const commandTimeout = 10 * time.Second
 
-// execute runs a command without arguments and puts its answer into result
+// execute runs a command without arguments and decodes the reply into result,
 // unless that is nil.
 func (q *qmp) execute(ctx context.Context, command string, result any) error {
-	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	reply, err := q.exchange(ctx, command)
 	if err != nil {
@@ -164,7 +164,7 @@ func (q *qmp) exchange(ctx context.Context, command string) (json.RawMessage, er
 	case m := <-reply:
 		return m.result()
 	case <-q.closed:
-		select { // the answer may have come before the end
+		select { // the reply may have arrived before the connection ended
 		case m := <-reply:
 			return m.result()
 		default:
@@ -172,7 +172,7 @@ func (q *qmp) exchange(ctx context.Context, command string) (json.RawMessage, er
 		}
 	case <-ctx.Done():
 		q.mu.Lock()
-		delete(q.waiting, id)
+		delete(q.pending, id)
 		q.mu.Unlock()
 		return nil, ctx.Err()
 	}
@@ -191,25 +191,25 @@ func (q *qmp) send(command string, reply chan message) (uint64, error) {
 	if q.err != nil {
 		return 0, q.err
 	}
-	q.last++
+	q.lastID++
 	request, err := json.Marshal(struct {
 		Execute string `json:"execute"`
 		ID      uint64 `json:"id"`
-	}{command, q.last})
+	}{command, q.lastID})
 	if err != nil {
 		return 0, err
 	}
-	// A QEMU that does not read would block only after some 100 KiB of
-	// commands; even that ends.
-	if err := q.conn.SetWriteDeadline(time.Now().Add(commandLimit)); err != nil {
+	// If QEMU does not read, a write blocks only after about 100 KiB of
+	// commands. The deadline ends even that.
+	if err := q.conn.SetWriteDeadline(time.Now().Add(commandTimeout)); err != nil {
 		return 0, errClosed
 	}
-	q.waiting[q.last] = reply
+	q.pending[q.lastID] = reply
 	if _, err := q.conn.Write(append(request, '\n')); err != nil {
-		delete(q.waiting, q.last)
+		delete(q.pending, q.lastID)
 		return 0, errClosed
 	}
-	return q.last, nil
+	return q.lastID, nil
 }
 
 func (q *qmp) shutdownReason() string {

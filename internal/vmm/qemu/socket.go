@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"syscall"
@@ -12,18 +11,18 @@ import (
 	"github.com/banger-vm/banger/internal/base/unixsocket"
 )
 
-// The sockets in a machine's folder.
+// The names of the sockets in a machine's folder.
 const (
 	qmpSocket     = "qmp.sock"
 	consoleSocket = "console.sock"
 	agentSocket   = "agent.sock"
 )
 
-// Sockets are the names of the sockets that a machine has in its folder.
+// Sockets returns the names of the sockets in a machine's folder.
 func Sockets() []string { return []string{qmpSocket, consoleSocket, agentSocket} }
 
-// listen makes the socket name in dir. A dead one, which nobody listens to,
-// is replaced.
+// listen creates the socket name in dir. It replaces a socket without a
+// listener.
 func listen(ctx context.Context, dir, name string) (*os.File, error) {
 	file, err := unixsocket.In(dir, name, func(path string) (*os.File, error) {
 		var lc net.ListenConfig
@@ -32,7 +31,7 @@ func listen(ctx context.Context, dir, name string) (*os.File, error) {
 			var d net.Dialer
 			conn, dialErr := d.DialContext(ctx, "unix", path)
 			if dialErr == nil {
-				hangUp(conn)
+				conn.Close()
 				return nil, err
 			}
 			if !errors.Is(dialErr, syscall.ECONNREFUSED) {
@@ -50,8 +49,8 @@ func listen(ctx context.Context, dir, name string) (*os.File, error) {
 		if !ok {
 			return nil, errors.New("not a Unix socket")
 		}
-		unixListener.SetUnlinkOnClose(false) // QEMU goes on listening
-		defer hangUp(l)
+		unixListener.SetUnlinkOnClose(false) // QEMU keeps listening
+		defer l.Close()
 		return unixListener.File()
 	})
 	if err != nil {
@@ -60,7 +59,7 @@ func listen(ctx context.Context, dir, name string) (*os.File, error) {
 	return file, nil
 }
 
-// dial connects with the socket name in dir.
+// dial connects to the socket name in dir.
 func dial(ctx context.Context, dir, name string) (net.Conn, error) {
 	conn, err := unixsocket.In(dir, name, func(path string) (net.Conn, error) {
 		var d net.Dialer
@@ -72,11 +71,8 @@ func dial(ctx context.Context, dir, name string) (net.Conn, error) {
 	return conn, nil
 }
 
-// hangUp closes a socket. What was written to it has been handed over or is
-// of no use to anybody, so that its error says nothing.
-func hangUp(c io.Closer) { c.Close() }
-
-// socketError drops net's wrapping, which names the path of socket.In.
+// socketError removes net's wrapping, which contains the path that
+// unixsocket.In has chosen.
 func socketError(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return op.Err

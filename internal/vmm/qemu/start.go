@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -13,15 +12,13 @@ import (
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
-// Start starts cfg and returns when QEMU runs it: an error that QEMU finds in
-// its configuration is Start's. ctx bounds Start alone. The machine belongs to
-// the caller, who ends it and waits for it.
+// Start starts a machine and returns when QEMU runs it. It returns the errors
+// that QEMU finds in its configuration. ctx limits only Start. The caller owns
+// the machine: it must end it and wait for it.
 //
-// The kernel kills QEMU when this process ends, in whatever way.
-//
-// QEMU leads a session of its own, so that a terminal's signals do not reach
-// it. Started by root, it runs as a user of its own
-// that owns nothing.
+// The kernel kills QEMU when this process ends for any reason. QEMU leads a
+// session of its own, so the signals of a terminal do not reach it. If root
+// starts it, it runs as a user of its own that owns nothing.
 func (m Monitor) Start(ctx context.Context, cfg vmm.Config) (*Machine, error) {
 	machine, err := m.start(ctx, &cfg)
 	if err != nil {
@@ -48,7 +45,7 @@ func (m Monitor) start(ctx context.Context, cfg *vmm.Config) (*Machine, error) {
 		return nil, err
 	}
 	files, err := openFiles(ctx, cfg, cred != nil)
-	defer files.close() // QEMU has its own by then
+	defer files.close() // QEMU has its own copies by then
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +58,7 @@ func (m Monitor) start(ctx context.Context, cfg *vmm.Config) (*Machine, error) {
 
 func (m Monitor) credential(cfg *vmm.Config) (*syscall.Credential, error) {
 	if cfg.Accel == vmm.KVM {
-		return credential(m.kvm())
+		return credential(m.kvmDevice())
 	}
 	return credential("")
 }
@@ -69,13 +66,13 @@ func (m Monitor) credential(cfg *vmm.Config) (*syscall.Credential, error) {
 func (m *Machine) command(ctx context.Context, program string, args, env []string) *exec.Cmd {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...)
 	cmd.Env = append(environment(), env...)
-	cmd.Dir = "/" // QEMU's user may not enter the machine's folder, and nothing is to be written
+	cmd.Dir = "/" // QEMU's user may not enter the machine's folder, and must not write anything there
 	cmd.Stderr = &m.stderr
-	cmd.WaitDelay = time.Second // should somebody else hold standard error open
+	cmd.WaitDelay = time.Second // another process may hold standard error open
 	return cmd
 }
 
-// run starts the process and waits until it is ready. After an error there is
+// run starts the process and waits until it is ready. If it fails, it leaves
 // neither a process nor a goroutine.
 func (m *Machine) run(ctx context.Context, cfg *vmm.Config, files *files) error {
 	var control, console net.Conn
@@ -85,16 +82,16 @@ func (m *Machine) run(ctx context.Context, cfg *vmm.Config, files *files) error 
 	}
 	console, err = dial(ctx, cfg.Dir, consoleSocket)
 	if err != nil {
-		hangUp(control)
+		control.Close()
 		return err
 	}
 	m.qmp = newQMP(control)
 	m.console.Add(1)
 	go m.copyConsole(cfg.Console, console)
 	started := make(chan error, 1)
-	go m.own(started)
+	go m.runProcess(started)
 	err = <-started
-	files.close() // now the end of the process is the end of its connections
+	files.close() // from here on, QEMU's exit closes the connections
 	if err != nil {
 		<-m.done
 		return err
@@ -102,14 +99,14 @@ func (m *Machine) run(ctx context.Context, cfg *vmm.Config, files *files) error 
 	if err = m.ready(ctx); err == nil {
 		return nil
 	}
-	return m.abandon(ctx, err)
+	return m.abort(ctx, err)
 }
 
-// abandon ends a process that did not get ready and says why: by its own last
-// words where it ended by itself.
-func (m *Machine) abandon(ctx context.Context, err error) error {
+// abort ends a process that is not ready. It returns the process's own error if
+// the process ended by itself, and err otherwise.
+func (m *Machine) abort(ctx context.Context, err error) error {
 	if errors.Is(err, errClosed) {
-		const grace = 5 * time.Second // between the end of its connections and its own
+		const grace = 5 * time.Second // between the end of the connections and that of the process
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
 		select {
@@ -125,48 +122,4 @@ func (m *Machine) abandon(ctx context.Context, err error) error {
 		return m.err
 	}
 	return err
-}
-
-// files are what QEMU inherits.
-type files struct{ inherited []*os.File }
-
-func (f *files) close() {
-	for _, file := range f.inherited {
-		file.Close() // again where it is closed already: no harm
-	}
-}
-
-func (f *files) add(file *os.File, err error) error {
-	if err == nil {
-		f.inherited = append(f.inherited, file)
-	}
-	return err
-}
-
-// openFiles opens all that QEMU inherits, in the order of its descriptors.
-// What it opened is returned in any case.
-func openFiles(ctx context.Context, cfg *vmm.Config, others bool) (*files, error) {
-	f := &files{}
-	for _, path := range []string{cfg.Kernel, cfg.Initrd} {
-		if err := f.add(openBoot(path, others)); err != nil {
-			return f, err
-		}
-	}
-	for _, name := range Sockets() {
-		if err := f.add(listen(ctx, cfg.Dir, name)); err != nil {
-			return f, err
-		}
-	}
-	for _, d := range cfg.Disks {
-		if err := f.add(openDisk(d)); err != nil {
-			return f, err
-		}
-		if d.Backing == "" {
-			continue
-		}
-		if err := f.add(openDisk(vmm.Disk{Path: d.Backing, ReadOnly: true})); err != nil {
-			return f, err
-		}
-	}
-	return f, nil
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
-// TestStartFails is what may keep a machine from starting. Start says what it
-// was, and leaves no process: it has waited for its end.
+// TestStartFails covers the reasons why a machine may not start. Start returns
+// the reason and leaves no process, because it waits for its end.
 func TestStartFails(t *testing.T) {
 	for _, row := range []struct {
 		mode   string
@@ -53,16 +53,16 @@ func TestStartFails(t *testing.T) {
 			}
 			if _, err := os.Stat(filepath.Join(cfg.Dir, "qmp.sock")); err == nil {
 				if conn, err := new(net.Dialer).DialContext(t.Context(), "unix", filepath.Join(cfg.Dir, "qmp.sock")); err == nil {
-					hangUp(conn)
-					t.Error("somebody still listens")
+					conn.Close()
+					t.Error("a process still listens on the socket")
 				}
 			}
 		})
 	}
 }
 
-// TestCrash: the end of a process that nobody asked to end is an error with
-// the last of what it said.
+// TestCrash checks that the unexpected end of a process is an error with the
+// last part of its output.
 func TestCrash(t *testing.T) {
 	f := newFake(t, "crash")
 	m, err := f.Start(t.Context(), fakeConfig(t))
@@ -115,7 +115,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("wait after kill: %v", err)
 		}
 		if err := m.Cont(t.Context()); err == nil {
-			t.Error("a dead machine goes on")
+			t.Error("a machine that has ended was resumed")
 		}
 	})
 	t.Run("without a port", func(t *testing.T) {
@@ -127,13 +127,13 @@ func TestCommands(t *testing.T) {
 		}
 		defer m.Kill()
 		if conn, err := m.DialAgent(t.Context()); err == nil {
-			hangUp(conn)
-			t.Error("connected with the agent of a machine without one")
+			conn.Close()
+			t.Error("connected to the agent of a machine without a port")
 		}
 	})
 }
 
-// TestLongFolder: a socket's address has room for 108 bytes.
+// A socket's address has room for only 108 bytes.
 func TestLongFolder(t *testing.T) {
 	f, cfg := newFake(t, "hang"), fakeConfig(t)
 	cfg.Dir = filepath.Join(cfg.Dir, strings.Repeat("long/", 40))

@@ -1,6 +1,6 @@
-// Program guest is process 1 of the machines that the tests boot: it loads
-// the modules in /modules, says on the console how long that took, and then
-// does what it is told over the serial port, one line at a time.
+// Program guest is process 1 of the machines that the tests boot. It loads the
+// modules in /modules, prints on the console how long that took, and then
+// executes commands from the serial port, one per line.
 package main
 
 import (
@@ -48,7 +48,7 @@ func boot() error {
 		}
 	}
 	fmt.Printf("guest: userspace at %s on %d processors\n", uptime(), runtime.NumCPU())
-	modules, err := filepath.Glob("/modules/*.ko") // their names begin with their place in the order
+	modules, err := filepath.Glob("/modules/*.ko") // the names begin with a number, the load order
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func serve() error {
 		return err
 	}
 	fmt.Printf("guest: port at %s\n", uptime())
-	// Reads give end of file while no host is connected.
+	// Reads return EOF while no host is connected.
 	for {
 		lines := bufio.NewScanner(port)
 		for lines.Scan() {
@@ -126,19 +126,19 @@ func do(words []string) (string, error) {
 		return strings.TrimSpace(string(data)), err
 	case "disks":
 		return disks()
-	case "write": // SERIAL WORD: to the start of the disk
+	case "write": // SERIAL WORD: write to the start of the disk
 		return "ok", onDisk(words[1], os.O_WRONLY|os.O_SYNC, func(f *os.File) error {
 			_, err := f.WriteString(words[2] + "\n")
 			return err
 		})
-	case "read": // SERIAL: the line at the start of the disk
+	case "read": // SERIAL: read the line at the start of the disk
 		var line string
 		err := onDisk(words[1], os.O_RDONLY, func(f *os.File) (err error) {
 			line, err = bufio.NewReader(f).ReadString('\n')
 			return err
 		})
 		return strings.TrimSpace(line), err
-	case "say": // TEXT: on the console
+	case "say": // TEXT: print on the console
 		fmt.Println(strings.Join(words[1:], " "))
 		return "ok", nil
 	case "panic":
@@ -148,7 +148,7 @@ func do(words []string) (string, error) {
 	case "poweroff":
 		return "bye", nil
 	}
-	return "", fmt.Errorf("what is %q", words[0])
+	return "", fmt.Errorf("unknown command %q", words[0])
 }
 
 func disks() (string, error) {
