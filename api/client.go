@@ -12,47 +12,48 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/banger-vm/banger/internal/base/unixsocket"
 )
 
-// Headers of the handshake. Every request says which protocol its sender
-// speaks, every answer which one the daemon does, and the daemon's version.
+// Headers of the handshake. Each request has the protocol version of the client. Each
+// answer has that of the daemon and the version of its program.
 const (
 	HeaderAPI     = "Banger-Api"
 	HeaderVersion = "Banger-Version"
 )
 
-// Protocol is what a request that needs a stream upgrades to.
+// Protocol is the Upgrade header of a request that needs a stream of frames.
 const Protocol = "banger-stream/1"
 
-// ErrUnreachable says that no daemon listens on the socket.
+// ErrUnreachable reports that no daemon listens on the socket.
 var ErrUnreachable = errors.New("no daemon listens")
 
-// maxAnswer bounds the size in bytes of an answer that is read as a whole.
+// maxAnswer bounds the bytes of an answer that the client reads as a whole.
 const maxAnswer = 64 << 20
 
-// A Client asks a daemon. Each request has a connection of its own, so that a
-// Client has nothing to close and may be used by several goroutines. Errors
-// that the daemon answers are *Error.
+// A Client sends requests to a daemon. Each request has a connection of its own, so a
+// Client has nothing to close, and several goroutines may use it at once. If the daemon
+// answers with an error, the error is an *Error.
 type Client struct {
-	Socket  string // of the daemon; its path may be of any length
-	Program string // who asks, as "banger/1.2", for the daemon's log; may be ""
+	Socket  string // path of the daemon's socket, of any length
+	Program string // the calling program, such as "banger/1.2", for the daemon's log; may be ""
 }
 
-// Info asks what the daemon is. It succeeds with a daemon of another protocol
-// too, so that its caller can tell.
+// Info returns the daemon's description. It works with every version of the protocol, so
+// the caller can compare the version in the answer.
 func (c *Client) Info(ctx context.Context) (info Info, err error) {
 	err = c.call(ctx, request{method: http.MethodGet, path: "/v1/version", anyVersion: true}, &info)
 	return info, err
 }
 
-// Shutdown asks the daemon to end, whichever protocol it speaks. It returns
-// when the daemon has agreed. Machines go on.
+// Shutdown asks the daemon to end. It works with every version of the protocol, and
+// returns when the daemon has accepted the request. The machines continue to run.
 func (c *Client) Shutdown(ctx context.Context) error {
 	return c.call(ctx, request{method: http.MethodPost, path: "/v1/shutdown", anyVersion: true}, nil)
 }
@@ -64,24 +65,24 @@ func (c *Client) OpenAPI(ctx context.Context) ([]byte, error) {
 	return doc, err
 }
 
-// A request is one to the daemon.
+// A request is a request to the daemon.
 type request struct {
 	method, path string
 	query        url.Values
 	body         any    // sent as JSON; nil for none
 	upgrade      bool   // the connection becomes a stream
-	ref          string // of the machine, where path has %s for it
-	anyVersion   bool   // of the protocol may answer
+	ref          string // machine for the %s in path, if path has one
+	anyVersion   bool   // accept an answer of another version of the protocol
 }
 
-// An answer is what came back, on a connection that is the caller's.
+// An answer is the response to a request. The caller closes its connection.
 type answer struct {
 	*http.Response
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// call sends a request and decodes its answer into v; nil drops it.
+// call sends a request and decodes its answer into v, or drops the answer if v is nil.
 func (c *Client) call(ctx context.Context, q request, v any) error {
 	return c.with(ctx, q, func(a *answer) error {
 		if v == nil {
@@ -98,7 +99,7 @@ func (c *Client) call(ctx context.Context, q request, v any) error {
 	})
 }
 
-// with sends a request and has read take its answer.
+// with sends a request, calls read with the answer, and closes the connection.
 func (c *Client) with(ctx context.Context, q request, read func(*answer) error) error {
 	a, err := c.send(ctx, q)
 	if err != nil {
@@ -107,7 +108,7 @@ func (c *Client) with(ctx context.Context, q request, read func(*answer) error) 
 	defer a.conn.Close()
 	stop := interrupt(ctx, a.conn)
 	defer stop()
-	return because(ctx, read(a))
+	return requestError(ctx, read(a))
 }
 
 // lines sends a request and calls each with the lines of its answer.
@@ -129,19 +130,19 @@ func (c *Client) lines(ctx context.Context, q request, each func(line []byte) er
 				return broken.Error
 			}
 			if err := each(line); err != nil {
-				return &ownError{err}
+				return &callerError{err}
 			}
 		}
 	})
 }
 
-// An ownError is one of the caller's own, which is given back as it is.
-type ownError struct{ error }
+// A callerError is an error of a function of the caller, which gets it back unchanged.
+type callerError struct{ error }
 
-func (e *ownError) Unwrap() error { return e.error }
+func (e *callerError) Unwrap() error { return e.error }
 
-// send writes a request and reads the head of its answer. ctx bounds that
-// much. An answer that is no success is an error.
+// send writes a request and reads the head of its answer, unless ctx ends first. It
+// returns an error if the status of the answer is not a success.
 func (c *Client) send(ctx context.Context, q request) (*answer, error) {
 	req, err := c.build(ctx, q)
 	if err != nil {
@@ -149,7 +150,7 @@ func (c *Client) send(ctx context.Context, q request) (*answer, error) {
 	}
 	conn, err := c.dial(ctx)
 	if err != nil {
-		return nil, because(ctx, err)
+		return nil, requestError(ctx, err)
 	}
 	stop := interrupt(ctx, conn)
 	a, err := exchange(conn, req)
@@ -161,23 +162,23 @@ func (c *Client) send(ctx context.Context, q request) (*answer, error) {
 	}
 	if err != nil {
 		conn.Close()
-		return nil, because(ctx, err)
+		return nil, requestError(ctx, err)
 	}
 	return a, nil
 }
 
-// interrupt breaks what is going on on conn off when ctx ends before stop is
-// called.
+// interrupt makes the calls on conn fail if ctx ends before stop is called.
 func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
 	return context.AfterFunc(ctx, func() {
 		conn.SetDeadline(time.Unix(1, 0))
 	})
 }
 
-// because says that it was the daemon that was asked, and prefers the reason
-// for an interrupted request to what it did to the connection.
-func because(ctx context.Context, err error) error {
-	if own, ok := errors.AsType[*ownError](err); ok {
+// requestError wraps an error of a request. It replaces the error of a connection that
+// the end of ctx has interrupted by the error of ctx, and keeps errors of the caller and
+// of the daemon unchanged.
+func requestError(ctx context.Context, err error) error {
+	if own, ok := errors.AsType[*callerError](err); ok {
 		return own.error
 	}
 	if _, ok := errors.AsType[*Error](err); err == nil || ok {
@@ -226,25 +227,11 @@ func (c *Client) build(ctx context.Context, q request) (*http.Request, error) {
 	return req, nil
 }
 
-// maxAddress is what a socket's address has room for (unix(7)), with its
-// final NUL.
-const maxAddress = 108
-
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	path := c.Socket
-	if len(path) >= maxAddress {
-		dir, err := os.Open(filepath.Dir(path))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w on %s", ErrUnreachable, c.Socket)
-		}
-		if err != nil {
-			return nil, err
-		}
-		defer dir.Close()
-		path = "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path)
-	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
+	conn, err := unixsocket.In(filepath.Dir(c.Socket), filepath.Base(c.Socket), func(path string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	})
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w on %s", ErrUnreachable, c.Socket)
 	}
@@ -252,10 +239,10 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 }
 
 func exchange(conn net.Conn, req *http.Request) (*answer, error) {
-	// A daemon that refuses a request may do so before it has read it all.
+	// A daemon that refuses a request may answer before it has read all of it.
 	writeErr := req.Write(conn)
 	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, req) //nolint:bodyclose // it ends with the connection
+	resp, err := http.ReadResponse(r, req) //nolint:bodyclose // the caller closes the connection
 	if err != nil {
 		if writeErr != nil {
 			err = writeErr
@@ -268,8 +255,8 @@ func exchange(conn net.Conn, req *http.Request) (*answer, error) {
 	return &answer{resp, conn, r}, nil
 }
 
-// check refuses a daemon of another protocol, and turns what it refuses into
-// an error.
+// check returns an error if the daemon speaks another version of the protocol, and the
+// *Error of an answer that is not a success.
 func (a *answer) check(q request) error {
 	if got := a.Header.Get(HeaderAPI); !q.anyVersion && got != strconv.Itoa(Version) {
 		return &Error{Code: CodeVersion, Message: fmt.Sprintf(

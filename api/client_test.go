@@ -16,26 +16,25 @@ import (
 	"github.com/banger-vm/banger/internal/base/frames"
 )
 
-func closed(t *testing.T, c io.Closer) {
+func closeChecked(t *testing.T, c io.Closer) {
 	t.Helper()
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// tell is lost where the client has gone, which the test sees there.
-func tell(c *frames.Conn, kind frames.Kind, v any) { _ = c.SendJSON(kind, v) }
+// sendJSON ignores a client that has closed the connection. The test checks the client.
+func sendJSON(c *frames.Conn, kind frames.Kind, v any) { _ = c.SendJSON(kind, v) }
 
-// answering listens on a socket and answers each connection's request with
-// what answer writes.
-func answering(t *testing.T, answer func(net.Conn, *http.Request)) *Client {
+// serve listens on a socket and calls answer for the request of each connection.
+func serve(t *testing.T, answer func(net.Conn, *http.Request)) *Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closed(t, l) })
+	t.Cleanup(func() { closeChecked(t, l) })
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -43,7 +42,7 @@ func answering(t *testing.T, answer func(net.Conn, *http.Request)) *Client {
 				return
 			}
 			go func() {
-				defer closed(t, conn)
+				defer closeChecked(t, conn)
 				if req, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
 					answer(conn, req)
 				}
@@ -53,7 +52,7 @@ func answering(t *testing.T, answer func(net.Conn, *http.Request)) *Client {
 	return &Client{Socket: path}
 }
 
-func say(status, header, body string) func(net.Conn, *http.Request) {
+func respond(status, header, body string) func(net.Conn, *http.Request) {
 	return func(c net.Conn, _ *http.Request) {
 		fmt.Fprintf(c, "HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n%s", status, header, len(body), body)
 	}
@@ -68,20 +67,20 @@ func TestAnswers(t *testing.T) {
 		code   ErrorCode // of an *Error, or "" for another error
 		text   string
 	}{
-		{"an error", say("409 Conflict", ours, `{"code":"running","message":"it runs"}`), CodeRunning, "it runs"},
-		{"another protocol", say("200 OK", "Banger-Api: 2\r\n", `{}`), CodeVersion, `version "2"`},
-		{"no daemon of ours", say("200 OK", "", `{}`), CodeVersion, `version ""`},
-		{"no JSON", say("200 OK", ours, `<html>`), "", "ask daemon: invalid character"},
-		{"an error without words", say("502 Bad Gateway", ours, `nginx`), "", "answered 502 Bad Gateway"},
+		{"an error", respond("409 Conflict", ours, `{"code":"running","message":"it runs"}`), CodeRunning, "it runs"},
+		{"another protocol", respond("200 OK", "Banger-Api: 2\r\n", `{}`), CodeVersion, `version "2"`},
+		{"a server that is no daemon", respond("200 OK", "", `{}`), CodeVersion, `version ""`},
+		{"no JSON", respond("200 OK", ours, `<html>`), "", "ask daemon: invalid character"},
+		{"an error without a message", respond("502 Bad Gateway", ours, `nginx`), "", "answered 502 Bad Gateway"},
 		{"no HTTP", func(c net.Conn, _ *http.Request) { fmt.Fprint(c, "SSH-2.0\r\n\r\n") }, "", "malformed HTTP"},
 		{"nothing", func(net.Conn, *http.Request) {}, "", "unexpected EOF"},
 		{"a part", func(c net.Conn, _ *http.Request) {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\n"+ours+"Content-Length: 9\r\n\r\n{")
 		}, "", "unexpected EOF"},
-		{"a move", say("301 Moved", ours+"Location: /\r\n", ""), "", "answered 301"},
+		{"a move", respond("301 Moved", ours+"Location: /\r\n", ""), "", "answered 301"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			_, err := answering(t, row.answer).List(t.Context(), ListRequest{})
+			_, err := serve(t, row.answer).List(t.Context(), ListRequest{})
 			var code ErrorCode
 			if e, ok := errors.AsType[*Error](err); ok {
 				code = e.Code
@@ -97,7 +96,7 @@ func TestContextEndsARequest(t *testing.T) {
 	arrived := make(chan struct{})
 	held := make(chan struct{})
 	t.Cleanup(func() { close(held) })
-	c := answering(t, func(net.Conn, *http.Request) {
+	c := serve(t, func(net.Conn, *http.Request) {
 		close(arrived)
 		<-held
 	})
@@ -111,12 +110,12 @@ func TestContextEndsARequest(t *testing.T) {
 	}
 }
 
-// TestEscaping sends references that would mean another route.
+// TestEscaping sends references that would select another route if they were not escaped.
 func TestEscaping(t *testing.T) {
 	paths := make(chan string, 1)
-	c := answering(t, func(conn net.Conn, r *http.Request) {
+	c := serve(t, func(conn net.Conn, r *http.Request) {
 		paths <- r.RequestURI
-		say("200 OK", ours, "{}")(conn, r)
+		respond("200 OK", ours, "{}")(conn, r)
 	})
 	for ref, want := range map[string]string{"a/b": "a%2Fb", "a?b": "a%3Fb", "é": "%C3%A9", "%": "%25"} {
 		if _, err := c.Inspect(t.Context(), ref); err != nil {
@@ -128,8 +127,8 @@ func TestEscaping(t *testing.T) {
 	}
 }
 
-// upgraded answers with a stream that do has.
-func upgraded(do func(*frames.Conn)) func(net.Conn, *http.Request) {
+// upgrade answers with a stream of frames and passes it to do.
+func upgrade(do func(*frames.Conn)) func(net.Conn, *http.Request) {
 	return func(c net.Conn, _ *http.Request) {
 		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\n"+ours+"\r\n")
 		do(frames.New(c))
@@ -137,7 +136,7 @@ func upgraded(do func(*frames.Conn)) func(net.Conn, *http.Request) {
 }
 
 func TestProcess(t *testing.T) {
-	exits := func(c *frames.Conn) { tell(c, frames.Exit, Exit{Code: 4}) }
+	exits := func(c *frames.Conn) { sendJSON(c, frames.Exit, Exit{Code: 4}) }
 	for _, row := range []struct {
 		name   string
 		attach bool
@@ -145,16 +144,16 @@ func TestProcess(t *testing.T) {
 		code   int
 		err    string
 	}{
-		{"ready, without attaching", false, func(c *frames.Conn) { tell(c, frames.Event, Event{Ready: true}) }, 0, ""},
-		{"no word, without attaching", false, func(*frames.Conn) {}, 0, ErrLost.Error()},
+		{"ready, without attaching", false, func(c *frames.Conn) { sendJSON(c, frames.Event, Event{Ready: true}) }, 0, ""},
+		{"no frame, without attaching", false, func(*frames.Conn) {}, 0, ErrLost.Error()},
 		{"an end, attached", true, exits, 4, ""},
-		{"lost, attached", true, func(c *frames.Conn) { tell(c, frames.Event, Event{Ready: true}) }, 0, ErrLost.Error()},
-		{"an error", true, func(c *frames.Conn) { tell(c, frames.Error, Error{Message: "no disk"}) }, 0, "no disk"},
+		{"lost, attached", true, func(c *frames.Conn) { sendJSON(c, frames.Event, Event{Ready: true}) }, 0, ErrLost.Error()},
+		{"an error", true, func(c *frames.Conn) { sendJSON(c, frames.Error, Error{Message: "no disk"}) }, 0, "no disk"},
 		{"a frame of another direction", true, func(c *frames.Conn) { _ = c.Send(frames.Stdin, nil) }, 0, "frame of kind 2"},
 		{"an end that is no JSON", true, func(c *frames.Conn) { _ = c.Send(frames.Exit, []byte("x")) }, 0, "decode frame"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c := answering(t, upgraded(row.do))
+			c := serve(t, upgrade(row.do))
 			p, err := c.Start(t.Context(), "web", StartRequest{Attach: row.attach}, Stdio{})
 			if err != nil {
 				t.Fatal(err)
@@ -177,7 +176,7 @@ type brokenWriter struct{}
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("pipe is full") }
 
 func TestOutputThatCannotBeWritten(t *testing.T) {
-	c := answering(t, upgraded(func(c *frames.Conn) {
+	c := serve(t, upgrade(func(c *frames.Conn) {
 		for c.Send(frames.Stdout, []byte("x")) == nil {
 		}
 	}))
@@ -190,11 +189,11 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// TestInputWindow has no more input on its way than the command takes, so
-// that a signal behind it comes through.
+// TestInputWindow checks that the client sends no more input than the window allows, so
+// a signal behind the input reaches the command.
 func TestInputWindow(t *testing.T) {
 	counted := make(chan int, 1)
-	c := answering(t, upgraded(func(c *frames.Conn) {
+	c := serve(t, upgrade(func(c *frames.Conn) {
 		for n := 0; ; {
 			f, err := c.Next()
 			if err != nil {
@@ -205,7 +204,7 @@ func TestInputWindow(t *testing.T) {
 				n++
 			case frames.Signal:
 				counted <- n
-				tell(c, frames.Exit, Exit{})
+				sendJSON(c, frames.Exit, Exit{})
 				return
 			default:
 			}

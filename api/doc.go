@@ -1,10 +1,9 @@
-// Package api talks to banger's daemon: the types of its protocol, and a
-// client over its Unix socket. The protocol is HTTP with JSON; what carries a
-// command's input and output upgrades its connection to frames, as package
-// stream has them. The daemon serves its OpenAPI description at
+// Package api has the types of the daemon's protocol and a client for it. The
+// protocol is HTTP with JSON on a Unix socket. A request that carries a command's
+// input and output upgrades its connection to frames: package internal/base/frames
+// defines their format. The daemon serves the protocol's OpenAPI description at
 // /v1/openapi.json.
 //
-// The package needs the standard library alone. It neither starts a daemon
-// nor looks for one: where the socket is and how a daemon comes to listen
-// there is its caller's business.
+// The package does not start a daemon and does not search for one. The caller passes
+// the path of the socket.
 package api

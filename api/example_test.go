@@ -10,8 +10,8 @@ import (
 	"github.com/banger-vm/banger/api"
 )
 
-// The socket is where banger version --json says that the daemon's is, in the
-// runtime folder of the user.
+// The output of banger version --json has the path of the daemon's socket, which is in
+// the runtime folder of the user.
 var client = &api.Client{Socket: "/run/user/1000/banger/0b38f860/daemon.sock", Program: "example/1"}
 
 func ExampleClient_List() {

@@ -14,49 +14,49 @@ import (
 	"github.com/banger-vm/banger/internal/base/frames"
 )
 
-// Stdio is where a command's input and outputs are, and who is told how far a
-// start has come. Nil is nothing. In is read until the command ends or In
-// does; a Read that waits is left waiting. Event and the writers are called
-// one after the other.
+// Stdio has the input and the outputs of a command. A nil field is an empty input or
+// drops the output. A goroutine reads In until In or the command ends; a Read that waits
+// at the command's end goes on waiting. Event gets the progress of a start. Event and
+// the writers are called one at a time.
 type Stdio struct {
 	In       io.Reader
-	Out, Err io.Writer // of a command with a terminal Out has all
+	Out, Err io.Writer // if the command has a terminal, Out gets all output
 	Console  io.Writer
 	Event    func(Event)
 }
 
-// ErrLost says that the connection ended before the command did.
+// ErrLost reports that the connection ended before the command did.
 var ErrLost = errors.New("connection to the daemon lost")
 
-// ErrDetached says that Close was called before the command ended.
+// ErrDetached reports that Close was called before the command ended.
 var ErrDetached = errors.New("detached")
 
 // A Process is a command that runs in a machine, or the start of a machine.
 type Process struct {
 	conn  *frames.Conn
 	kind  kind
-	ready chan struct{} // closed when the command is being started, or done is
+	ready chan struct{} // closed when the command is being started, or with done
 	done  chan struct{} // closed when the stream has ended
-	exit  *Exit         // valid then; nil for none
-	room  chan struct{} // has a place for each frame of input on its way
+	exit  *Exit         // valid after done; nil if the stream had none
+	room  chan struct{} // an element for each frame of input that has no Credit yet
 
 	mu  sync.Mutex
-	err error // the first one
+	err error // the first error
 }
 
-// chunk is how many bytes of input go into one frame.
+// chunk is the largest number of input bytes in one frame.
 const chunk = 32 << 10
 
-// A kind says how a stream begins and ends.
+// A kind is the way in which a stream begins and ends.
 type kind int
 
 const (
-	command  kind = iota // runs, and ends with its Exit
-	attached             // boots, then as command
-	boot                 // boots, then ends
+	command  kind = iota // a command that runs; ends with its Exit
+	attached             // a boot, then as command
+	boot                 // a boot; ends when the machine is ready
 )
 
-// start is the kind of a start that attaches, or does not.
+// start returns the kind of a start request.
 func start(attach bool) kind {
 	if attach {
 		return attached
@@ -64,7 +64,8 @@ func start(attach bool) kind {
 	return boot
 }
 
-// stream sends a request that upgrades its connection. ctx bounds that much.
+// stream sends a request that upgrades its connection. The end of ctx interrupts the
+// request, and not the stream.
 func (c *Client) stream(ctx context.Context, q request, streams Stdio, k kind) (*Process, error) {
 	q.method, q.upgrade = http.MethodPost, true
 	a, err := c.send(ctx, q)
@@ -85,7 +86,7 @@ func (c *Client) stream(ctx context.Context, q request, streams Stdio, k kind) (
 	return p, nil
 }
 
-// follow takes the frames until the stream ends.
+// follow reads the frames until the stream ends.
 func (p *Process) follow(streams Stdio) {
 	defer close(p.done)
 	defer p.conn.Close()
@@ -106,7 +107,7 @@ func (p *Process) follow(streams Stdio) {
 	}
 }
 
-// ended is what the end of the stream means, nil where it is in order.
+// ended returns the error of a stream that ended with err, or nil if the end was due.
 func (p *Process) ended(err error) error {
 	if errors.Is(err, io.EOF) && p.kind == boot && p.isReady() {
 		p.exit = new(Exit)
@@ -131,7 +132,7 @@ func (p *Process) take(f frames.Frame, streams Stdio) (last bool, err error) {
 	case frames.Credit:
 		select {
 		case <-p.room:
-		default: // for more than was sent
+		default: // a Credit for a frame that was not sent
 		}
 		return false, nil
 	case frames.Exit:
@@ -158,13 +159,13 @@ func write(w io.Writer, b []byte) error {
 	return nil
 }
 
-func (p *Process) event(f frames.Frame, tell func(Event)) error {
+func (p *Process) event(f frames.Frame, handle func(Event)) error {
 	var e Event
 	if err := f.JSON(&e); err != nil {
 		return err
 	}
-	if tell != nil {
-		tell(e)
+	if handle != nil {
+		handle(e)
 	}
 	if e.Ready {
 		p.setReady()
@@ -181,7 +182,7 @@ func (p *Process) isReady() bool {
 	}
 }
 
-// setReady is called by follow alone.
+// setReady closes ready. Only follow calls it.
 func (p *Process) setReady() {
 	if !p.isReady() {
 		close(p.ready)
@@ -196,8 +197,8 @@ func (p *Process) fail(err error) {
 	}
 }
 
-// feed sends the input, whose end is the command's end of file. What goes
-// wrong with the connection Wait says.
+// feed sends the input, and CloseStdin at its end. Wait returns the errors of the
+// connection.
 func (p *Process) feed(in io.Reader) {
 	buf := make([]byte, chunk)
 	for {
@@ -219,17 +220,17 @@ func (p *Process) feed(in io.Reader) {
 	}
 }
 
-// Ready is closed when the machine's agent answers and its main command is
-// being started, and at the latest with Done. Of an Exec, an Attach or an
+// Ready returns a channel that is closed when the machine's agent answers and its main
+// command is being started, and at the latest with Done. For an Exec, an Attach or an
 // Archive it is closed from the beginning.
 func (p *Process) Ready() <-chan struct{} { return p.ready }
 
-// Done is closed when Wait has something to return.
+// Done returns a channel that is closed when the command has ended and Wait does not wait.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait waits for the command's end, with its outputs written; of a start that
-// does not attach, until the machine is ready. The error is an *Error where
-// the daemon had one.
+// Wait waits until the command has ended and its outputs are written. For a start that
+// does not attach it waits until the machine is ready. The error is an *Error if the
+// daemon reported one.
 func (p *Process) Wait() (Exit, error) {
 	<-p.done
 	p.mu.Lock()
@@ -243,30 +244,30 @@ func (p *Process) Wait() (Exit, error) {
 // Signal sends the command a signal: a name such as TERM, SIGTERM or
 // SIGRTMIN+3, or a number.
 func (p *Process) Signal(name string) error {
-	return p.say("send signal", func() error { return p.conn.Send(frames.Signal, []byte(name)) })
+	return p.control("send signal", func() error { return p.conn.Send(frames.Signal, []byte(name)) })
 }
 
-// Resize tells the command's terminal its new size.
+// Resize sets the size of the command's terminal.
 func (p *Process) Resize(rows, cols int) error {
-	return p.say("resize terminal", func() error { return p.conn.SendJSON(frames.Resize, TTY{Rows: rows, Cols: cols}) })
+	return p.control("resize terminal", func() error { return p.conn.SendJSON(frames.Resize, TTY{Rows: rows, Cols: cols}) })
 }
 
 // CloseStdin ends the command's input.
 func (p *Process) CloseStdin() error {
-	return p.say("end input", func() error { return p.conn.Send(frames.CloseStdin, nil) })
+	return p.control("end input", func() error { return p.conn.Send(frames.CloseStdin, nil) })
 }
 
-// say is silent on a command that has ended: Wait says so.
-func (p *Process) say(what string, send func() error) error {
+// control calls send. It returns nil if the command has ended, because Wait reports that.
+func (p *Process) control(action string, send func() error) error {
 	err := send()
 	if err == nil || errors.Is(err, net.ErrClosed) || isGone(err) {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s: %w", action, err)
 }
 
-// Close detaches: the command goes on, with nobody who reads its outputs or
-// feeds its input. Wait returns ErrDetached if it had not ended.
+// Close detaches from the command, which goes on without a client. Wait returns
+// ErrDetached if the command has not ended before.
 func (p *Process) Close() error {
 	select {
 	case <-p.done:
@@ -277,7 +278,7 @@ func (p *Process) Close() error {
 	return p.conn.Close()
 }
 
-// buffered is a connection of which r has read something already.
+// buffered is a connection whose first bytes are already in the buffer of r.
 type buffered struct {
 	net.Conn
 	r *bufio.Reader
@@ -285,7 +286,7 @@ type buffered struct {
 
 func (b *buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
 
-// CloseWrite ends the outgoing direction, as that of a *net.UnixConn does.
+// CloseWrite ends the outgoing direction, like CloseWrite of a *net.UnixConn.
 func (b *buffered) CloseWrite() error {
 	if c, ok := b.Conn.(*net.UnixConn); ok {
 		return c.CloseWrite()

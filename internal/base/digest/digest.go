@@ -1,7 +1,7 @@
-// Package digest has two kinds of SHA-256 that must not be mixed: of bytes as
-// they are stored, and of a layer's tar before compression. The textual form
-// is that of the OCI image specification, descriptor.md, "Digests". Other
-// algorithms are refused.
+// Package digest defines two types of SHA-256 digest that must not be mixed: one of
+// bytes as they are stored, and one of a layer's tar before compression. Their text is
+// that of the OCI image specification, descriptor.md, "Digests". The package accepts no
+// other algorithm.
 package digest
 
 import (
@@ -22,10 +22,10 @@ type Digest string
 // DiffID identifies the uncompressed tar of a layer, in the same form.
 type DiffID string
 
-// ParseDigest checks s. It returns "" with an error.
+// ParseDigest returns s as a Digest, or "" and an error if s is not one.
 func ParseDigest(s string) (Digest, error) { return parse[Digest](s) }
 
-// ParseDiffID checks s. It returns "" with an error.
+// ParseDiffID returns s as a DiffID, or "" and an error if s is not one.
 func ParseDiffID(s string) (DiffID, error) { return parse[DiffID](s) }
 
 // Hex returns the hexadecimal digits.
@@ -34,10 +34,10 @@ func (d Digest) Hex() string { return strings.TrimPrefix(string(d), prefix) }
 // Hex returns the hexadecimal digits.
 func (d DiffID) Hex() string { return strings.TrimPrefix(string(d), prefix) }
 
-// Short returns the first 12 hexadecimal digits, for people.
+// Short returns the first 12 hexadecimal digits, for output to users.
 func (d Digest) Short() string { return short(d.Hex()) }
 
-// Short returns the first 12 hexadecimal digits, for people.
+// Short returns the first 12 hexadecimal digits, for output to users.
 func (d DiffID) Short() string { return short(d.Hex()) }
 
 func short(hex string) string { return hex[:min(len(hex), shortLen)] }
@@ -53,7 +53,7 @@ func parse[T ~string](s string) (T, error) {
 	return T(s), nil
 }
 
-// shown keeps foreign text that is no digest from filling a message.
+// shown cuts text of foreign origin to a length that fits into an error message.
 func shown(s string) string {
 	const limit = 2 * hexLen
 	if len(s) <= limit {

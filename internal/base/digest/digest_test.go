@@ -16,7 +16,7 @@ func TestParse(t *testing.T) {
 		"long": "sha256:" + hex + "0", "uppercase": "sha256:" + strings.ToUpper(hex), "no digit": "sha256:" + hex[:63] + "/",
 	} {
 		if _, err := ParseDiffID(s); err == nil {
-			t.Errorf("%s: %q was taken", name, s)
+			t.Errorf("%s: %q was accepted", name, s)
 		}
 	}
 	if Digest("").Short() != "" {

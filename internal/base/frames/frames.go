@@ -1,9 +1,9 @@
-// Package frames puts a command's input, outputs, signals and end into one
+// Package frames carries a command's input, outputs, signals and exit in one
 // byte stream, as frames: a kind (1 byte), the payload's length (4 bytes, big
-// endian) and the payload. It is what flows between a client and the daemon
-// once a request has been upgraded, and between the daemon and a machine's
-// supervisor, so that the daemon passes on what it need not understand. The
-// package knows neither machines nor requests: JSON payloads are its users'.
+// endian) and the payload. Frames flow between a client and the daemon after a
+// request is upgraded, and between the daemon and a machine's supervisor; the
+// daemon copies them from one to the other without reading them. The package
+// does not know machines or requests: its callers define the JSON payloads.
 package frames
 
 import (
@@ -16,28 +16,28 @@ import (
 	"sync"
 )
 
-// A Kind says what a frame's payload is.
+// A Kind is the type of a frame's payload.
 type Kind byte
 
 // The kinds. Their numbers are the protocol's.
 const (
-	Request    Kind = 1  // JSON: what is asked for; the first frame of a connection to a supervisor
+	Request    Kind = 1  // JSON: a request; the first frame of a connection to a supervisor
 	Stdin      Kind = 2  // bytes of the command's input
-	CloseStdin Kind = 3  // the end of it
+	CloseStdin Kind = 3  // the end of the input
 	Stdout     Kind = 4  // bytes of the command's output
 	Stderr     Kind = 5  // bytes of its error output
 	Console    Kind = 6  // bytes that the machine wrote to its console
 	Resize     Kind = 7  // JSON: the terminal's new size
 	Signal     Kind = 8  // the name of a signal for the command
-	Event      Kind = 9  // JSON: how far a start has come
-	Answer     Kind = 10 // JSON: what was asked for
+	Event      Kind = 9  // JSON: the progress of a start
+	Answer     Kind = 10 // JSON: the answer to the request
 	Exit       Kind = 11 // JSON: how the command ended; the last frame
-	Error      Kind = 12 // JSON: why what was asked for failed; the last frame
-	Credit     Kind = 13 // one frame of Stdin has been taken
+	Error      Kind = 12 // JSON: why the request failed; the last frame
+	Credit     Kind = 13 // the receiver has taken one frame of Stdin
 )
 
-// Window is how many frames of Stdin may be on their way without a Credit, so
-// that a Signal behind them is not held up by a command that does not read.
+// Window is the number of Stdin frames that a sender may send without a Credit. The
+// bound lets a Signal reach a command that does not read its input.
 const Window = 16
 
 // Bounds of a frame.
@@ -47,7 +47,7 @@ const (
 	header     = 5        // bytes
 )
 
-// ErrTooLarge says that a frame has more than MaxPayload bytes.
+// ErrTooLarge reports a frame of more than MaxPayload bytes.
 var ErrTooLarge = errors.New("frame is too large")
 
 // A Frame is one message.
@@ -64,13 +64,13 @@ func (f Frame) JSON(v any) error {
 	return nil
 }
 
-// A Conn carries frames over a byte stream that it owns. Send and SendJSON
-// may be called from several goroutines, Next from one.
+// A Conn carries frames over a byte stream that it owns. Several goroutines may call
+// Send and SendJSON at once; only one may call Next.
 type Conn struct {
 	rw io.ReadWriteCloser
 	r  *bufio.Reader
 
-	mu  sync.Mutex // one frame at a time
+	mu  sync.Mutex // held while a frame is written
 	out []byte
 }
 
@@ -79,7 +79,7 @@ func New(rw io.ReadWriteCloser) *Conn {
 	return &Conn{rw: rw, r: bufio.NewReaderSize(rw, chunk+header)}
 }
 
-// NewBuffered is New where r holds what was read of rw already.
+// NewBuffered is New for a stream whose first bytes are already in the buffer of r.
 func NewBuffered(rw io.ReadWriteCloser, r *bufio.Reader) *Conn { return &Conn{rw: rw, r: r} }
 
 // Send writes one frame.
@@ -105,8 +105,8 @@ func (c *Conn) SendJSON(kind Kind, v any) error {
 	return c.Send(kind, payload)
 }
 
-// Next returns the next frame. Its payload is the caller's. The error is
-// io.EOF at the end of the stream, between two frames.
+// Next returns the next frame, whose payload the caller may keep. If the stream ends
+// between two frames, the error is io.EOF.
 func (c *Conn) Next() (Frame, error) {
 	var head [header]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
@@ -126,7 +126,7 @@ func (c *Conn) Next() (Frame, error) {
 	return Frame{Kind(head[0]), payload}, nil
 }
 
-// Writer returns a writer whose data become frames of the kind.
+// Writer returns a writer that sends its data as frames of the given kind.
 func (c *Conn) Writer(kind Kind) io.Writer { return writer{c, kind} }
 
 type writer struct {
@@ -145,11 +145,11 @@ func (w writer) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Close ends the stream, and with it a Next that waits.
+// Close closes the stream. A Next that is waiting returns an error.
 func (c *Conn) Close() error { return c.rw.Close() }
 
-// Relay passes frames on between a and b until either ends, unread and
-// unchanged, and closes both.
+// Relay copies the frames of a to b and those of b to a, without reading them, until
+// either stream ends. It closes both.
 func Relay(a, b *Conn) {
 	var both sync.WaitGroup
 	pass := func(to, from *Conn) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// pipe returns both ends of a connection that are closed with the test.
+// pipe returns both ends of a connection. The end of the test closes them.
 func pipe(t *testing.T) (a, b *Conn) {
 	t.Helper()
 	x, y := net.Pipe()
@@ -49,7 +49,7 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// fixed is a byte stream that ends.
+// fixed is a byte stream with a fixed content.
 type fixed struct{ io.Reader }
 
 func (fixed) Write(p []byte) (int, error) { return len(p), nil }

@@ -1,6 +1,5 @@
-// Package jsonfile keeps a record as one JSON file: read within a bound, and
-// written whole or not at all. What is in a record, and which one may be
-// trusted, is its owner's business.
+// Package jsonfile keeps a record in a JSON file. It bounds the size of a file that it
+// reads, and replaces a file in one step. The caller checks the content of a record.
 package jsonfile
 
 import (
@@ -14,10 +13,10 @@ import (
 	"github.com/banger-vm/banger/internal/base/atomicfile"
 )
 
-// Read decodes the file path into v, unless it has more than limit bytes. The
-// error of a file that is not there is fs.ErrNotExist.
+// Read decodes the file path into v. It returns an error if the file has more than
+// limit bytes or is not a regular file, and fs.ErrNotExist if there is none.
 func Read(path string, limit int64, v any) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // the open of a FIFO would wait for its writer
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // O_NONBLOCK: the open of a FIFO would wait for its writer
 	if err != nil {
 		return err
 	}
@@ -39,8 +38,7 @@ func Read(path string, limit int64, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// Write publishes v, indented, as the file path, which only its user may
-// read.
+// Write replaces the file path by v as indented JSON. Only the file's owner can read it.
 func Write(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package sparse copies and hashes files that are mostly holes, such as
-// disks, at the cost of their data alone. Linux only.
+// Package sparse copies and hashes files that are mostly holes, such as disks. It reads
+// their data and skips their holes. It works on Linux only.
 package sparse
 
 import (
@@ -15,11 +15,10 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 )
 
-const chunk = 1 << 20 // bytes between two looks at the context
+const chunk = 1 << 20 // bytes between two checks of the context
 
-// Copy makes dst, which must be empty, equal src, holes included. Where the
-// file system can share extents (FICLONE of ioctl_ficlonerange(2)) nothing is
-// copied at all.
+// Copy makes dst, which must be empty, equal to src, with the same holes. If the file
+// system can share extents (FICLONE of ioctl_ficlonerange(2)), it copies no data.
 func Copy(ctx context.Context, dst, src *os.File) error {
 	if err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())); err == nil {
 		return nil
@@ -40,8 +39,8 @@ func Copy(ctx context.Context, dst, src *os.File) error {
 	return nil
 }
 
-// copyRange lets the kernel copy, and does it by hand where the kernel will
-// not, as between file systems.
+// copyRange copies n bytes in the kernel, or through a buffer if the kernel refuses,
+// as it does between two file systems.
 func copyRange(dst, src *os.File, off, n int64) error {
 	from, to := off, off
 	for to < off+n {
@@ -54,7 +53,7 @@ func copyRange(dst, src *os.File, off, n int64) error {
 	return nil
 }
 
-// WriteTo writes all bytes of src, holes as zeros, to w.
+// WriteTo writes all bytes of src to w, and zeros for its holes.
 func WriteTo(ctx context.Context, w io.Writer, src *os.File) error {
 	info, err := src.Stat()
 	if err != nil {
@@ -93,8 +92,8 @@ func WriteTo(ctx context.Context, w io.Writer, src *os.File) error {
 	return nil
 }
 
-// Digest returns the SHA-256 of all bytes of f, as sha256sum(1) gives it,
-// without reading its holes.
+// Digest returns the SHA-256 of all bytes of f, the same as sha256sum(1), without
+// reading its holes.
 func Digest(ctx context.Context, f *os.File) (digest.Digest, error) {
 	h := sha256.New()
 	if err := WriteTo(ctx, h, f); err != nil {
@@ -103,20 +102,20 @@ func Digest(ctx context.Context, f *os.File) (digest.Digest, error) {
 	return digest.Digest(fmt.Sprintf("sha256:%x", h.Sum(nil))), nil
 }
 
-// eachRun calls do for the data of f in ascending order, in pieces of at most
-// chunk bytes, and leaves its holes out.
+// eachRun calls do for the data of f in ascending order, in pieces of at most chunk
+// bytes, and skips its holes.
 func eachRun(ctx context.Context, f *os.File, size int64, do func(off, n int64) error) error {
 	for off := int64(0); off < size; {
 		start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			return nil // nothing but a hole up to the end
+			return nil // the rest is a hole
 		}
 		end := size
 		if err == nil {
 			end, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
 		}
 		if err != nil {
-			start, end = off, size // no holes known of here
+			start, end = off, size // the file system reports no holes
 		}
 		end = min(end, size)
 		for off = start; off < end; off += chunk {

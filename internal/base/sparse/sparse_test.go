@@ -100,6 +100,6 @@ func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Digest(ctx, src); !errors.Is(err, context.Canceled) {
-		t.Errorf("digest went on: %v", err)
+		t.Errorf("digest of a canceled context: %v", err)
 	}
 }

@@ -10,26 +10,33 @@ import (
 	"testing"
 )
 
-func TestLongPath(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 50))
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+func TestPathsOfEveryLength(t *testing.T) {
 	const name = "a.sock"
-	if _, err := net.Listen("unix", filepath.Join(dir, name)); err == nil {
-		t.Fatal("the path fits into an address: the test cannot fail")
-	}
-	l, err := In(dir, name, func(path string) (net.Listener, error) { return net.Listen("unix", path) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := In(dir, name, func(path string) (net.Conn, error) { return net.Dial("unix", path) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.Close(); err != nil {
-		t.Error(err)
+	for fits, dir := range map[bool]string{true: "short", false: strings.Repeat("long", 50)} {
+		dir = filepath.Join(t.TempDir(), dir)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if direct, err := net.Listen("unix", filepath.Join(dir, name)); (err == nil) != fits {
+			t.Fatalf("%s: listen without In: %v, want success: %v", dir, err, fits)
+		} else if err == nil {
+			direct.Close()
+		}
+		l, err := In(dir, name, func(path string) (net.Listener, error) {
+			if plain := path == filepath.Join(dir, name); plain != fits {
+				t.Errorf("the path is %s", path)
+			}
+			return net.Listen("unix", path)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		conn, err := In(dir, name, func(path string) (net.Conn, error) { return net.Dial("unix", path) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package xdg knows where banger keeps things on a Linux host: the
-// locations of the XDG Base Directory Specification, version 0.8. It makes
-// nothing; whoever owns a folder creates it.
+// Package xdg returns the paths of banger's folders on a Linux host, by the XDG Base
+// Directory Specification, version 0.8. It creates none of them; the package that owns
+// a folder does.
 package xdg
 
 import (
@@ -13,13 +13,13 @@ import (
 // Paths are the folders and files of one user. All are absolute.
 type Paths struct {
 	Data    string // images and machines: $XDG_DATA_HOME/banger
-	Cache   string // what can be fetched again: $XDG_CACHE_HOME/banger
+	Cache   string // content that can be fetched again: $XDG_CACHE_HOME/banger
 	Config  string // the configuration file: $XDG_CONFIG_HOME/banger/config.toml
 	Runtime string // sockets: $XDG_RUNTIME_DIR/banger
 }
 
-// Default returns the locations that the environment of this process gives.
-// As the specification demands, a relative path in a variable is ignored.
+// Default returns the paths that follow from the environment of this process. It
+// ignores a relative path in a variable, as the specification demands.
 func Default() (Paths, error) {
 	home, err := os.UserHomeDir()
 	if err != nil || !filepath.IsAbs(home) {
@@ -48,8 +48,8 @@ func Default() (Paths, error) {
 	return p, nil
 }
 
-// runtimeDir falls back to a folder of the user's own in the temporary
-// folder where no login manager has set the variable.
+// runtimeDir returns a folder of the user in the temporary folder if no login manager
+// has set the variable.
 func runtimeDir() string {
 	if base := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(base) {
 		return filepath.Join(base, "banger")
