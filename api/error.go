@@ -2,47 +2,47 @@ package api
 
 import "net/http"
 
-// An Error is what a daemon answers when it cannot do what was asked.
+// An Error is the daemon's answer to a request that failed.
 type Error struct {
 	Code    ErrorCode `json:"code"`
 	Message string    `json:"message"`
-	// ExitCode is what a command line that fails of it ends with, 0 for any:
-	// 126 and 127 where a machine's command cannot be run.
+	// ExitCode is the exit code for a command line that ends with this error: 126 or 127 if
+	// the machine cannot run its command. If it is 0, the command line chooses one.
 	ExitCode int `json:"exitCode,omitempty"`
 }
 
 func (e *Error) Error() string { return e.Message }
 
-// A StreamError is the last line of an answer in lines that broke off.
+// A StreamError is the last line of an answer in lines if the answer is incomplete.
 type StreamError struct {
 	Error *Error `json:"error"`
 }
 
-// An ErrorCode says what kind of failure an Error is.
+// An ErrorCode is the kind of a failure.
 type ErrorCode string
 
-// The codes.
+// The codes, each with the HTTP status of its answer.
 const (
-	CodeInvalid     ErrorCode = "invalid"      // the request makes no sense: 400
-	CodeNotFound    ErrorCode = "not_found"    // no such machine, or no such route: 404
-	CodeNoImage     ErrorCode = "no_image"     // no such image: 404
-	CodeNoKernel    ErrorCode = "no_kernel"    // no such kernel: 404
+	CodeInvalid     ErrorCode = "invalid"      // the request is malformed or contradicts itself: 400
+	CodeNotFound    ErrorCode = "not_found"    // there is no such machine or route: 404
+	CodeNoImage     ErrorCode = "no_image"     // there is no such image: 404
+	CodeNoKernel    ErrorCode = "no_kernel"    // there is no such kernel: 404
 	CodeNoCommand   ErrorCode = "no_command"   // the command is not in the image: 400
-	CodeNotBootable ErrorCode = "not_bootable" // the image cannot run so: 400
-	CodeNameTaken   ErrorCode = "name_taken"   // 409
-	CodeRunning     ErrorCode = "running"      // the machine runs, and must not: 409
-	CodeNotRunning  ErrorCode = "not_running"  // the machine does not run, and must: 409
-	CodeBusy        ErrorCode = "busy"         // another command works on the machine: 409
-	CodeVersion     ErrorCode = "version"      // of the protocol, or of a record: 426
-	CodeTooMany     ErrorCode = "too_many"     // connections, or machines: 429
-	CodeMissing     ErrorCode = "missing"      // a program of the host is: 501
-	CodeDriver      ErrorCode = "driver"       // the disk driver asked for does not work on this host: 501
-	CodeNoSpace     ErrorCode = "no_space"     // on the host: 507
-	CodeFailed      ErrorCode = "failed"       // else; of a machine that did not come up: 502
-	CodeInternal    ErrorCode = "internal"     // a fault of the daemon's own: 500
+	CodeNotBootable ErrorCode = "not_bootable" // the image cannot run with these settings: 400
+	CodeNameTaken   ErrorCode = "name_taken"   // another machine has the name: 409
+	CodeRunning     ErrorCode = "running"      // the machine must not run, and runs: 409
+	CodeNotRunning  ErrorCode = "not_running"  // the machine must run, and does not: 409
+	CodeBusy        ErrorCode = "busy"         // another command is changing the machine: 409
+	CodeVersion     ErrorCode = "version"      // the version of the protocol or of a record is not supported: 426
+	CodeTooMany     ErrorCode = "too_many"     // there are too many connections or machines: 429
+	CodeMissing     ErrorCode = "missing"      // the host lacks a program: 501
+	CodeDriver      ErrorCode = "driver"       // the requested disk driver does not work on this host: 501
+	CodeNoSpace     ErrorCode = "no_space"     // the host's file system is full: 507
+	CodeFailed      ErrorCode = "failed"       // any other failure, such as a machine that does not boot: 502
+	CodeInternal    ErrorCode = "internal"     // the daemon has a defect: 500
 )
 
-// Status returns the HTTP status of an answer with the code.
+// Status returns the HTTP status of an answer with code c.
 func (c ErrorCode) Status() int {
 	switch c {
 	case CodeInvalid, CodeNoCommand, CodeNotBootable:
