@@ -13,9 +13,9 @@ func TestStripSignature(t *testing.T) {
 	for _, row := range []struct{ name, module, want string }{
 		{"signed", signed(9, "signature"), code},
 		{"not signed", code, code},
-		{"nothing", "", ""},
-		{"the mark alone", signatureMark, signatureMark},
-		{"a signature that would be all there is", signed(byte(len(code)+9), "signature"), signed(byte(len(code)+9), "signature")},
+		{"empty", "", ""},
+		{"only the mark", signatureMark, signatureMark},
+		{"a signature as long as the module", signed(byte(len(code)+9), "signature"), signed(byte(len(code)+9), "signature")},
 		{"a signature longer than the module", signed(200-128, "signature"), signed(200-128, "signature")},
 	} {
 		t.Run(row.name, func(t *testing.T) {

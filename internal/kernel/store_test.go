@@ -59,7 +59,7 @@ func TestFindAndRemove(t *testing.T) {
 		}
 	}
 	if _, _, err := s.Remove(t.Context(), "6.1.2", false); err == nil {
-		t.Error("two names went without force")
+		t.Error("two names were removed without force")
 	}
 	if _, deleted, err := s.Remove(t.Context(), "shared", false); deleted || err != nil {
 		t.Errorf("a name of two: %v, %v", deleted, err)
@@ -83,15 +83,15 @@ func TestSameReleaseIsAmbiguous(t *testing.T) {
 
 func TestDamagedManifests(t *testing.T) {
 	for name, change := range map[string]func(string) string{
-		"empty":                func(string) string { return "" },
-		"garbage":              func(string) string { return "\x00{" },
-		"truncated":            func(s string) string { return s[:len(s)/2] },
-		"of a newer schema":    func(s string) string { return strings.Replace(s, `"schema": 1`, `"schema": 2`, 1) },
-		"of another kernel":    func(s string) string { return strings.Replace(s, "6.1.1", "6.1.9", 1) },
-		"release is a path":    func(s string) string { return strings.Replace(s, "6.1.1", "../..", 1) },
-		"file outside":         func(s string) string { return strings.Replace(s, `"kernel": {`, `"../kernel": {`, 1) },
-		"digest changed":       func(s string) string { return strings.Replace(s, `"digest": "sha256:6`, `"digest": "sha256:7`, 1) },
-		"larger than is taken": func(s string) string { return s + strings.Repeat(" ", maxManifest) },
+		"empty":             func(string) string { return "" },
+		"garbage":           func(string) string { return "\x00{" },
+		"truncated":         func(s string) string { return s[:len(s)/2] },
+		"of a newer schema": func(s string) string { return strings.Replace(s, `"schema": 1`, `"schema": 2`, 1) },
+		"of another kernel": func(s string) string { return strings.Replace(s, "6.1.1", "6.1.9", 1) },
+		"release is a path": func(s string) string { return strings.Replace(s, "6.1.1", "../..", 1) },
+		"file outside":      func(s string) string { return strings.Replace(s, `"kernel": {`, `"../kernel": {`, 1) },
+		"digest changed":    func(s string) string { return strings.Replace(s, `"digest": "sha256:6`, `"digest": "sha256:7`, 1) },
+		"too large":         func(s string) string { return s + strings.Repeat(" ", maxManifest) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)
@@ -139,7 +139,8 @@ func TestDamagedManifests(t *testing.T) {
 	}
 }
 
-// A process may die between the two writes that move a name.
+// TestNameClaimedTwiceBelongsToTheNewerKernel has the manifests that a process leaves
+// if it is killed between the two writes that move a name.
 func TestNameClaimedTwiceBelongsToTheNewerKernel(t *testing.T) {
 	s := openStore(t)
 	a, b := addKernel(t, s, "1", "x"), addKernel(t, s, "2", "y")
@@ -156,7 +157,7 @@ func TestNameClaimedTwiceBelongsToTheNewerKernel(t *testing.T) {
 	}
 }
 
-func TestSweepRemovesWhatKilledCommandsLeft(t *testing.T) {
+func TestSweepRemovesScratchOfKilledCommands(t *testing.T) {
 	s := openStore(t)
 	addKernel(t, s, "1", "a")
 	if err := os.MkdirAll(filepath.Join(s.dir, ".banger-dead", "new"), 0o700); err != nil {

@@ -68,9 +68,9 @@ func TestLegacyLZ4Blocks(t *testing.T) {
 	}{
 		"block of no bytes": {le.AppendUint32(head[:4:4], 0), "block of 0 bytes"},
 		"huge block":        {le.AppendUint32(head[:4:4], 1<<31), "block of 2147483648 bytes"},
-		"block cut off":     {le.AppendUint32(head[:4:4], 100), "EOF"},
+		"truncated block":   {le.AppendUint32(head[:4:4], 100), "EOF"},
 		"garbage":           {append(le.AppendUint32(head[:4:4], 4), 0xff, 0xff, 0xff, 0xff), "lz4"},
-		"length cut off":    {append(head[:4:4], 1, 2), "EOF"},
+		"truncated length":  {append(head[:4:4], 1, 2), "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Decompress(t.Context(), row.data, 1<<20); err == nil || !strings.Contains(err.Error(), row.want) {
@@ -111,9 +111,9 @@ func TestInterrupted(t *testing.T) {
 		return len(p), nil
 	})
 	if err := Copy(ctx, w, endless{}, 1<<40); !errors.Is(err, context.Canceled) {
-		t.Errorf("expand: %v", err)
+		t.Errorf("copy: %v", err)
 	}
 	if _, err := Decompress(ctx, kerneltest.Compress(t, "gzip", []byte("text")), 100); !errors.Is(err, context.Canceled) {
-		t.Errorf("inflate: %v", err)
+		t.Errorf("decompress: %v", err)
 	}
 }

@@ -51,9 +51,9 @@ func FuzzKernel(f *testing.F) {
 	f.Add(kerneltest.BzImage(kerneltest.Release, kerneltest.Payload(f, "lz4", kerneltest.VMLinux(kerneltest.Release, true))))
 	f.Add(kerneltest.VMLinux(kerneltest.Release, true))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		img, err := identify(data)
-		if err == nil && !kernel.IsRelease(img.release) {
-			t.Errorf("release %q", img.release)
+		info, err := identify(data)
+		if err == nil && !kernel.IsRelease(info.release) {
+			t.Errorf("release %q", info.release)
 		}
 		if out, err := extractVMLinux(t.Context(), data); err == nil {
 			embeddedConfig(t.Context(), out)

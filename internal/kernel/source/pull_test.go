@@ -77,7 +77,7 @@ func TestSourcesAgree(t *testing.T) {
 			}
 			boot, err := os.ReadFile(k.BootPath())
 			if err != nil || !bytes.Equal(boot, kerneltest.VMLinux(kerneltest.Release, true)) {
-				t.Errorf("boots another kernel: %v", err)
+				t.Errorf("BootPath is another kernel: %v", err)
 			}
 		})
 	}
@@ -180,7 +180,7 @@ func TestDamagedBundles(t *testing.T) {
 		"of a newer schema":  {strings.Replace(whole, `"schema": 1`, `"schema": 9`, 1), "schema version 9"},
 		"record not JSON":    {strings.Replace(whole, `"schema"`, `]schema"`, 1), recordFile},
 		"without its record": {strings.Replace(whole, recordFile, "banger-kernel.jsox", 1), "checksum mismatch"},
-		"cut off":            {whole[:len(whole)/2], "EOF"},
+		"truncated":          {whole[:len(whole)/2], "EOF"},
 		"empty":              {"", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -259,7 +259,7 @@ func TestWithoutPVH(t *testing.T) {
 		"no PVH entry":        kerneltest.Payload(t, "zstd", kerneltest.VMLinux(kerneltest.Release, false)),
 		"another release":     kerneltest.Payload(t, "zstd", kerneltest.VMLinux("1.2.3", true)),
 		"unknown compression": []byte("no such compression"),
-		"cut off":             kerneltest.Payload(t, "zstd", kerneltest.VMLinux(kerneltest.Release, true))[:50],
+		"truncated":           kerneltest.Payload(t, "zstd", kerneltest.VMLinux(kerneltest.Release, true))[:50],
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)
