@@ -13,41 +13,41 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// Config says what a daemon serves. Machines, Images, Kernels and Supervisor
-// are needed.
+// Config is the configuration of a daemon. Machines, Images, Kernels and Supervisor
+// are required.
 type Config struct {
-	Machines   machines // a *vm.Store
+	Machines   machines // a *machine.Store
 	Images     *store.Store
 	Kernels    *kernel.Store
-	Supervisor []string // the command line to which a machine's ID is added
-	Version    string   // of the program
-	DataRoot   string   // told in api.Info
-	// Idle is how long the daemon stays when nothing is asked of it; 0 is for
-	// ever.
-	Idle time.Duration
-	Log  *slog.Logger // nil drops what there is to say
-	// Connections bounds those that are open at once; 0 is DefaultConnections.
+	Supervisor []string      // command line of a supervisor, without the machine's ID at its end
+	Version    string        // of the program
+	DataRoot   string        // for api.Info
+	Idle       time.Duration // ends the daemon after this time without a request; 0 never ends it
+	Log        *slog.Logger  // nil discards the log
+
+	// Connections is the number of connections that may be open at once; 0 stands
+	// for defaultConnections.
 	Connections int
 }
 
-// DefaultConnections is how many connections are served at once.
-const DefaultConnections = 256
+const defaultConnections = 256
 
+// complete returns the configuration with its defaults.
 func (c Config) complete() Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Connections == 0 {
-		c.Connections = DefaultConnections
+		c.Connections = defaultConnections
 	}
 	return c
 }
 
-// machines is vm.Store as the daemon uses it. The tests have another that
-// starts nothing.
+// machines has the methods of machine.Store that the daemon uses. The tests
+// implement it without processes.
 type machines interface {
 	records
-	life
+	processes
 	streams
 	reports
 }
@@ -66,7 +66,7 @@ type records interface {
 	Runtime() string
 }
 
-type life interface {
+type processes interface {
 	Run(ctx context.Context, o machine.Options, l machine.Launch) (*machine.Record, []string, *frames.Conn, error)
 	Start(ctx context.Context, id string, l machine.Launch) (*frames.Conn, error)
 	Stop(ctx context.Context, id string, grace time.Duration) error

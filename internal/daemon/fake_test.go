@@ -2,12 +2,8 @@ package daemon
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,28 +13,25 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/base/digest"
 	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/guest"
-	"github.com/banger-vm/banger/internal/image/store"
-	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// A fake has machines that are records alone. What a supervisor would do is
-// done by its functions.
-type fake struct {
+// fakeMachines implements machines with records in memory. Its functions do the work
+// of the supervisors.
+type fakeMachines struct {
 	dir string
 
 	mu      sync.Mutex
 	recs    map[string]*machine.Record
-	calls   []string // what changed something, in order
+	calls   []string // the calls that changed a machine, in order
 	launch  machine.Launch
 	gone    map[string]chan struct{} // closed when a machine's supervisor ends
-	settled chan string              // IDs that Settle was called with
+	settled chan string              // the IDs with which Settle was called
 
-	supervise func(ctx context.Context, id string, c *frames.Conn) // of a start
-	serve     func(what string, req any, c *frames.Conn)           // of exec, attach and archive
+	supervise func(ctx context.Context, id string, c *frames.Conn) // serves the stream of a start
+	serve     func(route string, req any, c *frames.Conn)          // serves the streams of exec, attach and archive
 	stop      func(ctx context.Context, id string) error
 	reconcile func(ctx context.Context) (machine.Report, error)
 	logLines  []api.LogLine
@@ -47,28 +40,28 @@ type fake struct {
 	panics    bool
 }
 
-func newFake(t *testing.T) *fake {
+func newFakeMachines(t *testing.T) *fakeMachines {
 	t.Helper()
-	return &fake{
+	return &fakeMachines{
 		dir: t.TempDir(), recs: map[string]*machine.Record{}, gone: map[string]chan struct{}{}, settled: make(chan string, 100),
-		supervise: comesUp,
+		supervise: bootMachine,
 	}
 }
 
-// What a fake supervisor cannot say or close its client misses: the test sees
-// that there.
-func tell(c *frames.Conn, kind frames.Kind, v any)   { _ = c.SendJSON(kind, v) }
-func put(c *frames.Conn, kind frames.Kind, b []byte) { _ = c.Send(kind, b) }
-func hangUp(c io.Closer)                             { _ = c.Close() }
+// sendJSON, sendBytes and closeConn ignore errors: if a fake supervisor fails to send
+// or to close, the test's client reports it.
+func sendJSON(c *frames.Conn, kind frames.Kind, v any)     { _ = c.SendJSON(kind, v) }
+func sendBytes(c *frames.Conn, kind frames.Kind, b []byte) { _ = c.Send(kind, b) }
+func closeConn(c io.Closer)                                { _ = c.Close() }
 
-// comesUp is a machine without any trouble.
-func comesUp(_ context.Context, _ string, c *frames.Conn) {
-	tell(c, frames.Event, api.Event{Phase: "disk made"})
-	tell(c, frames.Event, api.Event{Ready: true})
-	hangUp(c)
+// bootMachine serves the stream of a start that succeeds.
+func bootMachine(_ context.Context, _ string, c *frames.Conn) {
+	sendJSON(c, frames.Event, api.Event{Phase: "disk made"})
+	sendJSON(c, frames.Event, api.Event{Ready: true})
+	closeConn(c)
 }
 
-func (f *fake) add(id, name string, state machine.State) *machine.Record {
+func (f *fakeMachines) add(id, name string, state machine.State) *machine.Record {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := &machine.Record{
@@ -79,17 +72,18 @@ func (f *fake) add(id, name string, state machine.State) *machine.Record {
 	return rec
 }
 
-func (f *fake) note(format string, args ...any) {
+// note adds a call to calls. The caller holds mu.
+func (f *fakeMachines) note(format string, args ...any) {
 	f.calls = append(f.calls, fmt.Sprintf(format, args...))
 }
 
-func (f *fake) called() string {
+func (f *fakeMachines) called() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return strings.Join(f.calls, ", ")
 }
 
-func (f *fake) Create(ctx context.Context, o machine.Options) (*machine.Record, []string, error) {
+func (f *fakeMachines) Create(ctx context.Context, o machine.Options) (*machine.Record, []string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -111,7 +105,7 @@ func (f *fake) Create(ctx context.Context, o machine.Options) (*machine.Record, 
 	return rec, []string{"little memory"}, nil
 }
 
-func (f *fake) Machines() (out []*machine.Record, damaged []error, err error) {
+func (f *fakeMachines) Machines() (out []*machine.Record, damaged []error, err error) {
 	if f.panics {
 		panic("no machines")
 	}
@@ -123,7 +117,7 @@ func (f *fake) Machines() (out []*machine.Record, damaged []error, err error) {
 	return out, nil, nil
 }
 
-func (f *fake) Find(ref string) (*machine.Record, error) {
+func (f *fakeMachines) Find(ref string) (*machine.Record, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, rec := range f.recs {
@@ -134,7 +128,7 @@ func (f *fake) Find(ref string) (*machine.Record, error) {
 	return nil, fmt.Errorf("machine %s: %w", ref, machine.ErrNotFound)
 }
 
-func (f *fake) Rename(_ context.Context, id, name string) error {
+func (f *fakeMachines) Rename(_ context.Context, id, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note("rename %s %s", f.recs[id].Config.Name, name)
@@ -142,7 +136,7 @@ func (f *fake) Rename(_ context.Context, id, name string) error {
 	return nil
 }
 
-func (f *fake) Remove(_ context.Context, id string) error {
+func (f *fakeMachines) Remove(_ context.Context, id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := f.recs[id]
@@ -157,7 +151,7 @@ func (f *fake) Remove(_ context.Context, id string) error {
 	return nil
 }
 
-func (f *fake) Prune(_ context.Context, keep func(*machine.Record) bool) (ids []string, freed int64, err error) {
+func (f *fakeMachines) Prune(_ context.Context, keep func(*machine.Record) bool) (ids []string, freed int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, rec := range f.recs {
@@ -169,16 +163,16 @@ func (f *fake) Prune(_ context.Context, keep func(*machine.Record) bool) (ids []
 	return ids, 7, nil
 }
 
-func (f *fake) Reconcile(ctx context.Context) (machine.Report, error) {
+func (f *fakeMachines) Reconcile(ctx context.Context) (machine.Report, error) {
 	if f.reconcile != nil {
 		return f.reconcile(ctx)
 	}
 	return machine.Report{}, nil
 }
 
-func (f *fake) Settle(_ context.Context, id string) (restart bool, err error) {
+func (f *fakeMachines) Settle(_ context.Context, id string) (restart bool, err error) {
 	f.settled <- id
-	_, running := f.ending(id)
+	_, running := f.supervisorEnd(id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := f.recs[id]
@@ -186,13 +180,13 @@ func (f *fake) Settle(_ context.Context, id string) (restart bool, err error) {
 }
 
 // awaitSettled waits until Settle has been called with the ID.
-func (f *fake) awaitSettled(id string) {
+func (f *fakeMachines) awaitSettled(id string) {
 	for <-f.settled != id {
-		continue // another machine's
+		continue // the ID of another machine
 	}
 }
 
-func (f *fake) FindID(ref string) (string, error) {
+func (f *fakeMachines) FindID(ref string) (string, error) {
 	rec, err := f.Find(ref)
 	if err != nil {
 		return "", err
@@ -200,9 +194,9 @@ func (f *fake) FindID(ref string) (string, error) {
 	return rec.ID, nil
 }
 
-func (f *fake) Supervisor(*machine.Record) int { return os.Getpid() }
+func (f *fakeMachines) Supervisor(*machine.Record) int { return os.Getpid() }
 
-func (f *fake) Run(ctx context.Context, o machine.Options, l machine.Launch) (*machine.Record, []string, *frames.Conn, error) {
+func (f *fakeMachines) Run(ctx context.Context, o machine.Options, l machine.Launch) (*machine.Record, []string, *frames.Conn, error) {
 	l.First = true
 	rec, warnings, err := f.Create(ctx, o)
 	if err != nil {
@@ -212,17 +206,17 @@ func (f *fake) Run(ctx context.Context, o machine.Options, l machine.Launch) (*m
 	return rec, warnings, conn, err
 }
 
-func (f *fake) Folder(id string) string { return filepath.Join(f.dir, "machines", id) }
-func (f *fake) Runtime() string         { return f.dir }
+func (f *fakeMachines) Folder(id string) string { return filepath.Join(f.dir, "machines", id) }
+func (f *fakeMachines) Runtime() string         { return f.dir }
 
-// streamTo returns one end of a connection, whose other end do has.
-func streamTo(do func(*frames.Conn)) *frames.Conn {
+// streamTo returns one end of a connection and passes the other end to serve.
+func streamTo(serve func(*frames.Conn)) *frames.Conn {
 	a, b := net.Pipe()
-	go do(frames.New(b))
+	go serve(frames.New(b))
 	return frames.New(a)
 }
 
-func (f *fake) Start(ctx context.Context, id string, l machine.Launch) (*frames.Conn, error) {
+func (f *fakeMachines) Start(ctx context.Context, id string, l machine.Launch) (*frames.Conn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.recs[id].State == machine.StateRunning {
@@ -234,8 +228,8 @@ func (f *fake) Start(ctx context.Context, id string, l machine.Launch) (*frames.
 	return streamTo(func(c *frames.Conn) { f.supervise(context.WithoutCancel(ctx), id, c) }), nil
 }
 
-// end is the end of a machine's supervisor.
-func (f *fake) end(id string) {
+// endSupervisor ends the supervisor of a machine.
+func (f *fakeMachines) endSupervisor(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if rec := f.recs[id]; rec != nil && rec.State == machine.StateRunning {
@@ -244,7 +238,7 @@ func (f *fake) end(id string) {
 	}
 }
 
-func (f *fake) Stop(ctx context.Context, id string, grace time.Duration) error {
+func (f *fakeMachines) Stop(ctx context.Context, id string, grace time.Duration) error {
 	if f.stop != nil {
 		if err := f.stop(ctx, id); err != nil {
 			return err
@@ -253,11 +247,11 @@ func (f *fake) Stop(ctx context.Context, id string, grace time.Duration) error {
 	f.mu.Lock()
 	f.note("stop %s %v", f.recs[id].Config.Name, grace)
 	f.mu.Unlock()
-	f.end(id)
+	f.endSupervisor(id)
 	return nil
 }
 
-func (f *fake) Kill(_ context.Context, id, signal string) error {
+func (f *fakeMachines) Kill(_ context.Context, id, signal string) error {
 	f.mu.Lock()
 	rec := f.recs[id]
 	if rec.State != machine.StateRunning {
@@ -266,19 +260,21 @@ func (f *fake) Kill(_ context.Context, id, signal string) error {
 	}
 	f.note("kill %s %q", rec.Config.Name, signal)
 	f.mu.Unlock()
-	f.end(id)
+	f.endSupervisor(id)
 	return nil
 }
 
-func (f *fake) ending(id string) (chan struct{}, bool) {
+// supervisorEnd returns a channel that is closed at the end of the machine's
+// supervisor, and whether the supervisor runs.
+func (f *fakeMachines) supervisorEnd(id string) (chan struct{}, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := f.recs[id]
 	return f.gone[id], rec != nil && rec.State == machine.StateRunning
 }
 
-func (f *fake) Wait(ctx context.Context, id string) (api.Exit, error) {
-	gone, running := f.ending(id)
+func (f *fakeMachines) Wait(ctx context.Context, id string) (api.Exit, error) {
+	gone, running := f.supervisorEnd(id)
 	if running {
 		select {
 		case <-gone:
@@ -289,141 +285,48 @@ func (f *fake) Wait(ctx context.Context, id string) (api.Exit, error) {
 	return api.Exit{Code: 3}, nil
 }
 
-func (f *fake) WaitGone(ctx context.Context, id string) error {
+func (f *fakeMachines) WaitGone(ctx context.Context, id string) error {
 	_, err := f.Wait(ctx, id)
 	return err
 }
 
-func (f *fake) ask(what, id string, req any) (*frames.Conn, error) {
-	if _, running := f.ending(id); !running {
+func (f *fakeMachines) open(route, id string, req any) (*frames.Conn, error) {
+	if _, running := f.supervisorEnd(id); !running {
 		return nil, fmt.Errorf("machine %s: %w", id, machine.ErrNotRunning)
 	}
-	return streamTo(func(c *frames.Conn) { f.serve(what, req, c) }), nil
+	return streamTo(func(c *frames.Conn) { f.serve(route, req, c) }), nil
 }
 
-func (f *fake) Exec(_ context.Context, id string, r api.ExecRequest) (*frames.Conn, error) {
-	return f.ask("exec", id, r)
+func (f *fakeMachines) Exec(_ context.Context, id string, r api.ExecRequest) (*frames.Conn, error) {
+	return f.open("exec", id, r)
 }
 
-func (f *fake) Attach(_ context.Context, id string, r api.AttachRequest) (*frames.Conn, error) {
-	return f.ask("attach", id, r)
+func (f *fakeMachines) Attach(_ context.Context, id string, r api.AttachRequest) (*frames.Conn, error) {
+	return f.open("attach", id, r)
 }
 
-func (f *fake) Archive(_ context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error) {
-	return f.ask("archive", id, r)
+func (f *fakeMachines) Archive(_ context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error) {
+	return f.open("archive", id, r)
 }
 
-func (f *fake) Dial(context.Context, *machine.Record) (net.Conn, error) {
+func (f *fakeMachines) Dial(context.Context, *machine.Record) (net.Conn, error) {
 	a, b := net.Pipe()
 	go f.agent(b)
 	return a, nil
 }
 
-func (f *fake) Stats(_ context.Context, id string) (api.Stats, error) {
-	if _, running := f.ending(id); !running {
+func (f *fakeMachines) Stats(_ context.Context, id string) (api.Stats, error) {
+	if _, running := f.supervisorEnd(id); !running {
 		return api.Stats{}, machine.ErrNotRunning
 	}
 	return api.Stats{ID: id, RSS: 5}, nil
 }
 
-func (f *fake) Logs(_ context.Context, _ string, _ machine.LogOptions, emit func(api.LogLine) error) error {
+func (f *fakeMachines) Logs(_ context.Context, _ string, _ machine.LogOptions, emit func(api.LogLine) error) error {
 	for _, line := range f.logLines {
 		if err := emit(line); err != nil {
 			return err
 		}
 	}
 	return f.logErr
-}
-
-// stock returns stores with the image app and the default kernel.
-func stock(t testing.TB) (*store.Store, *kernel.Store) {
-	t.Helper()
-	root := t.TempDir()
-	images, err := store.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kernels, err := kernel.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	img := &store.Image{
-		Schema: store.Schema, ID: digest.Digest("sha256:" + strings.Repeat("a1", 32)), Names: []string{"docker.io/library/app:latest"},
-		Config: store.Config{Cmd: []string{"/bin/app"}}, Disk: store.Disk{File: "a.ext4", Size: 3},
-	}
-	disk := filepath.Join(root, "tmp", "disk")
-	if err := os.WriteFile(disk, []byte("ext"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := images.Put(img, disk); err != nil {
-		t.Fatal(err)
-	}
-	addKernel(t, filepath.Join(root, "kernels"))
-	return images, kernels
-}
-
-func addKernel(t testing.TB, dir string) {
-	t.Helper()
-	m := kernel.Manifest{Schema: kernel.Schema, Names: []string{kernel.DefaultName}, Release: "6.1.0", Arch: "amd64"}
-	content, err := json.Marshal(struct {
-		Release, Arch           string
-		Kernel, Config, Modules digest.Digest
-	}{Release: m.Release, Arch: m.Arch})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(content)
-	m.ID = digest.Digest("sha256:" + hex.EncodeToString(sum[:]))
-	b, err := json.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	folder := filepath.Join(dir, m.ID.Hex())
-	if err := os.Mkdir(folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, "manifest.json"), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// A daemonUnderTest runs until its test ends.
-type daemonUnderTest struct {
-	*api.Client
-	server *server
-	ended  chan error // serveOn's result
-	stop   func()
-}
-
-// begin serves f on a socket.
-func begin(t *testing.T, f machines, change ...func(*Config)) *daemonUnderTest {
-	t.Helper()
-	c := Config{Machines: f, Version: "v1-test", DataRoot: "/data", Supervisor: []string{"banger", "supervise"},
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	c.Images, c.Kernels = stock(t)
-	for _, do := range change {
-		do(&c)
-	}
-	c = c.complete()
-	listener, lock, err := Listen(t.Context(), f.Runtime())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	d := &daemonUnderTest{
-		Client: &api.Client{Socket: SocketPath(f.Runtime()), Program: "test"}, server: newServer(c), ended: make(chan error, 1), stop: stop,
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		d.ended <- d.server.serveOn(ctx, listenPeers(listener, c.Connections, c.Log))
-	}()
-	t.Cleanup(func() {
-		stop()
-		<-done
-		if err := lock.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
 }

@@ -10,13 +10,14 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// filters are conditions on machines by their key: of each key one must hold.
+// filters has conditions on machines by their keys. A machine matches if it meets at
+// least one condition of each key.
 type filters map[string][]func(*machine.Record) bool
 
-// maxFilters bounds those of one request.
+// maxFilters is the number of filters that a request may have.
 const maxFilters = 100
 
-// parseFilters reads conditions of the form KEY=VALUE.
+// parseFilters parses conditions of the form KEY=VALUE.
 func parseFilters(texts []string) (filters, error) {
 	if len(texts) > maxFilters {
 		return nil, invalid("%d filters: want at most %d", len(texts), maxFilters)
@@ -36,6 +37,7 @@ func parseFilters(texts []string) (filters, error) {
 	return out, nil
 }
 
+// parseFilter returns the condition for a key and a value.
 func parseFilter(key, value string) (func(*machine.Record) bool, error) {
 	switch key {
 	case "name":
@@ -60,6 +62,7 @@ func parseFilter(key, value string) (func(*machine.Record) bool, error) {
 	return nil, invalid("filter %q: want name, id, label, status, image, exited or until", key)
 }
 
+// labelFilter matches machines with a label KEY, or with a label KEY=VALUE.
 func labelFilter(value string) func(*machine.Record) bool {
 	key, want, valued := strings.Cut(value, "=")
 	return func(r *machine.Record) bool {
@@ -76,8 +79,8 @@ func statusFilter(value string) (func(*machine.Record) bool, error) {
 	return func(r *machine.Record) bool { return r.State == machine.State(value) }, nil
 }
 
-// imageFilter takes the name that the user gave, however it is written, or
-// the beginning of the digest.
+// imageFilter matches machines by the name of their image, in any spelling of the
+// same name, or by the beginning of its digest.
 func imageFilter(value string) func(*machine.Record) bool {
 	canonical := pull.CanonicalName(value)
 	return func(r *machine.Record) bool {
@@ -89,7 +92,7 @@ func imageFilter(value string) func(*machine.Record) bool {
 	}
 }
 
-// untilFilter takes machines that were made before a time, or longer ago than
+// untilFilter matches machines that were created before a time, or longer ago than
 // a duration.
 func untilFilter(value string) (func(*machine.Record) bool, error) {
 	at, err := time.Parse(time.RFC3339Nano, value)
@@ -103,7 +106,7 @@ func untilFilter(value string) (func(*machine.Record) bool, error) {
 	return func(r *machine.Record) bool { return r.Created.Before(at) }, nil
 }
 
-// match reports whether a machine is one of those wanted.
+// match reports whether a machine meets the conditions.
 func (f filters) match(r *machine.Record) bool {
 	for _, conditions := range f {
 		if !slices.ContainsFunc(conditions, func(holds func(*machine.Record) bool) bool { return holds(r) }) {
@@ -113,5 +116,5 @@ func (f filters) match(r *machine.Record) bool {
 	return true
 }
 
-// states reports whether machines are chosen by their state.
-func (f filters) states() bool { return len(f["status"])+len(f["exited"]) > 0 }
+// hasState reports whether there are conditions on the state of machines.
+func (f filters) hasState() bool { return len(f["status"])+len(f["exited"]) > 0 }

@@ -22,27 +22,27 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// A hijackable is a recorded answer whose connection can be taken.
+// A hijackable is a ResponseRecorder that supports Hijack.
 type hijackable struct {
 	*httptest.ResponseRecorder
-	taken bool
+	hijacked bool
 }
 
 func (h *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	h.taken = true
+	h.hijacked = true
 	a, b := net.Pipe()
 	if err := b.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return nil, nil, err
 	}
 	go func() {
-		defer hangUp(b)
-		_, _ = io.Copy(io.Discard, io.LimitReader(b, 1<<10)) // what it says does not matter
+		defer closeConn(b)
+		_, _ = io.Copy(io.Discard, io.LimitReader(b, 1<<10)) // the test ignores the answer
 	}()
 	return a, bufio.NewReadWriter(bufio.NewReader(a), bufio.NewWriter(a)), nil
 }
 
-// realHandler is the daemon's over a real store with one machine that does
-// not run. Its supervisors end at once.
+// realHandler returns the handler of a daemon over a real store, and a function that
+// adds a machine which does not run. Supervisors end at once.
 func realHandler(t testing.TB, root string) (*server, func(testing.TB)) {
 	t.Helper()
 	machines, err := machine.Open(root, filepath.Join(root, "run"))
@@ -50,9 +50,9 @@ func realHandler(t testing.TB, root string) (*server, func(testing.TB)) {
 		t.Fatal(err)
 	}
 	c := Config{Machines: machines, Version: "v1-test", Supervisor: []string{"/bin/false"}}
-	c.Images, c.Kernels = stock(t)
+	c.Images, c.Kernels = newStores(t)
 	s := newServer(c.complete())
-	close(s.settled)
+	close(s.reconciled)
 	ctx := t.Context() // inside f.Fuzz a call of f.Context panics
 	var watching sync.WaitGroup
 	watching.Go(func() { s.watcher.run(ctx) })
@@ -64,7 +64,7 @@ func realHandler(t testing.TB, root string) (*server, func(testing.TB)) {
 	return s, func(t testing.TB) { addMachine(t, machines, image.ID.Hex()) }
 }
 
-// addMachine makes the machine again when a request has removed it.
+// addMachine adds the machine, unless it exists.
 func addMachine(t testing.TB, machines *machine.Store, image string) {
 	t.Helper()
 	dir := machines.Folder(idOne)
@@ -84,8 +84,8 @@ func addMachine(t testing.TB, machines *machine.Store, image string) {
 	}
 }
 
-// FuzzRequest sends requests of all kinds to the real handler: none may find
-// a panic, or have an answer of status 500.
+// FuzzRequest sends requests to the real handler. None of them may cause a panic or
+// an answer with the status 500.
 func FuzzRequest(f *testing.F) {
 	upgrade := "Connection: Upgrade\r\nUpgrade: " + api.Protocol + "\r\n"
 	for _, r := range new(server).routes() {
@@ -120,12 +120,12 @@ func FuzzRequest(f *testing.F) {
 		raw := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: b\r\n%sContent-Length: %d\r\n\r\n%s", method, path, header, len(body), body)
 		req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
 		if err != nil {
-			t.Skip() // the server refuses it itself
+			t.Skip() // the HTTP server refuses the request
 		}
 		prepare(t)
 		w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
 		s.ServeHTTP(w, req.WithContext(t.Context()))
-		if w.taken {
+		if w.hijacked {
 			return
 		}
 		if w.Code == http.StatusInternalServerError {

@@ -5,25 +5,26 @@ import (
 	"time"
 )
 
-// An idleClock tells when nothing has been going on for a while.
-type idleClock struct {
-	after   time.Duration // 0: never
-	expired chan struct{} // closed then
+// An idleTimer expires when the daemon has been idle for a while.
+type idleTimer struct {
+	after   time.Duration // 0 for a timer that never expires
+	expired chan struct{} // closed when the timer expires
 
 	mu     sync.Mutex
-	active int
+	active int // number of activities in progress
 	timer  *time.Timer
 }
 
-// newIdleClock starts one.
-func newIdleClock(after time.Duration) *idleClock {
-	c := &idleClock{after: after, expired: make(chan struct{})}
+// newIdleTimer starts a timer without activities.
+func newIdleTimer(after time.Duration) *idleTimer {
+	c := &idleTimer{after: after, expired: make(chan struct{})}
 	c.begin()
 	c.end()
 	return c
 }
 
-func (c *idleClock) begin() {
+// begin marks the beginning of an activity.
+func (c *idleTimer) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.active++
@@ -32,7 +33,8 @@ func (c *idleClock) begin() {
 	}
 }
 
-func (c *idleClock) end() {
+// end marks the end of an activity. If it was the last one, the timer starts.
+func (c *idleTimer) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.active--
@@ -42,9 +44,9 @@ func (c *idleClock) end() {
 	c.timer = time.AfterFunc(c.after, c.expire)
 }
 
-// expire may come after a begin that was too late to stop the timer, and
-// after another expire.
-func (c *idleClock) expire() {
+// expire closes expired. The timer may call it although begin has stopped the timer,
+// if both happen at the same time, and more than once.
+func (c *idleTimer) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.active > 0 {

@@ -27,26 +27,25 @@ const (
 // SocketPath returns the path of the socket in a daemon's folder.
 func SocketPath(dir string) string { return filepath.Join(dir, socketName) }
 
-// ErrServed says that another daemon serves the folder.
+// ErrServed means that another daemon serves the same folder.
 var ErrServed = errors.New("another daemon runs")
 
-// handover is how long a daemon that is about to end has until the next one
-// gives up.
-const handover = 10 * time.Second
+// handoverTime is how long a new daemon waits for the lock of one that shuts down.
+const handoverTime = 10 * time.Second
 
-// Listen returns the daemon's listener in the folder dir: the socket that the
-// service manager has passed on (sd_listen_fds(3)), or a new one. lock is
-// held for as long as the daemon lives; closing it takes the socket away. The
-// error is ErrServed where another daemon lives.
-func Listen(ctx context.Context, dir string) (listener *net.UnixListener, lock io.Closer, err error) {
+// listen returns the daemon's listener in the folder dir: the socket that the
+// service manager has passed to this process (sd_listen_fds(3)), or a new one. The
+// caller holds lock as long as the daemon serves, and then closes it, which removes
+// a new socket. The error is ErrServed if another daemon serves the folder.
+func listen(ctx context.Context, dir string) (listener *net.UnixListener, lock io.Closer, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make daemon folder: %w", err)
 	}
-	inherited := activated()
-	if !inherited && answers(ctx, dir) {
+	inherited := isActivated()
+	if !inherited && isServed(ctx, dir) {
 		return nil, nil, fmt.Errorf("%w (its socket is %s)", ErrServed, SocketPath(dir))
 	}
-	limited, cancel := context.WithTimeout(ctx, handover)
+	limited, cancel := context.WithTimeout(ctx, handoverTime)
 	defer cancel()
 	unlock, err := flock.LockFile(limited, filepath.Join(dir, lockName))
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -56,7 +55,7 @@ func Listen(ctx context.Context, dir string) (listener *net.UnixListener, lock i
 		return nil, nil, fmt.Errorf("lock daemon folder: %w", err)
 	}
 	if inherited {
-		listener, err = inherit()
+		listener, err = inheritListener()
 	} else {
 		listener, err = bind(dir)
 	}
@@ -64,11 +63,12 @@ func Listen(ctx context.Context, dir string) (listener *net.UnixListener, lock i
 		unlock()
 		return nil, nil, err
 	}
-	return listener, &holder{dir, inherited, unlock}, nil
+	return listener, &folderLock{dir, inherited, unlock}, nil
 }
 
-// Served reports whether a daemon lives that serves the folder dir. Nothing is
-// asked of it: where the service manager listens, a connection would start one.
+// Served reports whether a daemon serves the folder dir. It tries the daemon's lock
+// and makes no connection: if the service manager listens on the socket, a
+// connection would start a daemon.
 func Served(dir string) (bool, error) {
 	f, err := os.Open(filepath.Join(dir, lockName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -77,33 +77,33 @@ func Served(dir string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look for a daemon: %w", err)
 	}
-	defer f.Close() // which lets a daemon that begins in this moment try again
+	defer f.Close() // a daemon that starts at this moment tries again for handoverTime
 	locked, err := flock.TryLock(f)
 	return !locked, err
 }
 
-// A holder is the right to be the daemon of a folder.
-type holder struct {
+// A folderLock gives a process the right to be the daemon of a folder.
+type folderLock struct {
 	dir       string
-	inherited bool // the socket is the service manager's
+	inherited bool // the socket belongs to the service manager
 	unlock    func()
 }
 
-// Close takes the socket away while the next daemon still waits for the lock:
-// it must not be the next one's.
-func (h *holder) Close() error {
-	defer h.unlock()
-	if h.inherited {
+// Close removes the socket and unlocks the folder. It unlocks last: otherwise it
+// could remove the socket of the next daemon.
+func (l *folderLock) Close() error {
+	defer l.unlock()
+	if l.inherited {
 		return nil
 	}
-	if err := os.Remove(SocketPath(h.dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(SocketPath(l.dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove daemon socket: %w", err)
 	}
 	return nil
 }
 
-// answers reports whether somebody listens on the socket in dir.
-func answers(ctx context.Context, dir string) bool {
+// isServed reports whether a process listens on the socket in dir.
+func isServed(ctx context.Context, dir string) bool {
 	conn, err := unixsocket.In(dir, socketName, func(path string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
@@ -115,7 +115,7 @@ func answers(ctx context.Context, dir string) bool {
 	return true
 }
 
-// bind makes the socket, in the place of one that a dead daemon left.
+// bind makes the socket in dir. It replaces a socket that a killed daemon has left.
 func bind(dir string) (*net.UnixListener, error) {
 	if err := os.Remove(SocketPath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove old daemon socket: %w", err)
@@ -126,39 +126,41 @@ func bind(dir string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", SocketPath(dir), err)
 	}
-	listener.SetUnlinkOnClose(false) // the holder does
-	// Until then the folder, which only its owner may enter, guards it.
+	listener.SetUnlinkOnClose(false) // folderLock removes it
+	// Until the socket has its mode, the folder of mode 0700 protects it.
 	if err := os.Chmod(SocketPath(dir), 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("protect daemon socket: %w", err), listener.Close())
 	}
 	return listener, nil
 }
 
-// firstFD is the first descriptor that a service manager passes on,
+// firstFD is the first descriptor that a service manager passes to a process,
 // SD_LISTEN_FDS_START of sd-daemon.h.
 const firstFD = 3
 
-// activated reports whether a service manager has passed a socket on to this
-// process. The variables of another process, which were inherited, say no.
-func activated() bool {
+// isActivated reports whether a service manager has passed a socket to this process.
+// It ignores variables for another process, such as the parent, that this one has
+// inherited.
+func isActivated() bool {
 	pid, err := strconv.Atoi(os.Getenv("LISTEN_PID"))
 	return err == nil && pid == os.Getpid() && os.Getenv("LISTEN_FDS") != ""
 }
 
-func inherit() (*net.UnixListener, error) {
+// inheritListener returns the listener for the socket of the service manager.
+func inheritListener() (*net.UnixListener, error) {
 	if n := os.Getenv("LISTEN_FDS"); n != "1" {
 		return nil, fmt.Errorf("take over socket: the service manager has passed %s on, want 1", n)
 	}
 	unix.CloseOnExec(firstFD)
 	f := os.NewFile(firstFD, "daemon socket")
-	defer f.Close() // FileListener has its own
+	defer f.Close() // FileListener duplicates the descriptor
 	l, err := net.FileListener(f)
 	if err != nil {
 		return nil, fmt.Errorf("take over socket: %w", err)
 	}
 	listener, ok := l.(*net.UnixListener)
 	if !ok {
-		return nil, errors.Join(errors.New("take over socket: it is no Unix socket"), l.Close())
+		return nil, errors.Join(errors.New("take over socket: it is not a Unix socket"), l.Close())
 	}
 	listener.SetUnlinkOnClose(false)
 	return listener, nil

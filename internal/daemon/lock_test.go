@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/machine"
 )
 
 func TestOneRequestHoldsTheLock(t *testing.T) {
@@ -67,5 +68,52 @@ func TestBusyErrorNamesTheHolder(t *testing.T) {
 	unlock()
 	if len(locks.locks) != 0 {
 		t.Errorf("%d locks are left", len(locks.locks))
+	}
+}
+
+// TestChangesWaitForTheLock renames a machine while another request stops it.
+func TestChangesWaitForTheLock(t *testing.T) {
+	f := newFakeMachines(t)
+	f.add(idOne, "one", machine.StateRunning)
+	entered, goOn := make(chan struct{}), make(chan struct{})
+	f.stop = func(context.Context, string) error {
+		entered <- struct{}{}
+		<-goOn
+		return nil
+	}
+	d := startDaemon(t, f)
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- d.Stop(t.Context(), "one", api.StopRequest{}) }()
+	<-entered
+	go func() { second <- d.Rename(t.Context(), "one", "other") }()
+	if _, err := d.Inspect(t.Context(), "one"); err != nil { // a request that changes nothing does not wait
+		t.Error(err)
+	}
+	close(goOn)
+	if err := errors.Join(<-first, <-second); err != nil {
+		t.Error(err)
+	}
+	if calls := f.called(); calls != "stop one 10s, rename one other" {
+		t.Errorf("calls: %s", calls)
+	}
+}
+
+// TestKillCutsAStopShort kills a machine while another request stops it.
+func TestKillCutsAStopShort(t *testing.T) {
+	f := newFakeMachines(t)
+	f.add(idOne, "one", machine.StateRunning)
+	entered := make(chan struct{})
+	f.stop = func(_ context.Context, id string) error {
+		close(entered)
+		gone, _ := f.supervisorEnd(id)
+		<-gone
+		return nil
+	}
+	d := startDaemon(t, f)
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.Stop(t.Context(), "one", api.StopRequest{}) }()
+	<-entered
+	if err := errors.Join(d.Kill(t.Context(), "one", api.KillRequest{}), <-stopped); err != nil {
+		t.Error(err)
 	}
 }

@@ -28,7 +28,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	list := api.List{Machines: []api.Machine{}}
 	for _, rec := range records {
-		if (all || want.states() || isRunning(rec)) && want.match(rec) {
+		if (all || want.hasState() || isRunning(rec)) && want.match(rec) {
 			list.Machines = append(list.Machines, s.machine(rec))
 		}
 	}
@@ -46,6 +46,7 @@ func (s *server) inspect(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, s.machine(rec))
 }
 
+// find returns the record of the machine that a request names.
 func (s *server) find(r *http.Request) (*machine.Record, error) {
 	return s.Machines.Find(r.PathValue("ref"))
 }
@@ -88,7 +89,7 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 	return s.changeLocked(w, r, lockRequest{id, r.PathValue("ref"), "rm", 0}, func(ctx context.Context) error {
 		err := s.Machines.Remove(ctx, id)
 		if force && errors.Is(err, machine.ErrNotFound) {
-			return nil // it was to go with its end
+			return nil // its supervisor has removed it: a machine with Remove
 		}
 		return err
 	})

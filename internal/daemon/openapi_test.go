@@ -18,21 +18,21 @@ import (
 	"github.com/banger-vm/banger/api"
 )
 
-// An operation is what the document says of a route beside its types, which
-// it has by reflection.
+// An operation describes a route in the document. The descriptions of its types come
+// from reflection and from the doc comments of package api.
 type operation struct {
 	pattern, summary string
 	query            []parameter
-	request, answer  any // nil: there is none
+	request, answer  any // values of the types of the bodies; nil for none
 	status           string
-	stream           string // what the connection becomes, "" for nothing
-	lines            bool   // the answer is a line of JSON for each value
+	stream           string // description of the stream, "" if there is none
+	lines            bool   // the answer has a line of JSON for each value
 }
 
 type parameter struct{ name, kind, text string }
 
-// operations are all that the document has. UPDATE=1 go test -run TestOpenAPI
-// writes it anew.
+// operations are the operations of the document. UPDATE=1 go test -run TestOpenAPI
+// writes the document again.
 var operations = []operation{
 	{pattern: "GET /v1/version", summary: "What the daemon is. Answered whatever protocol the sender speaks.", answer: api.Info{}},
 	{pattern: "GET /v1/openapi.json", summary: "This document.", answer: map[string]any{}},
@@ -74,7 +74,7 @@ var operations = []operation{
 	{pattern: "POST /v1/prune", summary: "Remove machines that do not run.", request: api.PruneRequest{}, answer: api.Pruned{}},
 }
 
-// inFrames are the types that streams and lines carry.
+// inFrames are values of the types that streams and lines carry.
 var inFrames = []any{api.Event{}, api.Exit{}, api.TTY{}, api.Error{}, api.StreamError{}, api.PathStat{}}
 
 const openAPIFile = "../../api/openapi.json"
@@ -97,10 +97,11 @@ func TestOpenAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	if line, ok := firstDifference(got, want.Bytes()); ok {
-		t.Errorf("%s is not what routes and types say, from line %d on; UPDATE=1 go test -run TestOpenAPI ./internal/daemon writes it anew", openAPIFile, line)
+		t.Errorf("%s differs from the routes and types, from line %d on; UPDATE=1 go test -run TestOpenAPI ./internal/daemon writes it again", openAPIFile, line)
 	}
 }
 
+// firstDifference returns the number of the first line in which a and b differ.
 func firstDifference(a, b []byte) (line int, differ bool) {
 	x, y := strings.Split(string(a), "\n"), strings.Split(string(b), "\n")
 	for i := range max(len(x), len(y)) {
@@ -122,7 +123,8 @@ func TestFirstDifference(t *testing.T) {
 	}
 }
 
-// TestOpenAPIHasEveryRoute compares the document with the routes, both ways.
+// TestOpenAPIHasEveryRoute compares the routes of the document with those of the
+// daemon.
 func TestOpenAPIHasEveryRoute(t *testing.T) {
 	var doc struct {
 		Paths map[string]map[string]json.RawMessage
@@ -146,8 +148,8 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	}
 }
 
-// TestOpenAPITypes compares the document's schemas with every struct of the
-// package that is JSON, both ways: one that no route uses is a mistake too.
+// TestOpenAPITypes compares the schemas of the document with the structs of package
+// api that are JSON. A struct that no route uses is a mistake too.
 func TestOpenAPITypes(t *testing.T) {
 	var doc struct {
 		Components struct {
@@ -211,10 +213,11 @@ func eachStruct(t *testing.T, do func(name string, s *ast.StructType, doc string
 	}
 }
 
+// plain returns the text of a comment on one line.
 func plain(g *ast.CommentGroup) string { return strings.Join(strings.Fields(g.Text()), " ") }
 
-// taggedFields returns the JSON names in each type that has some, as the
-// source has them.
+// taggedFields returns the JSON names of the fields of each struct in the source of
+// package api.
 func taggedFields(t *testing.T) map[string][]string {
 	out := map[string][]string{}
 	eachStruct(t, func(name string, s *ast.StructType, _ string) {
@@ -230,14 +233,14 @@ func taggedFields(t *testing.T) map[string][]string {
 	return out
 }
 
-// object is a JSON object of the document.
+// object is a JSON object in the document.
 type object = map[string]any
 
 // A describer makes schemas of types.
 type describer struct {
 	schemas object
-	types   map[string]string            // doc comments
-	fields  map[string]map[string]string // of fields, by their JSON names
+	types   map[string]string            // doc comments by type
+	fields  map[string]map[string]string // doc comments by type and JSON name of the field
 }
 
 func newDescriber(t *testing.T) *describer {
@@ -257,6 +260,7 @@ func newDescriber(t *testing.T) *describer {
 	return d
 }
 
+// schema returns the schema of a type. It describes a struct and refers to it.
 func (d *describer) schema(typ reflect.Type) object {
 	switch {
 	case typ == reflect.TypeFor[time.Time]():
@@ -290,7 +294,7 @@ func (d *describer) schema(typ reflect.Type) object {
 	}
 }
 
-// describe adds the schema of a struct.
+// describe adds the schema of a struct, unless there is one.
 func (d *describer) describe(typ reflect.Type) {
 	if d.schemas[typ.Name()] != nil {
 		return
@@ -312,12 +316,13 @@ func (d *describer) describe(typ reflect.Type) {
 			required = append(required, name)
 		}
 	}
-	// Of a request nothing is required: the zero value means something.
+	// A request has no required fields: each zero value has a meaning.
 	if len(required) > 0 && !strings.HasSuffix(typ.Name(), "Request") && typ.Name() != "Config" {
 		schema["required"] = required
 	}
 }
 
+// document returns the whole document.
 func document(t *testing.T) object {
 	d := newDescriber(t)
 	paths := map[string]object{}
@@ -401,7 +406,7 @@ func (d *describer) responses(op operation) object {
 	return out
 }
 
-// operationID is a name made of the route.
+// operationID returns a name for the operation of a route.
 func operationID(pattern string) string {
 	method, path, _ := strings.Cut(pattern, " ")
 	path = strings.TrimSuffix(strings.ReplaceAll(strings.TrimPrefix(path, "/v1/"), "machines/{ref}", "machine"), ".json")

@@ -68,7 +68,7 @@ func (l *peerListener) Close() error {
 func checkPeer(conn *net.UnixConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("find out who connects: %w", err)
+		return fmt.Errorf("read the credentials of the peer: %w", err)
 	}
 	var cred *unix.Ucred
 	var credErr error
@@ -79,7 +79,7 @@ func checkPeer(conn *net.UnixConn) error {
 		err = credErr
 	}
 	if err != nil {
-		return fmt.Errorf("find out who connects: %w", err)
+		return fmt.Errorf("read the credentials of the peer: %w", err)
 	}
 	return admit(cred, os.Geteuid())
 }

@@ -14,26 +14,26 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// routeTests exercise each route with the client, one each at the least.
+// routeTests has at least one test for each route, by the client of package api.
 var routeTests = []struct {
 	pattern string
-	do      func(t *testing.T, f *fake, d *daemonUnderTest) error
+	do      func(t *testing.T, f *fakeMachines, d *testDaemon) error
 }{
-	{"GET /v1/version", func(t *testing.T, _ *fake, d *daemonUnderTest) error {
+	{"GET /v1/version", func(t *testing.T, _ *fakeMachines, d *testDaemon) error {
 		info, err := d.Info(t.Context())
 		if info.API != api.Version || info.Version != "v1-test" || info.Machines != 2 || info.Running != 1 || info.DataRoot != "/data" || info.PID == 0 {
 			t.Errorf("info %+v", info)
 		}
 		return err
 	}},
-	{"GET /v1/openapi.json", func(t *testing.T, _ *fake, d *daemonUnderTest) error {
+	{"GET /v1/openapi.json", func(t *testing.T, _ *fakeMachines, d *testDaemon) error {
 		doc, err := d.OpenAPI(t.Context())
 		if err == nil && !bytes.HasPrefix(doc, []byte("{")) {
 			t.Errorf("document %.80q", doc)
 		}
 		return err
 	}},
-	{"GET /v1/machines", func(t *testing.T, _ *fake, d *daemonUnderTest) error {
+	{"GET /v1/machines", func(t *testing.T, _ *fakeMachines, d *testDaemon) error {
 		for _, row := range []struct {
 			req  api.ListRequest
 			want int
@@ -48,21 +48,21 @@ var routeTests = []struct {
 		}
 		return nil
 	}},
-	{"POST /v1/machines", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		made, err := d.Create(t.Context(), api.CreateRequest{Name: "new", Image: "app", Config: api.Config{CPUs: 2, Args: []string{"x"}}})
 		if err == nil && (made.Machine.Name != "new" || made.Machine.Config.CPUs != 2 || len(made.Warnings) != 1 || made.Machine.Folder == "") {
 			t.Errorf("made %+v", made)
 		}
 		return err
 	}},
-	{"GET /v1/machines/{ref}", func(t *testing.T, _ *fake, d *daemonUnderTest) error {
+	{"GET /v1/machines/{ref}", func(t *testing.T, _ *fakeMachines, d *testDaemon) error {
 		m, err := d.Inspect(t.Context(), "one")
 		if m.ID != idOne || m.State != api.StateRunning || strings.Join(m.Command, " ") != "/bin/app" {
 			t.Errorf("machine %+v", m)
 		}
 		return err
 	}},
-	{"DELETE /v1/machines/{ref}", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"DELETE /v1/machines/{ref}", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		if code := codeOf(d.Remove(t.Context(), "one", false)); code != api.CodeRunning {
 			t.Errorf("removal of a running machine: %q", code)
 		}
@@ -72,7 +72,7 @@ var routeTests = []struct {
 		}
 		return err
 	}},
-	{"POST /v1/machines/{ref}/start", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/start", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		p, err := d.Start(t.Context(), "two", api.StartRequest{Accel: "tcg"}, api.Stdio{})
 		if err != nil {
 			return err
@@ -85,42 +85,42 @@ var routeTests = []struct {
 		}
 		return nil
 	}},
-	{"POST /v1/machines/{ref}/stop", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/stop", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		err := d.Stop(t.Context(), "one", api.StopRequest{Timeout: new(4)})
 		if got := f.called(); got != "stop one 4s" {
 			t.Errorf("calls: %s", got)
 		}
 		return err
 	}},
-	{"POST /v1/machines/{ref}/kill", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/kill", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		err := d.Kill(t.Context(), "one", api.KillRequest{Signal: "HUP"})
 		if got := f.called(); got != `kill one "HUP"` {
 			t.Errorf("calls: %s", got)
 		}
 		return err
 	}},
-	{"POST /v1/machines/{ref}/restart", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/restart", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		err := d.Restart(t.Context(), "one", api.StopRequest{})
 		if got := f.called(); got != "stop one 10s, start one" {
 			t.Errorf("calls: %s", got)
 		}
 		return err
 	}},
-	{"POST /v1/machines/{ref}/rename", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/rename", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		err := d.Rename(t.Context(), "one", "other")
 		if got := f.called(); got != "rename one other" {
 			t.Errorf("calls: %s", got)
 		}
 		return err
 	}},
-	{"POST /v1/machines/{ref}/wait", func(t *testing.T, _ *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/wait", func(t *testing.T, _ *fakeMachines, d *testDaemon) error {
 		exit, err := d.Wait(t.Context(), "two")
 		if exit.Code != 3 {
 			t.Errorf("exit %+v", exit)
 		}
 		return err
 	}},
-	{"GET /v1/machines/{ref}/stats", func(t *testing.T, _ *fake, d *daemonUnderTest) error {
+	{"GET /v1/machines/{ref}/stats", func(t *testing.T, _ *fakeMachines, d *testDaemon) error {
 		n := 0
 		err := d.Stats(t.Context(), "one", false, func(s api.Stats) error { n += int(s.RSS); return nil })
 		if n != 5 {
@@ -128,7 +128,7 @@ var routeTests = []struct {
 		}
 		return err
 	}},
-	{"GET /v1/machines/{ref}/logs", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"GET /v1/machines/{ref}/logs", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		f.logLines = []api.LogLine{{Stream: "stdout", Data: []byte("a")}, {Stream: "stderr", Data: []byte("b\x00")}}
 		var got []byte
 		err := d.Logs(t.Context(), "one", api.LogsRequest{Tail: -1}, func(l api.LogLine) error { got = append(got, l.Data...); return nil })
@@ -137,7 +137,7 @@ var routeTests = []struct {
 		}
 		return err
 	}},
-	{"POST /v1/machines/{ref}/exec", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/exec", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		f.serve = echo
 		var out, errOut bytes.Buffer
 		p, err := d.Exec(t.Context(), "one", api.ExecRequest{Args: []string{"cat"}}, api.Stdio{In: strings.NewReader("hello"), Out: &out, Err: &errOut})
@@ -149,7 +149,7 @@ var routeTests = []struct {
 		}
 		return nil
 	}},
-	{"POST /v1/machines/{ref}/attach", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/attach", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		f.serve = echo
 		p, err := d.Attach(t.Context(), "one", api.AttachRequest{}, api.Stdio{In: strings.NewReader("")})
 		if err != nil {
@@ -158,7 +158,7 @@ var routeTests = []struct {
 		_, err = p.Wait()
 		return err
 	}},
-	{"POST /v1/machines/{ref}/archive", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/archive", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		f.serve = echo
 		p, err := d.Archive(t.Context(), "one", api.ArchiveRequest{Path: "/etc", Op: "put"}, api.Stdio{In: strings.NewReader("tar")})
 		if err != nil {
@@ -167,16 +167,16 @@ var routeTests = []struct {
 		_, err = p.Wait()
 		return err
 	}},
-	{"POST /v1/machines/{ref}/agent", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/machines/{ref}/agent", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		f.agent = func(c net.Conn) {
-			_, _ = io.Copy(c, io.LimitReader(c, 4)) // what is lost the client misses
-			hangUp(c)
+			_, _ = io.Copy(c, io.LimitReader(c, 4)) // the client notices a lack of bytes
+			closeConn(c)
 		}
 		c, err := d.Agent(t.Context(), "one")
 		if err != nil {
 			return err
 		}
-		defer hangUp(c)
+		defer closeConn(c)
 		if _, err := c.Write([]byte("SSH-")); err != nil {
 			return err
 		}
@@ -185,7 +185,7 @@ var routeTests = []struct {
 		}
 		return nil
 	}},
-	{"POST /v1/run", func(t *testing.T, f *fake, d *daemonUnderTest) error {
+	{"POST /v1/run", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		var events []api.Event
 		p, err := d.Run(t.Context(), api.RunRequest{Create: api.CreateRequest{Name: "new", Image: "app", Remove: true}},
 			api.Stdio{Event: func(e api.Event) { events = append(events, e) }})
@@ -199,18 +199,18 @@ var routeTests = []struct {
 			t.Errorf("events %+v", events)
 		}
 		if !f.launch.First {
-			t.Error("the machine is not to go with a start that fails")
+			t.Error("the launch does not remove the machine if the start fails")
 		}
 		return nil
 	}},
-	{"POST /v1/prune", func(t *testing.T, _ *fake, d *daemonUnderTest) error {
+	{"POST /v1/prune", func(t *testing.T, _ *fakeMachines, d *testDaemon) error {
 		pruned, err := d.Prune(t.Context(), api.PruneRequest{Filters: []string{"name=two"}})
 		if len(pruned.Machines) != 1 || pruned.Freed != 7 {
 			t.Errorf("pruned %+v", pruned)
 		}
 		return err
 	}},
-	{"POST /v1/shutdown", func(t *testing.T, _ *fake, d *daemonUnderTest) error {
+	{"POST /v1/shutdown", func(t *testing.T, _ *fakeMachines, d *testDaemon) error {
 		if err := d.Shutdown(t.Context()); err != nil {
 			return err
 		}
@@ -223,9 +223,9 @@ const (
 	idTwo = "222222222222"
 )
 
-// echo is a command that says its input again.
-func echo(what string, _ any, c *frames.Conn) {
-	put(c, frames.Stderr, []byte(what))
+// echo serves the stream of a command that copies its input to its output.
+func echo(route string, _ any, c *frames.Conn) {
+	sendBytes(c, frames.Stderr, []byte(route))
 	for {
 		f, err := c.Next()
 		if err != nil {
@@ -233,11 +233,11 @@ func echo(what string, _ any, c *frames.Conn) {
 		}
 		switch f.Kind {
 		case frames.Stdin:
-			put(c, frames.Stdout, f.Payload)
-			put(c, frames.Credit, nil)
+			sendBytes(c, frames.Stdout, f.Payload)
+			sendBytes(c, frames.Credit, nil)
 		case frames.CloseStdin:
-			tell(c, frames.Exit, api.Exit{Code: 9})
-			hangUp(c)
+			sendJSON(c, frames.Exit, api.Exit{Code: 9})
+			closeConn(c)
 			return
 		default:
 		}
@@ -256,10 +256,10 @@ func TestEveryRoute(t *testing.T) {
 	for _, row := range routeTests {
 		tested[row.pattern] = true
 		t.Run(row.pattern, func(t *testing.T) {
-			f := newFake(t)
+			f := newFakeMachines(t)
 			f.add(idOne, "one", machine.StateRunning)
 			f.add(idTwo, "two", machine.StateExited)
-			if err := row.do(t, f, begin(t, f)); err != nil {
+			if err := row.do(t, f, startDaemon(t, f)); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -271,10 +271,10 @@ func TestEveryRoute(t *testing.T) {
 	}
 }
 
-// TestNoSuchMachine asks every route that names a machine for one that is not
-// there.
+// TestNoSuchMachine calls each route that names a machine with one that does not
+// exist.
 func TestNoSuchMachine(t *testing.T) {
-	d := begin(t, newFake(t))
+	d := startDaemon(t, newFakeMachines(t))
 	ctx := context.Background()
 	process := func(_ *api.Process, err error) error { return err }
 	for name, err := range map[string]error{

@@ -14,23 +14,24 @@ import (
 	"github.com/banger-vm/banger/api"
 )
 
-// Bounds of a connection.
+// Limits of a connection.
 const (
-	headerTime = 10 * time.Second // for a request's header to come
+	headerTime = 10 * time.Second // until the header of a request has arrived
 	quietTime  = time.Minute      // between two requests
 	maxHeader  = 64 << 10         // bytes
 )
 
-// endTime is how long the requests that are open have to end with the daemon.
-const endTime = 5 * time.Second
+// shutdownTime is how long the open requests have to end when the daemon shuts
+// down.
+const shutdownTime = 5 * time.Second
 
-// Serve is the daemon's life: it listens in the folder of c.Machines until
-// ctx ends, a client asks for its end, or it has been idle for c.Idle. Open
-// requests and streams are cut off then; machines go on. The error is
-// ErrServed when another daemon serves the same machines.
+// Serve runs the daemon. It listens in the runtime folder of c.Machines until ctx
+// ends, a client requests the shutdown, or the daemon has been idle for c.Idle.
+// Then it interrupts open requests and streams. Machines continue to run. The error
+// is ErrServed if another daemon serves the same machines.
 func Serve(ctx context.Context, c Config) error {
 	c = c.complete()
-	listener, lock, err := Listen(ctx, c.Machines.Runtime())
+	listener, lock, err := listen(ctx, c.Machines.Runtime())
 	if err != nil {
 		return err
 	}
@@ -40,15 +41,15 @@ func Serve(ctx context.Context, c Config) error {
 	return s.serveOn(ctx, listenPeers(listener, c.Connections, c.Log))
 }
 
-// serveOn serves until the daemon is to end, and closes the listener.
+// serveOn serves on the listener until the daemon is to shut down, and closes it.
 func (s *server) serveOn(ctx context.Context, listener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var own sync.WaitGroup
-	defer own.Wait()
+	var background sync.WaitGroup
+	defer background.Wait()
 	defer cancel()
-	own.Go(func() { s.watcher.run(ctx) })
-	own.Go(func() { s.reconcile(ctx) })
+	background.Go(func() { s.watcher.run(ctx) })
+	background.Go(func() { s.reconcile(ctx) })
 	h := &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTime, IdleTimeout: quietTime, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -61,41 +62,44 @@ func (s *server) serveOn(ctx context.Context, listener net.Listener) error {
 	select {
 	case <-ctx.Done():
 		why = "signal"
-	case <-s.ended:
+	case <-s.quit:
 	case <-s.idle.expired:
 		why = "idle"
 	case failed = <-served:
 		why = failed.Error()
 	}
 	s.Log.Info("daemon ends", "why", why)
-	s.asked()
-	return errors.Join(failed, s.end(h, cancel))
+	s.requestQuit()
+	return errors.Join(failed, s.shutDown(h, cancel))
 }
 
-// end lets the answers that are being written go out, and cuts the rest off.
-func (s *server) end(h *http.Server, cancel context.CancelFunc) error {
-	limited, stop := context.WithTimeout(context.Background(), endTime)
+// shutDown interrupts the requests in progress and waits until their answers are
+// written. After shutdownTime it closes the connections.
+func (s *server) shutDown(h *http.Server, cancel context.CancelFunc) error {
+	limited, stop := context.WithTimeout(context.Background(), shutdownTime)
 	defer stop()
 	cancel()
 	err := h.Shutdown(limited)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = h.Close()
 	}
-	streams := make(chan struct{})
+	// Shutdown does not wait for hijacked connections, which are the streams.
+	finished := make(chan struct{})
 	go func() {
-		defer close(streams)
-		s.open.Wait()
+		defer close(finished)
+		s.requests.Wait()
 	}()
 	select {
-	case <-streams:
+	case <-finished:
 	case <-limited.Done():
 		s.Log.Warn("daemon ends with requests that are still open")
 	}
 	return err
 }
 
-// reconcile brings the machines in line with the host before any request is
-// answered, and then boots those that are to run.
+// reconcile repairs the records and resources of the machines before the daemon
+// answers the first request about them. Then it boots the machines whose policy
+// requires it.
 func (s *server) reconcile(ctx context.Context) {
 	begin := time.Now()
 	done, err := s.Machines.Reconcile(ctx)
@@ -107,34 +111,36 @@ func (s *server) reconcile(ctx context.Context) {
 	if err != nil {
 		s.Log.Error("reconcile machines", "error", err)
 	}
-	close(s.settled)
+	close(s.reconciled)
 	for _, id := range done.Adopted {
-		s.watcher.watch(id, s.ended)
+		s.watcher.watch(id, s.quit)
 	}
 	var boots sync.WaitGroup
 	defer boots.Wait()
-	places := make(chan struct{}, runtime.NumCPU())
+	slots := make(chan struct{}, runtime.NumCPU())
 	for _, id := range done.Restart {
-		places <- struct{}{}
+		slots <- struct{}{}
 		boots.Go(func() {
-			defer func() { <-places }()
-			s.revive(ctx, id)
+			defer func() { <-slots }()
+			s.restartByPolicy(ctx, id)
 		})
 	}
 }
 
-// revive boots a machine whose policy says that it is to run.
-func (s *server) revive(ctx context.Context, id string) {
+// restartByPolicy boots a machine without a supervisor if its policy requires it,
+// and logs an error.
+func (s *server) restartByPolicy(ctx context.Context, id string) {
 	s.idle.begin()
 	defer s.idle.end()
-	if err := s.startAgain(ctx, id); err != nil && ctx.Err() == nil {
+	if err := s.bootByPolicy(ctx, id); err != nil && ctx.Err() == nil {
 		s.Log.Error("start machine again", "machine", id, "error", err)
 	}
 }
 
-// startAgain leaves alone what a command before it in the gate has stopped,
-// removed or started.
-func (s *server) startAgain(ctx context.Context, id string) error {
+// bootByPolicy boots a machine if its policy still requires it when bootByPolicy
+// has the machine's lock: another request may have stopped, removed or started the
+// machine.
+func (s *server) bootByPolicy(ctx context.Context, id string) error {
 	unlock, err := s.locks.lock(ctx, lockRequest{id, id, "start", 0})
 	if err != nil {
 		return err
@@ -147,9 +153,5 @@ func (s *server) startAgain(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	supervisor, err := s.Machines.Start(ctx, id, l)
-	if err != nil {
-		return err
-	}
-	return s.boot(id, supervisor)
+	return s.boot(ctx, id, l)
 }

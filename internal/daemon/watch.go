@@ -6,38 +6,40 @@ import (
 	"sync"
 )
 
-// A watcher settles the machines whose supervisors die while the daemon runs.
+// A watcher waits for the end of each supervisor while the daemon runs. It corrects
+// the record of the machine and releases its resources if the supervisor was killed.
 type watcher struct {
 	machines machines
-	revive   func(ctx context.Context, id string) // boots a machine whose policy wants it to run
+	restart  func(ctx context.Context, id string) // boots a machine again; see server.restartByPolicy
 	log      *slog.Logger
 	started  chan string // IDs of machines that run
 }
 
-func newWatcher(m machines, log *slog.Logger, revive func(context.Context, string)) *watcher {
-	return &watcher{machines: m, revive: revive, log: log, started: make(chan string)}
+func newWatcher(m machines, log *slog.Logger, restart func(context.Context, string)) *watcher {
+	return &watcher{machines: m, restart: restart, log: log, started: make(chan string)}
 }
 
-// watch has the machine watched from now on. It gives up when ended is closed.
-func (w *watcher) watch(id string, ended <-chan struct{}) {
+// watch makes the watcher watch a machine. It returns without effect if quit is
+// closed before the watcher takes the machine.
+func (w *watcher) watch(id string, quit <-chan struct{}) {
 	select {
 	case w.started <- id:
-	case <-ended:
+	case <-quit:
 	}
 }
 
-// run watches until ctx ends.
+// run watches machines until ctx ends.
 func (w *watcher) run(ctx context.Context) {
 	var watches sync.WaitGroup
 	defer watches.Wait()
-	watched := map[string]bool{} // true: it has been started again meanwhile
-	settled := make(chan string)
+	watched := map[string]bool{} // true if the machine was started again since the watch began
+	done := make(chan string)
 	begin := func(id string) {
 		watched[id] = false
 		watches.Go(func() {
-			w.settle(ctx, id)
+			w.awaitEnd(ctx, id)
 			select {
-			case settled <- id:
+			case done <- id:
 			case <-ctx.Done():
 			}
 		})
@@ -50,7 +52,7 @@ func (w *watcher) run(ctx context.Context) {
 			} else {
 				begin(id)
 			}
-		case id := <-settled:
+		case id := <-done:
 			again := watched[id]
 			delete(watched, id)
 			if again {
@@ -62,9 +64,10 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// settle returns when the machine's supervisor has gone and what it left
-// behind is dealt with.
-func (w *watcher) settle(ctx context.Context, id string) {
+// awaitEnd waits until the machine's supervisor has ended, and repairs the record
+// and the resources of the machine if the supervisor could not do it. If the
+// machine's policy requires it, awaitEnd boots the machine again.
+func (w *watcher) awaitEnd(ctx context.Context, id string) {
 	restart := false
 	err := w.machines.WaitGone(ctx, id)
 	if err == nil {
@@ -74,6 +77,6 @@ func (w *watcher) settle(ctx context.Context, id string) {
 		w.log.Error("settle machine", "machine", id, "error", err)
 	}
 	if restart {
-		w.revive(ctx, id)
+		w.restart(ctx, id)
 	}
 }

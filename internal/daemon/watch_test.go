@@ -11,18 +11,18 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// TestSupervisorThatDies has the machines settled whose supervisors end, also
-// when they are started again meanwhile.
-func TestSupervisorThatDies(t *testing.T) {
-	f := newFake(t)
+// TestWatcherSettlesMachines ends supervisors. The watcher settles their machines, also
+// after they were started again.
+func TestWatcherSettlesMachines(t *testing.T) {
+	f := newFakeMachines(t)
 	f.add(idOne, "one", machine.StateRunning)
 	f.add(idTwo, "two", machine.StateExited)
 	f.recs[idTwo].Config.Restart.Policy = machine.RestartAlways
 	f.reconcile = func(context.Context) (machine.Report, error) {
 		return machine.Report{Adopted: []string{idOne}, Restart: []string{idTwo}}, nil
 	}
-	d := begin(t, f)
-	f.end(idOne)
+	d := startDaemon(t, f)
+	f.endSupervisor(idOne)
 	f.awaitSettled(idOne)
 	for range 3 {
 		p, err := d.Start(t.Context(), "one", api.StartRequest{}, api.Stdio{})
@@ -32,10 +32,10 @@ func TestSupervisorThatDies(t *testing.T) {
 		if _, err := p.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		f.end(idOne)
+		f.endSupervisor(idOne)
 		f.awaitSettled(idOne)
 	}
-	// The machine that is to run may still be coming up.
+	// The start of the machine with a restart policy may still be in progress.
 	for !strings.Contains(f.called(), "start two") && t.Context().Err() == nil {
 		if _, err := d.Inspect(t.Context(), "two"); err != nil {
 			t.Fatal(err)
@@ -43,23 +43,23 @@ func TestSupervisorThatDies(t *testing.T) {
 	}
 }
 
-// TestPolicyOutlivesTheSupervisor boots a machine again whose supervisor was
-// killed, where its policy says so.
-func TestPolicyOutlivesTheSupervisor(t *testing.T) {
-	f := newFake(t)
+// TestWatcherRestartsByPolicy kills the supervisor of a machine with a restart
+// policy.
+func TestWatcherRestartsByPolicy(t *testing.T) {
+	f := newFakeMachines(t)
 	f.add(idOne, "one", machine.StateRunning)
 	f.recs[idOne].Config.Restart.Policy = machine.RestartAlways
 	f.reconcile = func(context.Context) (machine.Report, error) { return machine.Report{Adopted: []string{idOne}}, nil }
-	begin(t, f)
+	startDaemon(t, f)
 	for range 2 {
-		f.end(idOne)
+		f.endSupervisor(idOne)
 		<-f.settled
 		for {
-			if _, running := f.ending(idOne); running {
+			if _, running := f.supervisorEnd(idOne); running {
 				break
 			}
 			if t.Context().Err() != nil {
-				t.Fatal("it was not started again")
+				t.Fatal("the machine was not started again")
 			}
 			runtime.Gosched()
 		}
@@ -69,10 +69,10 @@ func TestPolicyOutlivesTheSupervisor(t *testing.T) {
 	}
 }
 
-// TestStopOutrunsThePolicy stops a machine whose supervisor was killed, before
-// it is started again.
-func TestStopOutrunsThePolicy(t *testing.T) {
-	f := newFake(t)
+// TestStopOverridesThePolicy stops a machine whose supervisor was killed, before the
+// watcher starts it again.
+func TestStopOverridesThePolicy(t *testing.T) {
+	f := newFakeMachines(t)
 	f.add(idOne, "one", machine.StateRunning)
 	f.recs[idOne].Config.Restart.Policy = machine.RestartAlways
 	f.reconcile = func(context.Context) (machine.Report, error) { return machine.Report{Adopted: []string{idOne}}, nil }
@@ -85,15 +85,16 @@ func TestStopOutrunsThePolicy(t *testing.T) {
 		f.recs[id].Stopped = true
 		return nil
 	}
-	d := begin(t, f)
+	d := startDaemon(t, f)
 	stopped := make(chan error, 1)
 	go func() { stopped <- d.Stop(t.Context(), "one", api.StopRequest{}) }()
 	<-entered
-	f.end(idOne)
-	f.awaitSettled(idOne) // it is to be started, and the stop has the machine
+	f.endSupervisor(idOne)
+	f.awaitSettled(idOne) // the machine is to be started, and the stop holds its lock
 	close(proceed)
-	f.awaitSettled(idOne)                                                // looked at again
-	err := errors.Join(<-stopped, d.Rename(t.Context(), "one", "other")) // which waits its turn
+	f.awaitSettled(idOne) // examined again with the lock
+	// The rename waits for the lock.
+	err := errors.Join(<-stopped, d.Rename(t.Context(), "one", "other"))
 	if calls := f.called(); err != nil || strings.Contains(calls, "start") {
 		t.Errorf("calls: %s (%v)", calls, err)
 	}

@@ -16,12 +16,13 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// noStream is the answer to a request that needs a stream.
-func noStream() error {
+// errNeedsStream returns the error for a request that needs a stream and does not
+// ask for one.
+func errNeedsStream() error {
 	return invalid("this request needs a stream: send Connection: Upgrade and Upgrade: %s", api.Protocol)
 }
 
-// wantsStream reports whether a request's connection is to become a stream.
+// wantsStream reports whether a request asks to make its connection a stream.
 func wantsStream(r *http.Request) bool {
 	if r.ProtoMajor != 1 || !strings.EqualFold(r.Header.Get("Upgrade"), api.Protocol) {
 		return false
@@ -36,14 +37,14 @@ func wantsStream(r *http.Request) bool {
 	return false
 }
 
-// hijack takes a request's connection and tells the client that what follows
-// is a stream.
+// hijack takes the connection of a request from the HTTP server and sends the
+// answer 101. The reader has the bytes that the server has already read.
 func hijack(w http.ResponseWriter) (net.Conn, *bufio.Reader, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, nil, fmt.Errorf("upgrade connection: %w", err)
 	}
-	if rec, ok := w.(*recorder); ok {
+	if rec, ok := w.(*statusRecorder); ok {
 		rec.status = http.StatusSwitchingProtocols
 	}
 	fmt.Fprintf(rw.Writer, "HTTP/1.1 %d Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n%s: %s\r\n\r\n",
@@ -56,6 +57,7 @@ func hijack(w http.ResponseWriter) (net.Conn, *bufio.Reader, error) {
 	return conn, rw.Reader, nil
 }
 
+// upgrade makes the connection of a request a stream of frames.
 func upgrade(w http.ResponseWriter) (*frames.Conn, error) {
 	conn, r, err := hijack(w)
 	if err != nil {
@@ -76,22 +78,17 @@ func (s *server) archive(w http.ResponseWriter, r *http.Request) error {
 	return relay(s, w, r, s.Machines.Archive)
 }
 
-// relay asks a machine's supervisor for a stream and passes it on unread.
+// relay opens a stream to a machine's supervisor by open and passes frames between
+// it and the client, without a look at them.
 func relay[T any](s *server, w http.ResponseWriter, r *http.Request,
-	ask func(ctx context.Context, id string, req T) (*frames.Conn, error),
+	open func(ctx context.Context, id string, req T) (*frames.Conn, error),
 ) error {
 	var req T
-	if err := decode(w, r, &req); err != nil {
-		return err
-	}
-	if !wantsStream(r) {
-		return noStream()
-	}
-	rec, err := s.find(r)
+	rec, err := s.decodeStream(w, r, &req)
 	if err != nil {
 		return err
 	}
-	supervisor, err := ask(r.Context(), rec.ID, req)
+	supervisor, err := open(r.Context(), rec.ID, req)
 	if err != nil {
 		return err
 	}
@@ -100,41 +97,76 @@ func relay[T any](s *server, w http.ResponseWriter, r *http.Request,
 		supervisor.Close()
 		return err
 	}
-	defer s.closing(client, supervisor)()
+	defer s.closeOnQuit(client, supervisor)()
 	frames.Relay(client, supervisor)
 	return nil
 }
 
-// agent makes the connection one to the SSH server of a machine's agent.
-func (s *server) agent(w http.ResponseWriter, r *http.Request) error {
-	if err := decode(w, r, &struct{}{}); err != nil {
-		return err
+// decodeStream reads the body of a request that needs a stream, and returns the
+// record of its machine.
+func (s *server) decodeStream(w http.ResponseWriter, r *http.Request, req any) (*machine.Record, error) {
+	if err := decode(w, r, req); err != nil {
+		return nil, err
 	}
 	if !wantsStream(r) {
-		return noStream()
+		return nil, errNeedsStream()
 	}
-	rec, err := s.find(r)
-	if err != nil {
-		return err
-	}
-	return s.join(w, r, rec)
+	return s.find(r)
 }
 
-func (s *server) join(w http.ResponseWriter, r *http.Request, rec *machine.Record) error {
-	machine, err := s.Machines.Dial(r.Context(), rec)
+// agent joins the connection of a request to the SSH server of a machine's agent.
+func (s *server) agent(w http.ResponseWriter, r *http.Request) error {
+	rec, err := s.decodeStream(w, r, &struct{}{})
 	if err != nil {
 		return err
 	}
-	defer machine.Close()
+	agent, err := s.Machines.Dial(r.Context(), rec)
+	if err != nil {
+		return err
+	}
+	defer agent.Close()
 	client, buffered, err := hijack(w)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	defer s.closing(client, machine)()
+	defer s.closeOnQuit(client, agent)()
 	unixsocket.Join(struct {
 		io.Reader
 		io.WriteCloser
-	}{buffered, client}, machine)
+	}{buffered, client}, agent)
 	return nil
+}
+
+// copyFrames sends the frames of one connection to another until either ends.
+func copyFrames(to, from *frames.Conn) {
+	for {
+		f, err := from.Next()
+		if err != nil {
+			return
+		}
+		if err := to.Send(f.Kind, f.Payload); err != nil {
+			return
+		}
+	}
+}
+
+// closeOnQuit closes connections when the daemon shuts down. The caller calls stop
+// when it has done with the connections.
+func (s *server) closeOnQuit(conns ...io.Closer) (stop func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		select {
+		case <-s.quit:
+			for _, c := range conns {
+				c.Close()
+			}
+		case <-done:
+		}
+	}()
+	return func() {
+		close(done)
+		<-stopped
+	}
 }

@@ -17,41 +17,42 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// A server is the daemon's handler.
+// A server is the HTTP handler of the daemon.
 type server struct {
 	Config
-	mux     *http.ServeMux
-	locks   *machineLocks
-	watcher *watcher
-	idle    *idleClock
-	started time.Time
-	settled chan struct{} // closed when the machines have been reconciled
-	ended   chan struct{} // closed when the daemon is to end; its streams do
-	asked   func()        // ends the daemon; may be called more than once
-	open    sync.WaitGroup
+	mux         *http.ServeMux
+	locks       *machineLocks
+	watcher     *watcher
+	idle        *idleTimer
+	started     time.Time
+	reconciled  chan struct{}  // closed when the daemon has reconciled the machines
+	quit        chan struct{}  // closed when the daemon begins to shut down
+	requestQuit func()         // closes quit; may be called more than once
+	requests    sync.WaitGroup // in progress, with their streams
 }
 
 func newServer(c Config) *server {
-	asked := make(chan struct{})
+	quit := make(chan struct{})
 	s := &server{
 		Config: c, mux: http.NewServeMux(), locks: newMachineLocks(lockTimeout),
-		idle: newIdleClock(c.Idle), started: time.Now().UTC(), settled: make(chan struct{}), ended: asked,
-		asked: sync.OnceFunc(func() { close(asked) }),
+		idle: newIdleTimer(c.Idle), started: time.Now().UTC(), reconciled: make(chan struct{}), quit: quit,
+		requestQuit: sync.OnceFunc(func() { close(quit) }),
 	}
-	s.watcher = newWatcher(c.Machines, c.Log, s.revive)
+	s.watcher = newWatcher(c.Machines, c.Log, s.restartByPolicy)
 	for _, r := range s.routes() {
 		s.mux.HandleFunc(r.pattern, func(w http.ResponseWriter, q *http.Request) { s.serve(r, w, q) })
 	}
 	return s
 }
 
-// A route is one request that the daemon knows.
+// A route is a kind of request that the daemon answers.
 type route struct {
-	pattern string // as http.ServeMux has them
+	pattern string // of http.ServeMux
 	handle  func(http.ResponseWriter, *http.Request) error
-	// early requests are answered whichever protocol their sender speaks, and
-	// before the machines have been reconciled: they are how a client finds
-	// out what it talks to.
+	// early means that the daemon answers before it has reconciled the machines,
+	// and clients of any version of the protocol. By an early request a client
+	// finds out which daemon it is connected to, or ends a daemon of another
+	// version.
 	early bool
 }
 
@@ -81,11 +82,11 @@ func (s *server) routes() []route {
 	}
 }
 
-// ServeHTTP answers requests that have no route itself, so that their errors
-// too are those of package api.
+// ServeHTTP implements http.Handler. It also answers the requests that have no
+// route, instead of the mux, so that their errors are of type api.Error too.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.open.Add(1)
-	defer s.open.Done()
+	s.requests.Add(1)
+	defer s.requests.Done()
 	s.idle.begin()
 	defer s.idle.end()
 	w.Header().Set(api.HeaderAPI, strconv.Itoa(api.Version))
@@ -102,7 +103,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	encode(w, http.StatusNotFound, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s: no such route", r.URL.Path)})
 }
 
-// allowed returns the methods that the path of r has a route for.
+// allowed returns the methods for which the path of r has a route.
 func (s *server) allowed(r *http.Request) (methods []string) {
 	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPost} {
 		other := r.Clone(r.Context())
@@ -114,9 +115,9 @@ func (s *server) allowed(r *http.Request) (methods []string) {
 	return methods
 }
 
-// serve answers one request.
+// serve answers a request of a route.
 func (s *server) serve(route route, w http.ResponseWriter, r *http.Request) {
-	rec := &recorder{ResponseWriter: w}
+	rec := &statusRecorder{ResponseWriter: w}
 	begin := time.Now()
 	var err error
 	defer func() {
@@ -126,14 +127,14 @@ func (s *server) serve(route route, w http.ResponseWriter, r *http.Request) {
 		}
 		s.finish(route, rec, r, err, time.Since(begin))
 	}()
-	if err = s.admit(route, r); err == nil {
+	if err = s.await(route, r); err == nil {
 		err = route.handle(rec, r)
 	}
 }
 
-// admit refuses a sender of another protocol, and has the others wait until
-// the machines are as the host shows.
-func (s *server) admit(route route, r *http.Request) error {
+// await waits until the daemon has reconciled the machines, unless the route is
+// early. It returns an error if the client speaks another version of the protocol.
+func (s *server) await(route route, r *http.Request) error {
 	if route.early {
 		return nil
 	}
@@ -142,15 +143,16 @@ func (s *server) admit(route route, r *http.Request) error {
 			"version %q of the protocol: the daemon (banger %s) speaks version %d", v, s.Version, api.Version)}
 	}
 	select {
-	case <-s.settled:
+	case <-s.reconciled:
 		return nil
 	case <-r.Context().Done():
 		return r.Context().Err()
 	}
 }
 
-// finish answers a request that failed, and logs what was asked.
-func (s *server) finish(route route, w *recorder, r *http.Request, err error, took time.Duration) {
+// finish answers a request that has failed and has no answer yet, and logs the
+// request.
+func (s *server) finish(route route, w *statusRecorder, r *http.Request, err error, took time.Duration) {
 	level := slog.LevelInfo
 	if r.Method == http.MethodGet {
 		level = slog.LevelDebug
@@ -173,7 +175,7 @@ func (s *server) finish(route route, w *recorder, r *http.Request, err error, to
 	s.Log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", append(attrs, slog.Int("status", w.status))...)
 }
 
-// explain turns an error into the one that is answered.
+// explain returns the error of the protocol for the error of a request.
 func (s *server) explain(r *http.Request, err error) *api.Error {
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
 		return &api.Error{Code: api.CodeFailed, Message: "the daemon is about to end"}
@@ -181,14 +183,14 @@ func (s *server) explain(r *http.Request, err error) *api.Error {
 	return machine.WireError(err)
 }
 
-// A recorder notes how a request was answered.
-type recorder struct {
+// A statusRecorder records the status of an answer.
+type statusRecorder struct {
 	http.ResponseWriter
-	status int // 0: not yet
+	status int // 0 as long as there is no answer
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (r *recorder) WriteHeader(status int) {
+func (r *statusRecorder) WriteHeader(status int) {
 	if r.status == 0 {
 		r.status = status
 	}
@@ -196,15 +198,15 @@ func (r *recorder) WriteHeader(status int) {
 }
 
 // Write implements http.ResponseWriter.
-func (r *recorder) Write(b []byte) (int, error) {
+func (r *statusRecorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
 	return r.ResponseWriter.Write(b)
 }
 
-// Unwrap is how http.ResponseController reaches the connection.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+// Unwrap gives http.ResponseController access to the connection.
+func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 func (s *server) version(w http.ResponseWriter, _ *http.Request) error {
 	records, _, err := s.Machines.Machines()
@@ -223,6 +225,6 @@ func (s *server) shutdown(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)
-	s.asked()
+	s.requestQuit()
 	return nil
 }

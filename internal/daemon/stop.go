@@ -1,0 +1,62 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/machine"
+)
+
+func (s *server) stop(w http.ResponseWriter, r *http.Request) error {
+	grace, err := decodeGrace(w, r)
+	if err != nil {
+		return err
+	}
+	return s.change(w, r, "stop", grace, func(ctx context.Context, rec *machine.Record) error {
+		return s.Machines.Stop(ctx, rec.ID, grace)
+	})
+}
+
+// decodeGrace reads the body of a request that stops a machine. It returns how long
+// the main command may take to end.
+func decodeGrace(w http.ResponseWriter, r *http.Request) (time.Duration, error) {
+	var req api.StopRequest
+	if err := decode(w, r, &req); err != nil {
+		return 0, err
+	}
+	return stopGrace(req)
+}
+
+// kill does not take the machine's lock: a user cuts a long stop short with it.
+func (s *server) kill(w http.ResponseWriter, r *http.Request) error {
+	var req api.KillRequest
+	if err := decode(w, r, &req); err != nil {
+		return err
+	}
+	rec, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	if err := s.Machines.Kill(r.Context(), rec.ID, req.Signal); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) wait(w http.ResponseWriter, r *http.Request) error {
+	if err := decode(w, r, &struct{}{}); err != nil {
+		return err
+	}
+	rec, err := s.find(r)
+	if err != nil {
+		return err
+	}
+	exit, err := s.Machines.Wait(r.Context(), rec.ID)
+	if err != nil {
+		return err
+	}
+	return answer(w, exit)
+}
