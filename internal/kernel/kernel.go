@@ -129,17 +129,13 @@ func (k *Kernel) Path(name string) string {
 }
 
 // BootPath returns the host path of the file that boots fastest: the one with a
-// PVH entry if the kernel has one, else Image.
+// PVH entry if the kernel has one, else the kernel as its source has it.
 func (k *Kernel) BootPath() string {
 	if p := k.Path(VMLinuxFile); p != "" {
 		return p
 	}
 	return k.Path(KernelFile)
 }
-
-// Image returns the host path of the kernel as its source has it: a bzImage,
-// which every boot loader reads, or an ELF file if the source has no bzImage.
-func (k *Kernel) Image() string { return k.Path(KernelFile) }
 
 // ModulesDisk returns the host path of the ext4 file whose root has
 // lib/modules, or "" if the kernel has no modules. The caller must not write to

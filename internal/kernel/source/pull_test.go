@@ -215,7 +215,7 @@ func TestPullTwice(t *testing.T) {
 	if err != nil || added || again.ID != first.ID || !slices.Equal(again.Names, []string{"one", "two"}) {
 		t.Fatalf("got %v, %v, %v", again, added, err)
 	}
-	if err := os.Remove(again.Image()); err != nil {
+	if err := os.Remove(again.Path(kernel.KernelFile)); err != nil {
 		t.Fatal(err)
 	}
 	healed := pull(t, s, source, "two", Options{})
@@ -264,7 +264,7 @@ func TestWithoutPVH(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t)
 			k := pull(t, s, "", "", Options{Files: Files{Kernel: kerneltest.WriteFile(t, "k", kerneltest.BzImage(kerneltest.Release, content))}})
-			if k.PVH || k.BootPath() != k.Image() || len(k.Warnings) != 1 {
+			if k.PVH || k.BootPath() != k.Path(kernel.KernelFile) || len(k.Warnings) != 1 {
 				t.Errorf("PVH %v, boots %s, warnings %v", k.PVH, k.BootPath(), k.Warnings)
 			}
 		})
