@@ -1,10 +1,10 @@
-// Command boot measures how long a machine takes to the first byte of its
-// command's output: by `banger run`, and by QEMU alone with the same kernel,
-// the same modules and guest program, and a disk that is ready.
+// Command boot measures the time to the first byte of output of a command in a machine:
+// with `banger run`, and with QEMU alone, which gets the same kernel, modules and guest
+// program and a disk that exists already.
 //
 //	boot BANGER DATA IMAGE RUNS
 //
-// DATA is banger's data folder, with the kernel "default" and IMAGE in it.
+// DATA is a data folder of banger that has the kernel "default" and IMAGE.
 package main
 
 import (
@@ -31,7 +31,7 @@ import (
 	"github.com/banger-vm/banger/internal/kernel"
 )
 
-// marker is what the command prints.
+// marker is the output of the command.
 const marker = "first-byte"
 
 func main() {
@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string) (err error) {
 		if err != nil {
 			return fmt.Errorf("bare QEMU: %w", err)
 		}
-		if i > 0 { // the first round is not measured
+		if i > 0 { // the first round warms the caches
 			ours, theirs = append(ours, mine), append(theirs, other)
 		}
 	}
@@ -92,8 +92,8 @@ func table(w io.Writer, ours, theirs []time.Duration) {
 	fmt.Fprintf(w, "\nOverhead: %.2f s; 10 %% + 100 ms would be %.2f s.\n", (a - b).Seconds(), b.Seconds()/10+0.1)
 }
 
-// firstByte is the time from a process's start to the marker in its output.
-// The process is ended then.
+// firstByte returns the time from the start of a process to the marker in its output. It
+// returns when the process has ended.
 func firstByte(ctx context.Context, cmd *exec.Cmd) (time.Duration, error) {
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -119,12 +119,12 @@ func firstByte(ctx context.Context, cmd *exec.Cmd) (time.Duration, error) {
 	}
 	took := time.Since(start)
 	_, err = io.Copy(io.Discard, out)
-	// QEMU alone ends with the panic that follows the end of process 1.
+	// QEMU alone fails: the guest's kernel panics when process 1 ends.
 	_ = cmd.Wait()
 	return took, errors.Join(err, ctx.Err())
 }
 
-// prepare makes the files of the bare machine in dir, and its command line.
+// prepare writes the files of the bare machine to dir and returns its command line.
 func prepare(ctx context.Context, data, image, dir string) ([]string, error) {
 	s, err := store.Open(data)
 	if err != nil {
@@ -165,8 +165,8 @@ func prepare(ctx context.Context, data, image, dir string) ([]string, error) {
 	}, nil
 }
 
-// writeInitramfs is what banger run makes, with the command in the place of
-// the image's init, so that its output is the console's.
+// writeInitramfs writes the initramfs of banger run, with the command as the image's init,
+// so its output goes to the console.
 func writeInitramfs(ctx context.Context, path string, kernel *kernel.Kernel) (err error) {
 	program, err := bin.Program()
 	if err != nil {
@@ -200,8 +200,8 @@ func writeInitramfs(ctx context.Context, path string, kernel *kernel.Kernel) (er
 	return initrd.Machine(f, conf)
 }
 
-// hostTSC is the counter's frequency in kHz by /proc/cpuinfo, 0 where it does
-// not say.
+// hostTSC returns the frequency of the time stamp counter in kHz, from /proc/cpuinfo, or
+// 0 if the file has none.
 func hostTSC() int {
 	if runtime.GOARCH != "amd64" {
 		return 0

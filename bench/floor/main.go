@@ -1,7 +1,7 @@
-// Command floor decompresses the layers of one image of an OCI layout to nowhere, in parallel as the
-// cores allow, and prints how many bytes came out. It is the time that no converter can beat with the
-// same decoders, which are banger's; it neither hashes nor parses. With -common it takes the gzip decoder
-// that most Go programs use instead.
+// Command floor decompresses the layers of an image in an OCI layout, one layer a core at a time, drops
+// the output and prints its number of bytes. It uses banger's decoders and does not hash or parse the
+// output, so no converter with the same decoders is faster. With -common it uses the gzip decoder of
+// github.com/klauspost/compress, which many Go programs use.
 package main
 
 import (
@@ -47,7 +47,7 @@ func openOurs(r io.Reader) (io.Reader, error) { return gunzip.NewReader(r), nil 
 
 func openCommon(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) }
 
-// descriptor is the part of the OCI one that leads to a blob.
+// A descriptor has the fields of an OCI descriptor that lead to a blob.
 type descriptor struct {
 	Digest      string
 	Annotations map[string]string
@@ -83,7 +83,7 @@ func readJSON(name string, into any) error {
 	return json.Unmarshal(body, into)
 }
 
-// drainAll runs one goroutine a processor over the layers.
+// drainAll decompresses the layers, with one goroutine for each processor.
 func drainAll(layout string, layers []descriptor, openGzip func(io.Reader) (io.Reader, error)) (int64, error) {
 	jobs := make(chan descriptor, len(layers))
 	for _, d := range layers {

@@ -1,10 +1,9 @@
-// Command lifecycle measures what machines cost the daemon and its user: their making and removal, the daemon's
-// memory, and the list of many.
+// Command lifecycle measures the time to create, remove and list machines, and the daemon's memory.
 //
 //	lifecycle BANGER IMAGE RUNS
 //
-// The environment says where banger's folders are, which must have no machines, and $PATH which QEMU there is: the
-// stub of test/stubvmm, where a hundred machines are to run.
+// The XDG variables of the environment set banger's folders, which must have no machines. $PATH must have the stub of
+// test/stubvmm as QEMU, since a hundred machines run at once.
 package main
 
 import (
@@ -29,7 +28,7 @@ func main() {
 	}
 }
 
-// A bench is one banger with an image.
+// A bench is a program banger and an image.
 type bench struct{ banger, image string }
 
 func run(ctx context.Context, args []string) error {
@@ -41,10 +40,10 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("runs %q: want a number", args[2])
 	}
 	b := bench{args[0], args[1]}
-	return errors.Join(b.makeAndRemove(ctx, runs), b.memory(ctx), b.list(ctx, runs))
+	return errors.Join(b.createAndRemove(ctx, runs), b.memory(ctx), b.list(ctx, runs))
 }
 
-// do runs one command of banger's and returns how long it took.
+// do runs a command of banger and returns its duration.
 func (b bench) do(ctx context.Context, args ...string) (time.Duration, error) {
 	cmd := exec.CommandContext(ctx, b.banger, args...)
 	var out bytes.Buffer
@@ -57,13 +56,13 @@ func (b bench) do(ctx context.Context, args ...string) (time.Duration, error) {
 }
 
 func (b bench) create(ctx context.Context, name string, flags ...string) (time.Duration, error) {
-	args := append([]string{"create", "--name", name, "--user", "0"}, flags...) // the stub's commands run on the host
+	args := append([]string{"create", "--name", name, "--user", "0"}, flags...) // user 0: commands in the stub run on the host
 	return b.do(ctx, append(args, b.image, "sleep", "100000")...)
 }
 
-// makeAndRemove measures create and rm with disks of two sizes.
-func (b bench) makeAndRemove(ctx context.Context, runs int) error {
-	fmt.Printf("\n**Making and removing a machine** (medians of %d)\n\n| disk | create, ms | rm, ms |\n|---|---:|---:|\n", runs)
+// createAndRemove measures create and rm with disks of two sizes.
+func (b bench) createAndRemove(ctx context.Context, runs int) error {
+	fmt.Printf("\n**Creating and removing a machine** (medians of %d)\n\n| disk | create, ms | rm, ms |\n|---|---:|---:|\n", runs)
 	for _, size := range []string{"1G", "20G"} {
 		var made, removed []time.Duration
 		for i := range runs + 1 {
@@ -90,12 +89,12 @@ func median(took []time.Duration) string {
 	return fmt.Sprintf("%.0f (%.0f to %.0f)", ms(took[len(took)/2]), ms(took[0]), ms(took[len(took)-1]))
 }
 
-// each calls do for 0 to n-1, a few at a time, and returns the first error.
+// each calls do for 0 to n-1, at most four at a time, and returns the first error.
 func each(n int, do func(i int) error) error {
-	const atATime = 4
+	const workers = 4
 	var all sync.WaitGroup
 	numbers, failed := make(chan int), make(chan error, n)
-	for range atATime {
+	for range workers {
 		all.Go(func() {
 			for i := range numbers {
 				if err := do(i); err != nil {
@@ -115,7 +114,7 @@ func each(n int, do func(i int) error) error {
 
 func name(i int) string { return "m" + strconv.Itoa(i) }
 
-// memory measures the daemon with no machine, with 10 and with 100 that run.
+// memory measures the daemon's memory while 0, 10 and 100 machines run.
 func (b bench) memory(ctx context.Context) error {
 	fmt.Print("\n**Memory of the daemon**, with all machines running\n\n| machines | resident, MiB | proportional, MiB |\n|---:|---:|---:|\n")
 	running := 0
@@ -146,7 +145,7 @@ func (b bench) memory(ctx context.Context) error {
 	})
 }
 
-// daemonMemory is what smaps_rollup of proc(5) says of the daemon, in MiB.
+// daemonMemory returns the daemon's resident and proportional set size in MiB, from smaps_rollup of proc(5).
 func (b bench) daemonMemory() (rss, pss float64, err error) {
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -180,7 +179,7 @@ func (b bench) daemonMemory() (rss, pss float64, err error) {
 	return 0, 0, fmt.Errorf("no daemon of %s runs", program)
 }
 
-// list measures ps with a thousand machines.
+// list measures ps with 1,000 machines.
 func (b bench) list(ctx context.Context, runs int) error {
 	const machines = 1000
 	err := each(machines, func(i int) error {

@@ -1,5 +1,5 @@
-// Command maketar writes a plain tar of small files to standard output, spread evenly over directories:
-// the trees that are hard for a converter by their number of inodes, not by their bytes.
+// Command maketar writes a plain tar of small files to standard output, spread evenly over directories.
+// Such trees have many inodes and few bytes.
 package main
 
 import (

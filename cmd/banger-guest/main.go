@@ -1,6 +1,5 @@
-// Command banger-guest is the guest program: the part of banger that runs
-// inside a machine. It runs as process 1, as the agent, and as the agent's
-// children that serve SFTP and copy files.
+// Command banger-guest is the part of banger that runs inside a machine. It runs as
+// process 1, as the agent, and as children of the agent that serve SFTP and copy files.
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Command banger turns OCI and Docker images into bootable ext4 root disks.
+// Command banger builds ext4 root disks from OCI and Docker images and runs them as
+// virtual machines.
 package main
 
 import (
@@ -10,7 +11,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli"
 )
 
-// version is set by the Makefile.
+// version is the version of the program. The Makefile sets it.
 var version = "dev"
 
 func main() {
