@@ -34,7 +34,7 @@ var halves = []half{
 		{"cli", "api cli/arg cli/attach cli/connect cli/daemoncmd cli/env cli/exit cli/imagecmd cli/kernelcmd cli/machinecmd cli/render " +
 			"guest/bin image/build image/e2fs image/ext4/write image/pull image/store image/tree kernel kernel/source", "spf13/cobra"},
 		{"cli/machinecmd", "api cli/arg cli/attach cli/connect cli/copyrule cli/env cli/exit cli/fetch cli/render " +
-			"guest guest/tarcopy kernel machine vmm", "spf13/cobra"},
+			"guest guest/tarcopy kernel machine machine/record machine/repair machine/spec machine/supervisor", "spf13/cobra"},
 		{"cli/imagecmd", "cli/arg cli/env cli/exit cli/fetch cli/render " +
 			"image/build image/ext4/read image/pull image/store image/unpack image/verify", "spf13/cobra"},
 		{"cli/kernelcmd", "cli/arg cli/env cli/exit cli/fetch cli/render kernel kernel/source", "spf13/cobra"},
@@ -52,11 +52,23 @@ var halves = []half{
 	}},
 	{"daemon", "api machine kernel image vmm", []row{
 		// daemon knows pull by the full names of images alone, vmm by its words for a machine.
-		{"daemon", "api machine vmm image/store image/pull kernel", "x/sys"},
+		{"daemon", "api machine machine/control machine/record machine/repair machine/spec vmm image/store image/pull kernel", "x/sys"},
 	}},
 	{"machine", "api kernel image vmm guest", []row{
-		{"machine", "api machine/ledger machine/ledger/resource vmm vmm/qemu guest guest/client guest/link guest/bin guest/initrd " +
-			"kernel image/ext4/read image/tree image/store", "x/sys"},
+		// The daemon's side.
+		{"machine", "api machine/bootplan machine/control machine/disk machine/ledger machine/ledger/resource machine/logs " +
+			"machine/record machine/repair machine/spec image/store vmm vmm/qemu", "x/sys"},
+		{"machine/repair", "machine/ledger machine/ledger/resource machine/record machine/spec", ""},
+		// The supervisor's side. TestSupervisorSide holds all that it imports against this.
+		{"machine/supervisor", "api machine/bootplan machine/control machine/disk machine/ledger machine/logs machine/record machine/spec " +
+			"guest guest/bin guest/client guest/initrd guest/link kernel vmm vmm/qemu", "x/sys"},
+		// The parts that both share. control knows images and kernels by their errors alone.
+		{"machine/control", "api machine/bootplan machine/disk machine/record machine/spec image/store kernel vmm", "x/sys"},
+		{"machine/record", "machine/bootplan machine/disk machine/ledger machine/ledger/resource machine/spec guest", "x/sys"},
+		{"machine/bootplan", "machine/spec guest image/ext4/read image/store image/tree", ""},
+		{"machine/disk", "machine/ledger machine/ledger/resource machine/spec guest vmm", "x/sys"},
+		{"machine/logs", "api", ""},
+		{"machine/spec", "api vmm", ""},
 		{"machine/ledger", "", ""},
 		{"machine/ledger/resource", "machine/ledger", "x/sys vishvananda/netlink google/nftables"},
 	}},
@@ -168,6 +180,39 @@ func TestImportArrows(t *testing.T) {
 			t.Error(fault)
 		}
 	}
+}
+
+// TestSupervisorSide checks that a supervisor's process has no code of the daemon's side: it cannot make, list or
+// repair machines.
+func TestSupervisorSide(t *testing.T) {
+	deps := dependencies(t, "./internal/machine/supervisor")
+	if !slices.Contains(deps, "internal/machine/record") {
+		t.Fatalf("dependencies %q: the test reads the wrong package", deps)
+	}
+	for _, dep := range deps {
+		switch half := halfOf(strings.TrimPrefix(dep, "internal/")); {
+		case dep == "internal/machine", dep == "internal/machine/repair", half == "daemon", half == "cli",
+			slices.Contains([]string{"internal/image/build", "internal/image/pull", "internal/image/layer", "internal/kernel/source"}, dep):
+			t.Errorf("the supervisor's process has %s", dep)
+		}
+	}
+}
+
+// dependencies returns the packages of this module that pkg imports, directly or not.
+func dependencies(t *testing.T, pkg string) (deps []string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", pkg)
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if dep, ok := strings.CutPrefix(strings.TrimSpace(line), module+"/"); ok {
+			deps = append(deps, dep)
+		}
+	}
+	return deps
 }
 
 // TestImportArrowsCanFail shows the checker refusing what it must.

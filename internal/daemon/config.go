@@ -11,6 +11,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/control"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/repair"
 )
 
 // Config is the configuration of a daemon. Machines, Images, Kernels and Supervisor
@@ -53,34 +56,34 @@ type machines interface {
 }
 
 type records interface {
-	Create(ctx context.Context, o machine.Options) (rec *machine.Record, warnings []string, err error)
-	Machines() (records []*machine.Record, damaged []error, err error)
-	Find(ref string) (*machine.Record, error)
+	Create(ctx context.Context, o machine.Options) (rec *record.Record, warnings []string, err error)
+	Machines() (records []*record.Record, damaged []error, err error)
+	Find(ref string) (*record.Record, error)
 	Rename(ctx context.Context, id, name string) error
 	Remove(ctx context.Context, id string) error
-	Prune(ctx context.Context, keep func(*machine.Record) bool) (ids []string, freed int64, err error)
-	Reconcile(ctx context.Context) (machine.Report, error)
+	Prune(ctx context.Context, keep func(*record.Record) bool) (ids []string, freed int64, err error)
+	Reconcile(ctx context.Context) (repair.Report, error)
 	FindID(ref string) (string, error)
-	Settle(ctx context.Context, id string) (restart bool, err error)
+	RepairMachine(ctx context.Context, id string) (restart bool, err error)
 	Folder(id string) string
 	Runtime() string
 }
 
 type processes interface {
-	Run(ctx context.Context, o machine.Options, l machine.Launch) (*machine.Record, []string, *frames.Conn, error)
-	Start(ctx context.Context, id string, l machine.Launch) (*frames.Conn, error)
+	Run(ctx context.Context, o machine.Options, l control.Launch) (*record.Record, []string, *frames.Conn, error)
+	Start(ctx context.Context, id string, l control.Launch) (*frames.Conn, error)
 	Stop(ctx context.Context, id string, grace time.Duration) error
 	Kill(ctx context.Context, id, signal string) error
 	Wait(ctx context.Context, id string) (api.Exit, error)
 	WaitGone(ctx context.Context, id string) error
-	Supervisor(rec *machine.Record) int
+	Supervisor(rec *record.Record) int
 }
 
 type streams interface {
 	Exec(ctx context.Context, id string, r api.ExecRequest) (*frames.Conn, error)
 	Attach(ctx context.Context, id string, r api.AttachRequest) (*frames.Conn, error)
 	Archive(ctx context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error)
-	Dial(ctx context.Context, rec *machine.Record) (net.Conn, error)
+	Dial(ctx context.Context, rec *record.Record) (net.Conn, error)
 }
 
 type reports interface {

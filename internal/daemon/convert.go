@@ -11,13 +11,20 @@ import (
 	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/control"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/spec"
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
 // createOptions returns the options for the machine that a request describes. The
-// error has the code api.CodeNoImage or api.CodeNoKernel if this host does not have
-// its image or kernel.
+// error is an *spec.InputError, or it has the code api.CodeNoImage or
+// api.CodeNoKernel if this host does not have the image or the kernel.
 func (s *server) createOptions(r api.CreateRequest) (machine.Options, error) {
+	config := spec.FromAPI(r)
+	if err := spec.Validate(&config, r.Remove); err != nil {
+		return machine.Options{}, err
+	}
 	img, err := s.image(r.Image)
 	if err != nil {
 		return machine.Options{}, err
@@ -31,29 +38,17 @@ func (s *server) createOptions(r api.CreateRequest) (machine.Options, error) {
 		name = r.Image
 	}
 	return machine.Options{
-		Image: img, DiskPath: s.Images.DiskPath(img), Kernel: kernel.ID, ImageName: name, Remove: r.Remove, Config: machineConfig(r),
+		Image: img, DiskPath: s.Images.DiskPath(img), Kernel: kernel.ID, ImageName: name, Remove: r.Remove, Config: config,
 	}, nil
-}
-
-// machineConfig returns the configuration in a request.
-func machineConfig(r api.CreateRequest) machine.Config {
-	c := r.Config
-	driver := machine.Driver(c.DiskDriver)
-	if driver == "auto" {
-		driver = ""
-	}
-	return machine.Config{
-		Name: r.Name, Hostname: c.Hostname, CPUs: c.CPUs, Memory: c.Memory, DiskSize: c.DiskSize, DiskDriver: driver,
-		Model: vmm.Model(c.Model), Init: machine.InitChoice(c.Init), Accel: vmm.Accel(c.Accel), ReadOnly: c.ReadOnly,
-		Entrypoint: c.Entrypoint, Args: c.Args, Env: c.Env, User: c.User, Dir: c.Dir, TTY: c.TTY, Stdin: c.Stdin,
-		Labels: c.Labels, Restart: machine.Restart{Policy: machine.RestartPolicy(c.Restart.Policy), Retries: c.Restart.Retries},
-	}
 }
 
 // launch returns the options for the start that a request describes. The error has
 // the code api.CodeNoKernel if this host does not have the kernel.
-func (s *server) launch(r api.StartRequest) (machine.Launch, error) {
-	l := machine.Launch{Supervisor: s.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
+func (s *server) launch(r api.StartRequest) (control.Launch, error) {
+	if err := spec.Validate(&spec.Config{Accel: vmm.Accel(r.Accel)}, false); err != nil {
+		return control.Launch{}, err
+	}
+	l := control.Launch{Supervisor: s.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
 	if r.Kernel == "" {
 		return l, nil
 	}
@@ -111,7 +106,7 @@ func stopGrace(r api.StopRequest) (time.Duration, error) {
 }
 
 // machine returns a machine as the protocol describes it.
-func (s *server) machine(rec *machine.Record) api.Machine {
+func (s *server) machine(rec *record.Record) api.Machine {
 	folder := s.Machines.Folder(rec.ID)
 	c := &rec.Config
 	pid := 0
@@ -133,10 +128,10 @@ func (s *server) machine(rec *machine.Record) api.Machine {
 }
 
 // isRunning reports whether a machine has a supervisor according to its record.
-func isRunning(rec *machine.Record) bool { return rec.State == machine.StateRunning }
+func isRunning(rec *record.Record) bool { return rec.State == record.StateRunning }
 
 // disk returns the disk of a machine, or the zero Disk if the machine has none yet.
-func disk(rec *machine.Record, folder string) api.Disk {
+func disk(rec *record.Record, folder string) api.Disk {
 	d := rec.Disk
 	if d.File == "" {
 		return api.Disk{}
@@ -145,7 +140,7 @@ func disk(rec *machine.Record, folder string) api.Disk {
 }
 
 // info returns the properties of this daemon.
-func (s *server) info(records []*machine.Record) api.Info {
+func (s *server) info(records []*record.Record) api.Info {
 	info := api.Info{
 		API: api.Version, Version: s.Version, PID: os.Getpid(), DataRoot: s.DataRoot, Started: s.started, Machines: len(records),
 	}

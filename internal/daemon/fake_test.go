@@ -16,6 +16,11 @@ import (
 	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/bootplan"
+	"github.com/banger-vm/banger/internal/machine/control"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/repair"
+	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
 // fakeMachines implements machines with records in memory. Its functions do the work
@@ -24,16 +29,16 @@ type fakeMachines struct {
 	dir string
 
 	mu      sync.Mutex
-	recs    map[string]*machine.Record
+	recs    map[string]*record.Record
 	calls   []string // the calls that changed a machine, in order
-	launch  machine.Launch
+	launch  control.Launch
 	gone    map[string]chan struct{} // closed when a machine's supervisor ends
 	settled chan string              // the IDs with which Settle was called
 
 	supervise func(ctx context.Context, id string, c *frames.Conn) // serves the stream of a start
 	serve     func(route string, req any, c *frames.Conn)          // serves the streams of exec, attach and archive
 	stop      func(ctx context.Context, id string) error
-	reconcile func(ctx context.Context) (machine.Report, error)
+	reconcile func(ctx context.Context) (repair.Report, error)
 	logLines  []api.LogLine
 	logErr    error
 	agent     func(net.Conn)
@@ -43,7 +48,7 @@ type fakeMachines struct {
 func newFakeMachines(t *testing.T) *fakeMachines {
 	t.Helper()
 	return &fakeMachines{
-		dir: t.TempDir(), recs: map[string]*machine.Record{}, gone: map[string]chan struct{}{}, settled: make(chan string, 100),
+		dir: t.TempDir(), recs: map[string]*record.Record{}, gone: map[string]chan struct{}{}, settled: make(chan string, 100),
 		supervise: bootMachine,
 	}
 }
@@ -61,12 +66,12 @@ func bootMachine(_ context.Context, _ string, c *frames.Conn) {
 	closeConn(c)
 }
 
-func (f *fakeMachines) add(id, name string, state machine.State) *machine.Record {
+func (f *fakeMachines) add(id, name string, state record.State) *record.Record {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	rec := &machine.Record{
-		ID: id, Config: machine.Config{Name: name}, State: state, Created: time.Now().UTC(), ImageName: "app",
-		Plan: machine.Plan{Main: &guest.Command{Args: []string{"/bin/app"}}},
+	rec := &record.Record{
+		ID: id, Config: spec.Config{Name: name}, State: state, Created: time.Now().UTC(), ImageName: "app",
+		Plan: bootplan.Plan{Main: &guest.Command{Args: []string{"/bin/app"}}},
 	}
 	f.recs[id], f.gone[id] = rec, make(chan struct{})
 	return rec
@@ -83,7 +88,7 @@ func (f *fakeMachines) called() string {
 	return strings.Join(f.calls, ", ")
 }
 
-func (f *fakeMachines) Create(ctx context.Context, o machine.Options) (*machine.Record, []string, error) {
+func (f *fakeMachines) Create(ctx context.Context, o machine.Options) (*record.Record, []string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -95,17 +100,17 @@ func (f *fakeMachines) Create(ctx context.Context, o machine.Options) (*machine.
 	for _, rec := range f.recs {
 		if rec.Config.Name == o.Name {
 			f.mu.Unlock()
-			return nil, nil, fmt.Errorf("machine %s: %w", o.Name, machine.ErrNameTaken)
+			return nil, nil, fmt.Errorf("machine %s: %w", o.Name, record.ErrNameTaken)
 		}
 	}
 	f.note("create %s", o.Name)
 	f.mu.Unlock()
-	rec := f.add(id, o.Name, machine.StateCreated)
+	rec := f.add(id, o.Name, record.StateCreated)
 	rec.Config, rec.ImageName, rec.Remove, rec.Image = o.Config, o.ImageName, o.Remove, o.Image.ID
 	return rec, []string{"little memory"}, nil
 }
 
-func (f *fakeMachines) Machines() (out []*machine.Record, damaged []error, err error) {
+func (f *fakeMachines) Machines() (out []*record.Record, damaged []error, err error) {
 	if f.panics {
 		panic("no machines")
 	}
@@ -117,7 +122,7 @@ func (f *fakeMachines) Machines() (out []*machine.Record, damaged []error, err e
 	return out, nil, nil
 }
 
-func (f *fakeMachines) Find(ref string) (*machine.Record, error) {
+func (f *fakeMachines) Find(ref string) (*record.Record, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, rec := range f.recs {
@@ -125,7 +130,7 @@ func (f *fakeMachines) Find(ref string) (*machine.Record, error) {
 			return new(*rec), nil
 		}
 	}
-	return nil, fmt.Errorf("machine %s: %w", ref, machine.ErrNotFound)
+	return nil, fmt.Errorf("machine %s: %w", ref, record.ErrNotFound)
 }
 
 func (f *fakeMachines) Rename(_ context.Context, id, name string) error {
@@ -141,21 +146,21 @@ func (f *fakeMachines) Remove(_ context.Context, id string) error {
 	defer f.mu.Unlock()
 	rec := f.recs[id]
 	if rec == nil {
-		return machine.ErrNotFound
+		return record.ErrNotFound
 	}
-	if rec.State == machine.StateRunning {
-		return fmt.Errorf("machine %s: %w", rec.Config.Name, machine.ErrRunning)
+	if rec.State == record.StateRunning {
+		return fmt.Errorf("machine %s: %w", rec.Config.Name, record.ErrRunning)
 	}
 	f.note("remove %s", rec.Config.Name)
 	delete(f.recs, id)
 	return nil
 }
 
-func (f *fakeMachines) Prune(_ context.Context, keep func(*machine.Record) bool) (ids []string, freed int64, err error) {
+func (f *fakeMachines) Prune(_ context.Context, keep func(*record.Record) bool) (ids []string, freed int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, rec := range f.recs {
-		if rec.State != machine.StateRunning && !keep(rec) {
+		if rec.State != record.StateRunning && !keep(rec) {
 			ids = append(ids, id)
 			delete(f.recs, id)
 		}
@@ -163,20 +168,20 @@ func (f *fakeMachines) Prune(_ context.Context, keep func(*machine.Record) bool)
 	return ids, 7, nil
 }
 
-func (f *fakeMachines) Reconcile(ctx context.Context) (machine.Report, error) {
+func (f *fakeMachines) Reconcile(ctx context.Context) (repair.Report, error) {
 	if f.reconcile != nil {
 		return f.reconcile(ctx)
 	}
-	return machine.Report{}, nil
+	return repair.Report{}, nil
 }
 
-func (f *fakeMachines) Settle(_ context.Context, id string) (restart bool, err error) {
+func (f *fakeMachines) RepairMachine(_ context.Context, id string) (restart bool, err error) {
 	f.settled <- id
 	_, running := f.supervisorEnd(id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := f.recs[id]
-	return rec != nil && !running && rec.Config.Restart.Policy == machine.RestartAlways && !rec.Stopped, nil
+	return rec != nil && !running && rec.Config.Restart.Policy == spec.RestartAlways && !rec.Stopped, nil
 }
 
 // awaitSettled waits until Settle has been called with the ID.
@@ -194,9 +199,9 @@ func (f *fakeMachines) FindID(ref string) (string, error) {
 	return rec.ID, nil
 }
 
-func (f *fakeMachines) Supervisor(*machine.Record) int { return os.Getpid() }
+func (f *fakeMachines) Supervisor(*record.Record) int { return os.Getpid() }
 
-func (f *fakeMachines) Run(ctx context.Context, o machine.Options, l machine.Launch) (*machine.Record, []string, *frames.Conn, error) {
+func (f *fakeMachines) Run(ctx context.Context, o machine.Options, l control.Launch) (*record.Record, []string, *frames.Conn, error) {
 	l.First = true
 	rec, warnings, err := f.Create(ctx, o)
 	if err != nil {
@@ -216,15 +221,15 @@ func streamTo(serve func(*frames.Conn)) *frames.Conn {
 	return frames.New(a)
 }
 
-func (f *fakeMachines) Start(ctx context.Context, id string, l machine.Launch) (*frames.Conn, error) {
+func (f *fakeMachines) Start(ctx context.Context, id string, l control.Launch) (*frames.Conn, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.recs[id].State == machine.StateRunning {
-		return nil, fmt.Errorf("machine %s: %w", f.recs[id].Config.Name, machine.ErrRunning)
+	if f.recs[id].State == record.StateRunning {
+		return nil, fmt.Errorf("machine %s: %w", f.recs[id].Config.Name, record.ErrRunning)
 	}
 	f.launch = l
 	f.note("start %s", f.recs[id].Config.Name)
-	f.recs[id].State, f.gone[id] = machine.StateRunning, make(chan struct{})
+	f.recs[id].State, f.gone[id] = record.StateRunning, make(chan struct{})
 	return streamTo(func(c *frames.Conn) { f.supervise(context.WithoutCancel(ctx), id, c) }), nil
 }
 
@@ -232,8 +237,8 @@ func (f *fakeMachines) Start(ctx context.Context, id string, l machine.Launch) (
 func (f *fakeMachines) endSupervisor(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if rec := f.recs[id]; rec != nil && rec.State == machine.StateRunning {
-		rec.State = machine.StateExited
+	if rec := f.recs[id]; rec != nil && rec.State == record.StateRunning {
+		rec.State = record.StateExited
 		close(f.gone[id])
 	}
 }
@@ -254,9 +259,9 @@ func (f *fakeMachines) Stop(ctx context.Context, id string, grace time.Duration)
 func (f *fakeMachines) Kill(_ context.Context, id, signal string) error {
 	f.mu.Lock()
 	rec := f.recs[id]
-	if rec.State != machine.StateRunning {
+	if rec.State != record.StateRunning {
 		f.mu.Unlock()
-		return fmt.Errorf("machine %s: %w", rec.Config.Name, machine.ErrNotRunning)
+		return fmt.Errorf("machine %s: %w", rec.Config.Name, record.ErrNotRunning)
 	}
 	f.note("kill %s %q", rec.Config.Name, signal)
 	f.mu.Unlock()
@@ -270,7 +275,7 @@ func (f *fakeMachines) supervisorEnd(id string) (chan struct{}, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rec := f.recs[id]
-	return f.gone[id], rec != nil && rec.State == machine.StateRunning
+	return f.gone[id], rec != nil && rec.State == record.StateRunning
 }
 
 func (f *fakeMachines) Wait(ctx context.Context, id string) (api.Exit, error) {
@@ -292,7 +297,7 @@ func (f *fakeMachines) WaitGone(ctx context.Context, id string) error {
 
 func (f *fakeMachines) open(route, id string, req any) (*frames.Conn, error) {
 	if _, running := f.supervisorEnd(id); !running {
-		return nil, fmt.Errorf("machine %s: %w", id, machine.ErrNotRunning)
+		return nil, fmt.Errorf("machine %s: %w", id, record.ErrNotRunning)
 	}
 	return streamTo(func(c *frames.Conn) { f.serve(route, req, c) }), nil
 }
@@ -309,7 +314,7 @@ func (f *fakeMachines) Archive(_ context.Context, id string, r api.ArchiveReques
 	return f.open("archive", id, r)
 }
 
-func (f *fakeMachines) Dial(context.Context, *machine.Record) (net.Conn, error) {
+func (f *fakeMachines) Dial(context.Context, *record.Record) (net.Conn, error) {
 	a, b := net.Pipe()
 	go f.agent(b)
 	return a, nil
@@ -317,7 +322,7 @@ func (f *fakeMachines) Dial(context.Context, *machine.Record) (net.Conn, error) 
 
 func (f *fakeMachines) Stats(_ context.Context, id string) (api.Stats, error) {
 	if _, running := f.supervisorEnd(id); !running {
-		return api.Stats{}, machine.ErrNotRunning
+		return api.Stats{}, record.ErrNotRunning
 	}
 	return api.Stats{ID: id, RSS: 5}, nil
 }

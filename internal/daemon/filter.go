@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/internal/image/pull"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // filters has conditions on machines by their keys. A machine matches if it meets at
 // least one condition of each key.
-type filters map[string][]func(*machine.Record) bool
+type filters map[string][]func(*record.Record) bool
 
 // maxFilters is the number of filters that a request may have.
 const maxFilters = 100
@@ -38,12 +38,12 @@ func parseFilters(texts []string) (filters, error) {
 }
 
 // parseFilter returns the condition for a key and a value.
-func parseFilter(key, value string) (func(*machine.Record) bool, error) {
+func parseFilter(key, value string) (func(*record.Record) bool, error) {
 	switch key {
 	case "name":
-		return func(r *machine.Record) bool { return strings.Contains(r.Config.Name, value) }, nil
+		return func(r *record.Record) bool { return strings.Contains(r.Config.Name, value) }, nil
 	case "id":
-		return func(r *machine.Record) bool { return strings.HasPrefix(r.ID, value) }, nil
+		return func(r *record.Record) bool { return strings.HasPrefix(r.ID, value) }, nil
 	case "label":
 		return labelFilter(value), nil
 	case "status":
@@ -55,7 +55,7 @@ func parseFilter(key, value string) (func(*machine.Record) bool, error) {
 		if err != nil {
 			return nil, invalid("filter exited=%s: want an exit code", value)
 		}
-		return func(r *machine.Record) bool { return r.State == machine.StateExited && r.ExitCode == code }, nil
+		return func(r *record.Record) bool { return r.State == record.StateExited && r.ExitCode == code }, nil
 	case "until":
 		return untilFilter(value)
 	}
@@ -63,27 +63,27 @@ func parseFilter(key, value string) (func(*machine.Record) bool, error) {
 }
 
 // labelFilter matches machines with a label KEY, or with a label KEY=VALUE.
-func labelFilter(value string) func(*machine.Record) bool {
+func labelFilter(value string) func(*record.Record) bool {
 	key, want, valued := strings.Cut(value, "=")
-	return func(r *machine.Record) bool {
+	return func(r *record.Record) bool {
 		got, ok := r.Config.Labels[key]
 		return ok && (!valued || got == want)
 	}
 }
 
-func statusFilter(value string) (func(*machine.Record) bool, error) {
-	known := []machine.State{machine.StateCreating, machine.StateCreated, machine.StateRunning, machine.StateExited}
-	if !slices.Contains(known, machine.State(value)) {
+func statusFilter(value string) (func(*record.Record) bool, error) {
+	known := []record.State{record.StateCreating, record.StateCreated, record.StateRunning, record.StateExited}
+	if !slices.Contains(known, record.State(value)) {
 		return nil, invalid("filter status=%s: want creating, created, running or exited", value)
 	}
-	return func(r *machine.Record) bool { return r.State == machine.State(value) }, nil
+	return func(r *record.Record) bool { return r.State == record.State(value) }, nil
 }
 
 // imageFilter matches machines by the name of their image, in any spelling of the
 // same name, or by the beginning of its digest.
-func imageFilter(value string) func(*machine.Record) bool {
+func imageFilter(value string) func(*record.Record) bool {
 	canonical := pull.CanonicalName(value)
-	return func(r *machine.Record) bool {
+	return func(r *record.Record) bool {
 		if r.ImageName == value || canonical != "" && pull.CanonicalName(r.ImageName) == canonical {
 			return true
 		}
@@ -94,7 +94,7 @@ func imageFilter(value string) func(*machine.Record) bool {
 
 // untilFilter matches machines that were created before a time, or longer ago than
 // a duration.
-func untilFilter(value string) (func(*machine.Record) bool, error) {
+func untilFilter(value string) (func(*record.Record) bool, error) {
 	at, err := time.Parse(time.RFC3339Nano, value)
 	if err != nil {
 		age, err := time.ParseDuration(value)
@@ -103,13 +103,13 @@ func untilFilter(value string) (func(*machine.Record) bool, error) {
 		}
 		at = time.Now().Add(-age)
 	}
-	return func(r *machine.Record) bool { return r.Created.Before(at) }, nil
+	return func(r *record.Record) bool { return r.Created.Before(at) }, nil
 }
 
 // match reports whether a machine meets the conditions.
-func (f filters) match(r *machine.Record) bool {
+func (f filters) match(r *record.Record) bool {
 	for _, conditions := range f {
-		if !slices.ContainsFunc(conditions, func(holds func(*machine.Record) bool) bool { return holds(r) }) {
+		if !slices.ContainsFunc(conditions, func(holds func(*record.Record) bool) bool { return holds(r) }) {
 			return false
 		}
 	}

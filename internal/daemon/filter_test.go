@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
 func TestBadFilters(t *testing.T) {
@@ -18,8 +19,8 @@ func TestBadFilters(t *testing.T) {
 }
 
 func TestFilters(t *testing.T) {
-	rec := &machine.Record{
-		ID: idOne, Config: machine.Config{Name: "web-1", Labels: map[string]string{"tier": "front", "x": ""}}, State: machine.StateExited,
+	rec := &record.Record{
+		ID: idOne, Config: spec.Config{Name: "web-1", Labels: map[string]string{"tier": "front", "x": ""}}, State: record.StateExited,
 		ExitCode: 7, Image: "sha256:abcdef", ImageName: "debian:12", Created: time.Now().Add(-time.Hour),
 	}
 	for text, want := range map[string]bool{

@@ -20,6 +20,8 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
 // A hijackable is a ResponseRecorder that supports Hijack.
@@ -71,8 +73,8 @@ func addMachine(t testing.TB, machines *machine.Store, image string) {
 	if _, err := os.Lstat(filepath.Join(dir, "record.json")); !errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	rec := machine.Record{
-		Schema: machine.Schema, ID: idOne, Config: machine.Config{Name: "one"}, State: machine.StateExited, Created: time.Now(),
+	rec := record.Record{
+		Schema: record.Schema, ID: idOne, Config: spec.Config{Name: "one"}, State: record.StateExited, Created: time.Now(),
 		Image: "sha256:" + "a1", ImageName: image,
 	}
 	b, err := json.Marshal(rec)

@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 func TestIdleDaemonEnds(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
+	f.add(idOne, "one", record.StateRunning)
 	d := startDaemon(t, f, func(c *Config) { c.Idle = 20 * time.Millisecond })
 	waiting := make(chan error, 1)
 	go func() {

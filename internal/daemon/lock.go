@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // lockTimeout is how long a request waits for the lock of a machine, in addition
@@ -114,7 +114,7 @@ func (l *machineLocks) busy(m *machineLock, req lockRequest) error {
 // change calls do with the record of the request's machine while it holds the
 // machine's lock, and answers the request.
 func (s *server) change(w http.ResponseWriter, r *http.Request, operation string, grace time.Duration,
-	do func(context.Context, *machine.Record) error,
+	do func(context.Context, *record.Record) error,
 ) error {
 	rec, err := s.find(r)
 	if err != nil {

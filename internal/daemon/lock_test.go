@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 func TestOneRequestHoldsTheLock(t *testing.T) {
@@ -74,7 +74,7 @@ func TestBusyErrorNamesTheHolder(t *testing.T) {
 // TestChangesWaitForTheLock renames a machine while another request stops it.
 func TestChangesWaitForTheLock(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
+	f.add(idOne, "one", record.StateRunning)
 	entered, goOn := make(chan struct{}), make(chan struct{})
 	f.stop = func(context.Context, string) error {
 		entered <- struct{}{}
@@ -101,7 +101,7 @@ func TestChangesWaitForTheLock(t *testing.T) {
 // TestKillCutsAStopShort kills a machine while another request stops it.
 func TestKillCutsAStopShort(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
+	f.add(idOne, "one", record.StateRunning)
 	entered := make(chan struct{})
 	f.stop = func(_ context.Context, id string) error {
 		close(entered)

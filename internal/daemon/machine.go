@@ -6,7 +6,7 @@ import (
 	"net/http"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 func (s *server) list(w http.ResponseWriter, r *http.Request) error {
@@ -47,7 +47,7 @@ func (s *server) inspect(w http.ResponseWriter, r *http.Request) error {
 }
 
 // find returns the record of the machine that a request names.
-func (s *server) find(r *http.Request) (*machine.Record, error) {
+func (s *server) find(r *http.Request) (*record.Record, error) {
 	return s.Machines.Find(r.PathValue("ref"))
 }
 
@@ -88,7 +88,7 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 	}
 	return s.changeLocked(w, r, lockRequest{id, r.PathValue("ref"), "rm", 0}, func(ctx context.Context) error {
 		err := s.Machines.Remove(ctx, id)
-		if force && errors.Is(err, machine.ErrNotFound) {
+		if force && errors.Is(err, record.ErrNotFound) {
 			return nil // its supervisor has removed it: a machine with Remove
 		}
 		return err
@@ -97,7 +97,7 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 
 // hasEnded reports whether err means that the machine does not run any more.
 func hasEnded(err error) bool {
-	return errors.Is(err, machine.ErrNotRunning) || errors.Is(err, machine.ErrNotFound)
+	return errors.Is(err, record.ErrNotRunning) || errors.Is(err, record.ErrNotFound)
 }
 
 func (s *server) rename(w http.ResponseWriter, r *http.Request) error {
@@ -105,7 +105,7 @@ func (s *server) rename(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	return s.change(w, r, "rename", 0, func(ctx context.Context, rec *machine.Record) error {
+	return s.change(w, r, "rename", 0, func(ctx context.Context, rec *record.Record) error {
 		return s.Machines.Rename(ctx, rec.ID, req.Name)
 	})
 }
@@ -119,7 +119,7 @@ func (s *server) prune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ids, freed, err := s.Machines.Prune(r.Context(), func(rec *machine.Record) bool { return !want.match(rec) })
+	ids, freed, err := s.Machines.Prune(r.Context(), func(rec *record.Record) bool { return !want.match(rec) })
 	if err != nil {
 		return err
 	}

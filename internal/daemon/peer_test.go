@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 func TestTooManyConnections(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
+	f.add(idOne, "one", record.StateRunning)
 	f.agent = func(c net.Conn) { _, _ = c.Write([]byte("x")) }
 	d := startDaemon(t, f, func(c *Config) { c.Connections = 1 })
 	held, err := d.Agent(t.Context(), "one")

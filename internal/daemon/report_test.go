@@ -5,12 +5,12 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 func TestLogsThatBreakOff(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
+	f.add(idOne, "one", record.StateRunning)
 	f.logErr = &api.Error{Code: api.CodeNoSpace, Message: "log is gone"}
 	d := startDaemon(t, f)
 	read := func() (n int, err error) {

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/control"
 )
 
 // A server is the HTTP handler of the daemon.
@@ -180,7 +180,7 @@ func (s *server) explain(r *http.Request, err error) *api.Error {
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
 		return &api.Error{Code: api.CodeFailed, Message: "the daemon is about to end"}
 	}
-	return machine.WireError(err)
+	return control.WireError(err)
 }
 
 // A statusRecorder records the status of an answer.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // routeTests has at least one test for each route, by the client of package api.
@@ -257,8 +257,8 @@ func TestEveryRoute(t *testing.T) {
 		tested[row.pattern] = true
 		t.Run(row.pattern, func(t *testing.T) {
 			f := newFakeMachines(t)
-			f.add(idOne, "one", machine.StateRunning)
-			f.add(idTwo, "two", machine.StateExited)
+			f.add(idOne, "one", record.StateRunning)
+			f.add(idTwo, "two", record.StateExited)
 			if err := row.do(t, f, startDaemon(t, f)); err != nil {
 				t.Fatal(err)
 			}

@@ -146,7 +146,7 @@ func (s *server) bootByPolicy(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
-	if wanted, err := s.Machines.Settle(ctx, id); err != nil || !wanted {
+	if wanted, err := s.Machines.RepairMachine(ctx, id); err != nil || !wanted {
 		return err
 	}
 	l, err := s.launch(api.StartRequest{})

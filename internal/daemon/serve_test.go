@@ -10,15 +10,16 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/repair"
 )
 
 func TestRequestsWaitForReconcile(t *testing.T) {
 	f := newFakeMachines(t)
 	goOn := make(chan struct{})
-	f.reconcile = func(context.Context) (machine.Report, error) {
+	f.reconcile = func(context.Context) (repair.Report, error) {
 		<-goOn
-		return machine.Report{}, errors.New("a leftover stays")
+		return repair.Report{}, errors.New("a leftover stays")
 	}
 	d := startDaemon(t, f)
 	if _, err := d.Info(t.Context()); err != nil {
@@ -42,7 +43,7 @@ func TestRequestsWaitForReconcile(t *testing.T) {
 
 func TestShutdownEndsStreams(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
+	f.add(idOne, "one", record.StateRunning)
 	f.serve = func(_ string, _ any, c *frames.Conn) { _, _ = c.Next() }
 	d := startDaemon(t, f)
 	p, err := d.Exec(t.Context(), "one", api.ExecRequest{Args: []string{"sleep"}}, api.Stdio{})

@@ -8,7 +8,8 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/control"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // start boots a machine. Without a stream it answers when the machine is ready. On a
@@ -96,7 +97,7 @@ func (s *server) restart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.change(w, r, "restart", grace, func(ctx context.Context, rec *machine.Record) error {
+	return s.change(w, r, "restart", grace, func(ctx context.Context, rec *record.Record) error {
 		if err := s.Machines.Stop(ctx, rec.ID, grace); err != nil {
 			return err
 		}
@@ -105,7 +106,7 @@ func (s *server) restart(w http.ResponseWriter, r *http.Request) error {
 }
 
 // boot starts a machine and waits until it is ready.
-func (s *server) boot(ctx context.Context, id string, l machine.Launch) error {
+func (s *server) boot(ctx context.Context, id string, l control.Launch) error {
 	supervisor, err := s.Machines.Start(ctx, id, l)
 	if err != nil {
 		return err
@@ -199,7 +200,7 @@ func (s *server) streamStart(w http.ResponseWriter, supervisor *frames.Conn, str
 	err = readStart(supervisor, func(f frames.Frame) { _ = client.Send(f.Kind, f.Payload) })
 	s.watcher.watch(stream.id, s.quit) // also after an error, as in awaitReady
 	if err != nil {
-		_ = client.SendJSON(frames.Error, machine.WireError(err))
+		_ = client.SendJSON(frames.Error, control.WireError(err))
 		return err
 	}
 	stream.unlock()

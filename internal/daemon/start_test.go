@@ -8,7 +8,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // TestRunThatFails runs machines whose start or whose request fails.
@@ -80,7 +80,7 @@ func TestClientDisconnectsBeforeReady(t *testing.T) {
 // after the machine is ready, and other requests can change the machine.
 func TestAttachedStart(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idTwo, "two", machine.StateExited)
+	f.add(idTwo, "two", record.StateExited)
 	f.supervise = func(_ context.Context, _ string, c *frames.Conn) {
 		sendJSON(c, frames.Event, api.Event{Ready: true})
 		for {

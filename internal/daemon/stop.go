@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 func (s *server) stop(w http.ResponseWriter, r *http.Request) error {
@@ -14,7 +14,7 @@ func (s *server) stop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.change(w, r, "stop", grace, func(ctx context.Context, rec *machine.Record) error {
+	return s.change(w, r, "stop", grace, func(ctx context.Context, rec *record.Record) error {
 		return s.Machines.Stop(ctx, rec.ID, grace)
 	})
 }

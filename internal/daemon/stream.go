@@ -13,7 +13,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/base/unixsocket"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // errNeedsStream returns the error for a request that needs a stream and does not
@@ -104,7 +104,7 @@ func relay[T any](s *server, w http.ResponseWriter, r *http.Request,
 
 // decodeStream reads the body of a request that needs a stream, and returns the
 // record of its machine.
-func (s *server) decodeStream(w http.ResponseWriter, r *http.Request, req any) (*machine.Record, error) {
+func (s *server) decodeStream(w http.ResponseWriter, r *http.Request, req any) (*record.Record, error) {
 	if err := decode(w, r, req); err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func (w *watcher) awaitEnd(ctx context.Context, id string) {
 	restart := false
 	err := w.machines.WaitGone(ctx, id)
 	if err == nil {
-		restart, err = w.machines.Settle(ctx, id)
+		restart, err = w.machines.RepairMachine(ctx, id)
 	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Error("settle machine", "machine", id, "error", err)

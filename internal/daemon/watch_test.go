@@ -8,18 +8,20 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/repair"
+	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
 // TestWatcherSettlesMachines ends supervisors. The watcher settles their machines, also
 // after they were started again.
 func TestWatcherSettlesMachines(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
-	f.add(idTwo, "two", machine.StateExited)
-	f.recs[idTwo].Config.Restart.Policy = machine.RestartAlways
-	f.reconcile = func(context.Context) (machine.Report, error) {
-		return machine.Report{Adopted: []string{idOne}, Restart: []string{idTwo}}, nil
+	f.add(idOne, "one", record.StateRunning)
+	f.add(idTwo, "two", record.StateExited)
+	f.recs[idTwo].Config.Restart.Policy = spec.RestartAlways
+	f.reconcile = func(context.Context) (repair.Report, error) {
+		return repair.Report{Adopted: []string{idOne}, Restart: []string{idTwo}}, nil
 	}
 	d := startDaemon(t, f)
 	f.endSupervisor(idOne)
@@ -47,9 +49,9 @@ func TestWatcherSettlesMachines(t *testing.T) {
 // policy.
 func TestWatcherRestartsByPolicy(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
-	f.recs[idOne].Config.Restart.Policy = machine.RestartAlways
-	f.reconcile = func(context.Context) (machine.Report, error) { return machine.Report{Adopted: []string{idOne}}, nil }
+	f.add(idOne, "one", record.StateRunning)
+	f.recs[idOne].Config.Restart.Policy = spec.RestartAlways
+	f.reconcile = func(context.Context) (repair.Report, error) { return repair.Report{Adopted: []string{idOne}}, nil }
 	startDaemon(t, f)
 	for range 2 {
 		f.endSupervisor(idOne)
@@ -73,9 +75,9 @@ func TestWatcherRestartsByPolicy(t *testing.T) {
 // watcher starts it again.
 func TestStopOverridesThePolicy(t *testing.T) {
 	f := newFakeMachines(t)
-	f.add(idOne, "one", machine.StateRunning)
-	f.recs[idOne].Config.Restart.Policy = machine.RestartAlways
-	f.reconcile = func(context.Context) (machine.Report, error) { return machine.Report{Adopted: []string{idOne}}, nil }
+	f.add(idOne, "one", record.StateRunning)
+	f.recs[idOne].Config.Restart.Policy = spec.RestartAlways
+	f.reconcile = func(context.Context) (repair.Report, error) { return repair.Report{Adopted: []string{idOne}}, nil }
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	f.stop = func(_ context.Context, id string) error {
 		close(entered)

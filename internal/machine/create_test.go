@@ -18,7 +18,11 @@ import (
 
 	"github.com/banger-vm/banger/internal/base/digest"
 	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/machine/bootplan"
 	"github.com/banger-vm/banger/internal/machine/ledger"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/spec"
+	"github.com/banger-vm/banger/test/support/tinyimage"
 )
 
 const testKernel = digest.Digest("sha256:1111111111111111111111111111111111111111111111111111111111111111")
@@ -27,7 +31,7 @@ const testKernel = digest.Digest("sha256:111111111111111111111111111111111111111
 // test wants more, so that no tool is needed.
 func options(t testing.TB, name string) Options {
 	t.Helper()
-	path := disk(t, []file{{"bin/true", program(ours), 0o755, tar.TypeReg}})
+	path := tinyimage.Disk(t, []tinyimage.File{tinyimage.Entry("bin/true", tinyimage.Program(tinyimage.AMD64), 0o755, tar.TypeReg)})
 	return imageOptions(path, name)
 }
 
@@ -35,11 +39,11 @@ func imageOptions(path, name string) Options {
 	img := &store.Image{ID: "sha256:2222222222222222222222222222222222222222222222222222222222222222"}
 	img.Config.Cmd = []string{"/bin/true"}
 	return Options{
-		Config: Config{Name: name, ReadOnly: true}, Image: img, ImageName: "tiny", DiskPath: path, Kernel: testKernel,
+		Config: spec.Config{Name: name, ReadOnly: true}, Image: img, ImageName: "tiny", DiskPath: path, Kernel: testKernel,
 	}
 }
 
-func (s *Store) mustCreate(t testing.TB, o Options) *Record {
+func (s *Store) mustCreate(t testing.TB, o Options) *record.Record {
 	t.Helper()
 	rec, _, err := s.Create(t.Context(), o)
 	if err != nil {
@@ -51,7 +55,7 @@ func (s *Store) mustCreate(t testing.TB, o Options) *Record {
 // empty asserts that a store has nothing but its lock.
 func (s *Store) empty(t testing.TB) {
 	t.Helper()
-	for _, dir := range []string{s.data, s.runtime} {
+	for _, dir := range []string{s.root.Machines(), s.root.Runtime()} {
 		if got := slices.DeleteFunc(names(t, dir), func(n string) bool { return n == ".lock" }); len(got) > 0 {
 			t.Errorf("%s holds %q", dir, got)
 		}
@@ -73,11 +77,11 @@ func names(t testing.TB, dir string) (names []string) {
 // noted is what both copies of a machine's ledger list.
 func (s *Store) noted(t testing.TB, id string) []ledger.Entry {
 	t.Helper()
-	rec, err := readRecord(s.dataDir(id))
+	rec, err := record.Read(s.root.DataDir(id))
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, damaged, err := ledger.Read(s.dataDir(id), id, nil)
+	file, damaged, err := ledger.Read(s.root.DataDir(id), id, nil)
 	if err != nil || len(damaged) > 0 {
 		t.Fatal(damaged, err)
 	}
@@ -97,11 +101,11 @@ func TestR3CreateAndRemove(t *testing.T) {
 	o.Labels = map[string]string{"a": "b"}
 	rec := s.mustCreate(t, o)
 	got, err := s.Find("box")
-	if err != nil || got.State != StateCreated || got.Kernel != testKernel || got.Image != o.Image.ID ||
+	if err != nil || got.State != record.StateCreated || got.Kernel != testKernel || got.Image != o.Image.ID ||
 		got.Config.Labels["a"] != "b" || got.Plan.Main == nil || got.ID != rec.ID {
 		t.Fatalf("record %+v, %v", got, err)
 	}
-	disk := filepath.Join(s.dataDir(rec.ID), got.Disk.File)
+	disk := filepath.Join(s.root.DataDir(rec.ID), got.Disk.File)
 	info, err := os.Stat(disk)
 	if err != nil || got.Disk.Size != info.Size() {
 		t.Errorf("disk %+v: %v", got.Disk, err)
@@ -116,7 +120,7 @@ func TestR3CreateAndRemove(t *testing.T) {
 	if !slices.Equal(disks, []string{disk}) {
 		t.Errorf("noted %q, want %q", disks, disk)
 	}
-	if s.running(rec.ID) {
+	if s.root.IsLocked(rec.ID) {
 		t.Error("the machine is still held")
 	}
 	if err := s.Remove(t.Context(), rec.ID); err != nil {
@@ -124,8 +128,8 @@ func TestR3CreateAndRemove(t *testing.T) {
 	}
 	s.empty(t)
 	for _, id := range []string{rec.ID, "../machines", ""} {
-		if err := s.Remove(t.Context(), id); !errors.Is(err, ErrNotFound) {
-			t.Errorf("remove %q: %v, want ErrNotFound", id, err)
+		if err := s.Remove(t.Context(), id); !errors.Is(err, record.ErrNotFound) {
+			t.Errorf("remove %q: %v, want record.ErrNotFound", id, err)
 		}
 	}
 	if _, err := os.Stat(o.DiskPath); err != nil {
@@ -137,7 +141,7 @@ func TestCreateFirstStaysHalfMade(t *testing.T) {
 	s := openStore(t)
 	o := options(t, "box")
 	o.first = true
-	if rec := s.mustCreate(t, o); rec.State != StateCreating {
+	if rec := s.mustCreate(t, o); rec.State != record.StateCreating {
 		t.Errorf("state %s", rec.State)
 	}
 	r := s.reconcileAll(t)
@@ -156,7 +160,7 @@ func TestCreatedToBeRemovedStays(t *testing.T) {
 	if r := s.reconcileAll(t); len(r.Machines) > 0 {
 		t.Errorf("findings %+v", r.Machines)
 	}
-	if got, err := s.Find(rec.ID); err != nil || got.State != StateCreated {
+	if got, err := s.Find(rec.ID); err != nil || got.State != record.StateCreated {
 		t.Errorf("record %+v, %v", got, err)
 	}
 }
@@ -165,7 +169,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	good := options(t, "box")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	var input *InputError
+	var input *spec.InputError
 	for _, row := range []struct {
 		name   string
 		ctx    context.Context //nolint:containedctx // of the row
@@ -174,9 +178,9 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	}{
 		{"no such image", t.Context(), func(_ *Store, o *Options) { o.DiskPath += "x" }, isErr(fs.ErrNotExist)},
 		{"a disk too small", t.Context(), func(_ *Store, o *Options) { o.ReadOnly, o.DiskSize = false, 512 }, asErr(&input)},
-		{"a command that is not there", t.Context(), func(_ *Store, o *Options) { o.Args = []string{"/no"} }, isErr(ErrNotBootable)},
+		{"a command that is not there", t.Context(), func(_ *Store, o *Options) { o.Args = []string{"/no"} }, isErr(bootplan.ErrNotBootable)},
 		{"a bad name", t.Context(), func(_ *Store, o *Options) { o.Name = "/" }, asErr(&input)},
-		{"too many", t.Context(), func(s *Store, _ *Options) { s.Limits.Machines = -1 }, isErr(ErrTooMany)},
+		{"too many", t.Context(), func(s *Store, _ *Options) { s.Limits.Machines = -1 }, isErr(record.ErrTooMany)},
 		{"no space", t.Context(), func(s *Store, _ *Options) { s.Limits.DiskReserve = math.MaxInt64 }, isErr(syscall.ENOSPC)},
 		{"an end of its context", ended, func(*Store, *Options) {}, isErr(context.Canceled)},
 	} {
@@ -207,29 +211,13 @@ func TestCreateMakesNamesUp(t *testing.T) {
 	for range 20 {
 		rec := s.mustCreate(t, o)
 		name := rec.Config.Name
-		if checkName(name) != nil || !strings.Contains(name, "-") || seen[name] || rec.Config.Hostname != name {
+		if spec.CheckName(name) != nil || !strings.Contains(name, "-") || seen[name] || rec.Config.Hostname != name {
 			t.Errorf("name %q, hostname %q", name, rec.Config.Hostname)
 		}
 		seen[name] = true
 		if !slices.Contains(rec.Plan.Main.Env, "HOSTNAME="+name) {
 			t.Errorf("environment %q", rec.Plan.Main.Env)
 		}
-	}
-	// Each word makes a name, and none stands twice.
-	for _, list := range []string{adjectives, nouns} {
-		words := strings.Fields(list)
-		for _, w := range words {
-			if checkName(w) != nil {
-				t.Errorf("%q makes no name", w)
-			}
-		}
-		slices.Sort(words)
-		if n := len(slices.Compact(slices.Clone(words))); n != len(words) || n < 80 {
-			t.Errorf("%d words, %d different", len(words), n)
-		}
-	}
-	if name := longName(); checkName(name) != nil {
-		t.Errorf("name %q", name)
 	}
 }
 
@@ -243,7 +231,7 @@ func TestCreateAtOnce(t *testing.T) {
 			rec, _, err := s.Create(t.Context(), o)
 			if err == nil {
 				made <- rec.ID
-			} else if !errors.Is(err, ErrNameTaken) {
+			} else if !errors.Is(err, record.ErrNameTaken) {
 				t.Error(err)
 			}
 		})
@@ -308,7 +296,7 @@ func TestLimitOfMachines(t *testing.T) {
 	o := options(t, "")
 	s.mustCreate(t, o)
 	last := s.mustCreate(t, o)
-	if _, _, err := s.Create(t.Context(), o); !errors.Is(err, ErrTooMany) {
+	if _, _, err := s.Create(t.Context(), o); !errors.Is(err, record.ErrTooMany) {
 		t.Errorf("a third of two: %v", err)
 	}
 	if err := s.Remove(t.Context(), last.ID); err != nil {
@@ -322,10 +310,10 @@ func TestOvercommit(t *testing.T) {
 	if err != nil || available > total || available < 1<<20 {
 		t.Fatalf("host has %d of %d: %v", available, total, err)
 	}
-	running := []*Record{{State: StateRunning, Config: Config{Memory: total}}, {State: StateExited, Config: Config{Memory: total}}}
+	running := []*record.Record{{State: record.StateRunning, Config: spec.Config{Memory: total}}, {State: record.StateExited, Config: spec.Config{Memory: total}}}
 	for _, row := range []struct {
 		name    string
-		records []*Record
+		records []*record.Record
 		memory  int64
 		want    string
 	}{
@@ -355,15 +343,15 @@ func TestRename(t *testing.T) {
 	rec := s.mustCreate(t, o)
 	o.Name = "other"
 	s.mustCreate(t, o)
-	var input *InputError
+	var input *spec.InputError
 	for _, row := range []struct {
 		name, id, to string
 		is           func(error) bool
 	}{
-		{"taken", rec.ID, "other", isErr(ErrNameTaken)},
+		{"taken", rec.ID, "other", isErr(record.ErrNameTaken)},
 		{"no name", rec.ID, "a/b", asErr(&input)},
 		{"an ID", rec.ID, "0123456789ab", asErr(&input)},
-		{"nobody", "0123456789ab", "new", isErr(ErrNotFound)},
+		{"nobody", "0123456789ab", "new", isErr(record.ErrNotFound)},
 		{"its own", rec.ID, "box", isErr(nil)},
 		{"a new one", rec.ID, "new", isErr(nil)},
 	} {
@@ -376,7 +364,7 @@ func TestRename(t *testing.T) {
 	if got, err := s.Find("new"); err != nil || got.ID != rec.ID {
 		t.Errorf("Find = %v, %v", got, err)
 	}
-	if _, err := s.Find("box"); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Find("box"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("the old name: %v", err)
 	}
 	s.noted(t, rec.ID)
@@ -385,20 +373,20 @@ func TestRename(t *testing.T) {
 func TestPrune(t *testing.T) {
 	s := openStore(t)
 	o := options(t, "")
-	var recs []*Record
+	var recs []*record.Record
 	for range 3 {
 		recs = append(recs, s.mustCreate(t, o))
 	}
-	held, err := s.lock(recs[0].ID)
+	held, err := s.root.Lock(recs[0].ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer held.lock.Close()
+	defer held.Close()
 	const size = 64 << 10
-	if err := os.WriteFile(filepath.Join(s.dataDir(recs[2].ID), "console.log"), make([]byte, size), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.root.DataDir(recs[2].ID), "console.log"), make([]byte, size), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ids, freed, err := s.Prune(t.Context(), func(r *Record) bool { return r.ID == recs[1].ID })
+	ids, freed, err := s.Prune(t.Context(), func(r *record.Record) bool { return r.ID == recs[1].ID })
 	if err != nil || !slices.Equal(ids, []string{recs[2].ID}) || freed < size || freed > 2*size {
 		t.Errorf("Prune = %q, %d, %v", ids, freed, err)
 	}
@@ -436,12 +424,12 @@ func (s *Store) fill(b testing.TB, n int) {
 	rec := s.mustCreate(b, options(b, ""))
 	for i := range n {
 		o := *rec
-		o.ID, o.Config.Name, o.State = fmt.Sprintf("%012x", i), fmt.Sprint("m", i), StateExited
-		dir := s.dataDir(o.ID)
+		o.ID, o.Config.Name, o.State = fmt.Sprintf("%012x", i), fmt.Sprint("m", i), record.StateExited
+		dir := s.root.DataDir(o.ID)
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := ledger.New(dir, o.ID, (&folder{data: dir}).ledgerRecord(&o)); err != nil {
+		if _, err := ledger.New(dir, o.ID, (&record.Folder{Data: dir}).LedgerRecord(&o)); err != nil {
 			b.Fatal(err)
 		}
 	}

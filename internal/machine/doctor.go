@@ -5,186 +5,51 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"os/user"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/banger-vm/banger/internal/machine/ledger"
-	"github.com/banger-vm/banger/internal/machine/ledger/resource"
+	"github.com/banger-vm/banger/internal/machine/disk"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/repair"
+	"github.com/banger-vm/banger/internal/machine/spec"
 	"github.com/banger-vm/banger/internal/vmm"
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
-// A Check is one thing that machines need of their host.
-type Check struct {
-	Name   string `json:"name"`
-	Level  Level  `json:"level"`
-	Detail string `json:"detail"`
-	Fix    string `json:"fix,omitempty"` // what the user can do
-}
-
-// Examine looks at the host, the machines and what they may have left, and
-// changes nothing.
-func (s *Store) Examine(ctx context.Context) (Report, error) {
-	r := Report{Checks: []Check{
+// Examine checks the host and the machines, and changes nothing.
+func (s *Store) Examine(ctx context.Context) (repair.Report, error) {
+	r, err := repair.Examine(ctx, s.root)
+	r.Checks = []repair.Check{
 		checkMonitor(ctx), checkKVM("/dev/kvm"), s.checkDisks(ctx), s.checkRuntime(), s.checkFree(), checkMemory(),
-	}}
-	ids, err := s.ids()
-	if err != nil {
-		return r, err
 	}
-	var errs []error
-	for _, id := range ids {
-		if ctx.Err() != nil {
-			return r, ctx.Err()
-		}
-		errs = append(errs, s.examine(id, &r))
-	}
-	strays, err := s.strays()
-	errs = append(errs, err)
-	for _, path := range slices.Sorted(maps.Keys(strays)) {
-		r.Machines = append(r.Machines, strays[path])
-	}
-	r.Leftovers, err = s.leftovers(ctx)
-	return r, errors.Join(append(errs, err)...)
+	return r, err
 }
 
-func (s *Store) examine(id string, r *Report) error {
-	if s.running(id) {
-		return s.adopt(id, r)
-	}
-	l, err := s.look(id)
-	if err != nil {
-		return err
-	}
-	if f := l.finding(nil); f != nil {
-		r.Machines = append(r.Machines, *f)
-	}
-	if l.wanted() {
-		r.Restart = append(r.Restart, id)
-	}
-	files, err := asides(l.dir)
-	if len(files) > 0 {
-		f := Finding{ID: id, Level: LevelWarning, Detail: "damaged files were set aside: " + strings.Join(files, ", ")}
-		f.Fix = "look at them and delete them"
-		if l.rec != nil {
-			f.Name = l.rec.Config.Name
-		}
-		r.Machines = append(r.Machines, f)
-	}
-	return err
+func check(name string, level repair.Level, detail, fix string) repair.Check {
+	return repair.Check{Name: name, Level: level, Detail: detail, Fix: fix}
 }
 
-// leftovers returns what the host has with the marks of machines that do not
-// need it: those that are gone, and those that do not run and do not have it
-// in their ledgers. What is in a ledger is for Reconcile.
-func (s *Store) leftovers(ctx context.Context) ([]ledger.Entry, error) {
-	found, err := resource.Find(ctx, resource.Scope{Data: s.root})
-	errs := []error{err}
-	var out []ledger.Entry
-	for _, e := range found {
-		needed, err := s.needs(e)
-		if !needed && err == nil {
-			out = append(out, e)
-		}
-		errs = append(errs, err)
-	}
-	return out, errors.Join(errs...)
-}
-
-// needs reports whether e is of a machine that runs or has it in its ledger,
-// or of which that cannot be known.
-func (s *Store) needs(e ledger.Entry) (bool, error) {
-	id := e.Owner.ID()
-	if _, err := os.Lstat(s.dataDir(id)); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return true, fmt.Errorf("look at machine %s: %w", id, err)
-	}
-	if s.running(id) {
-		return true, nil
-	}
-	l, err := s.look(id)
-	if err != nil || l.fate == fateLeave || l.noLedger {
-		return true, err
-	}
-	for _, o := range l.entries {
-		if o.Kind == e.Kind && o.Name == e.Name {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// Repair does what can be done about a report of Examine: it reconciles the
-// machines, and removes the leftovers that the report lists and that still are
-// ones. It goes on after a failure; done has what was done.
-func (s *Store) Repair(ctx context.Context, r Report) (done []string, err error) {
-	settled, err := s.Reconcile(ctx)
-	errs := []error{err}
-	for _, f := range settled.Machines {
-		if f.Fixable {
-			done = append(done, "machine "+orDefault(f.Name, f.ID)+": "+f.Fix)
-		}
-	}
-	now, err := s.leftovers(ctx)
-	errs = append(errs, err)
-	for _, e := range now {
-		if !lists(r.Leftovers, e) {
-			continue
-		}
-		if err := s.removeLeftover(ctx, e); err != nil {
-			errs = append(errs, fmt.Errorf("remove %s: %w", &e, err))
-			continue
-		}
-		done = append(done, fmt.Sprintf("machine %s: remove %s", e.Owner.ID(), &e))
-	}
-	return done, errors.Join(errs...)
-}
-
-func lists(entries []ledger.Entry, e ledger.Entry) bool {
-	for _, o := range entries {
-		if o.Kind == e.Kind && o.Name == e.Name && o.Owner == e.Owner && o.PID == e.PID {
-			return true
-		}
-	}
-	return false
-}
-
-// removeLeftover keeps the machine, if it is there, from being started
-// meanwhile.
-func (s *Store) removeLeftover(ctx context.Context, e ledger.Entry) error {
-	dir, err := s.claim(ctx, e.Owner.ID())
-	if err == nil {
-		defer dir.unlock()
-	} else if !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	return resource.Remove(ctx, e)
-}
-
-func checkMonitor(ctx context.Context) Check {
+func checkMonitor(ctx context.Context) repair.Check {
 	path, version, err := qemu.Monitor{}.Find(ctx)
 	switch {
 	case errors.Is(err, vmm.ErrMissing):
-		return Check{"qemu", LevelError, err.Error(), "install it: apt install qemu-system-x86 qemu-utils"}
+		return check("qemu", repair.LevelError, err.Error(), "install it: apt install qemu-system-x86 qemu-utils")
 	case err != nil:
-		return Check{"qemu", LevelError, err.Error(), "install it anew: apt install --reinstall qemu-system-x86"}
+		return check("qemu", repair.LevelError, err.Error(), "install it anew: apt install --reinstall qemu-system-x86")
 	}
-	c := Check{"qemu", LevelOK, path + ", version " + version, ""}
+	c := check("qemu", repair.LevelOK, path+", version "+version, "")
 	if !isRecent(version) {
-		c.Level, c.Fix = LevelError, "install version 7.2 or newer"
+		c.Level, c.Fix = repair.LevelError, "install version 7.2 or newer"
 	}
 	return c
 }
 
-// isRecent reports whether a version of QEMU has what machines need.
+// isRecent reports whether a version of QEMU has all features that machines need.
 func isRecent(version string) bool {
 	const major, minor = 7, 2
 	parts := strings.Split(version, ".")
@@ -196,10 +61,9 @@ func isRecent(version string) bool {
 	return err == nil && minorErr == nil && (first > major || first == major && second >= minor)
 }
 
-// checkKVM looks at the device that KVM is used by. Without it machines are
-// slow, and run.
-func checkKVM(device string) Check {
-	c := Check{Name: "kvm", Level: LevelWarning}
+// checkKVM checks the device of KVM. Machines run without it, but slowly.
+func checkKVM(device string) repair.Check {
+	c := repair.Check{Name: "kvm", Level: repair.LevelWarning}
 	f, err := os.OpenFile(device, os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -221,11 +85,11 @@ func checkKVM(device string) Check {
 		c.Detail = fmt.Sprintf("%s does not answer as KVM does (version %d, %v)", device, version, err)
 		return c
 	}
-	c.Level, c.Detail = LevelOK, device+" can be opened"
+	c.Level, c.Detail = repair.LevelOK, device+" can be opened"
 	return c
 }
 
-// joinGroup says how a user gets to open a device.
+// joinGroup returns advice to a user who may not open a device.
 func joinGroup(device string) string {
 	info, err := os.Stat(device)
 	if err != nil {
@@ -242,16 +106,16 @@ func joinGroup(device string) string {
 	return "join its group and log in again: sudo usermod -aG " + name + " $USER"
 }
 
-// checkDisks says which disk drivers work, and which one is taken.
-func (s *Store) checkDisks(ctx context.Context) Check {
-	c := Check{Name: "disks", Level: LevelError, Fix: "see what each of them needs"}
+// checkDisks reports which disk drivers work, and which one Auto selects.
+func (s *Store) checkDisks(ctx context.Context) repair.Check {
+	c := repair.Check{Name: "disks", Level: repair.LevelError, Fix: "see what each of them needs"}
 	var words []string
-	for _, d := range Probe(ctx, s.data) {
+	for _, d := range disk.Probe(ctx, s.root.Machines()) {
 		word := string(d.Driver) + " does not work"
 		switch {
 		case d.Auto:
 			word = string(d.Driver) + " is taken"
-			c.Level, c.Fix = LevelOK, ""
+			c.Level, c.Fix = repair.LevelOK, ""
 		case d.Usable:
 			word = string(d.Driver) + " works"
 		}
@@ -261,36 +125,36 @@ func (s *Store) checkDisks(ctx context.Context) Check {
 	return c
 }
 
-func (s *Store) checkRuntime() Check {
-	if err := checkPrivate(s.runtime); err != nil {
-		return Check{"runtime", LevelError, err.Error(), "chmod 700 " + s.runtime}
+func (s *Store) checkRuntime() repair.Check {
+	if err := record.CheckPrivate(s.root.Runtime()); err != nil {
+		return check("runtime", repair.LevelError, err.Error(), "chmod 700 "+s.root.Runtime())
 	}
-	return Check{"runtime", LevelOK, s.runtime + " is private", ""}
+	return check("runtime", repair.LevelOK, s.root.Runtime()+" is private", "")
 }
 
-func (s *Store) checkFree() Check {
-	free, inodes, err := room(s.data)
+func (s *Store) checkFree() repair.Check {
+	free, inodes, err := room(s.root.Machines())
 	if err != nil {
-		return Check{"space", LevelError, err.Error(), ""}
+		return check("space", repair.LevelError, err.Error(), "")
 	}
-	c := Check{"space", LevelOK, fmt.Sprintf("%d MiB are free in %s", free>>20, s.data), ""}
-	if err := s.Limits.checkSpace(s.data); err != nil {
-		c.Level, c.Fix = LevelError, "free some: banger prune and banger image prune remove what is not needed"
+	c := check("space", repair.LevelOK, fmt.Sprintf("%d MiB are free in %s", free>>20, s.root.Machines()), "")
+	if err := s.Limits.checkSpace(s.root.Machines()); err != nil {
+		c.Level, c.Fix = repair.LevelError, "free some: banger prune and banger image prune remove what is not needed"
 		if inodes == 0 {
-			c.Detail = "no inode is free in " + s.data
+			c.Detail = "no inode is free in " + s.root.Machines()
 		}
 	}
 	return c
 }
 
-func checkMemory() Check {
+func checkMemory() repair.Check {
 	total, available, err := hostMemory()
 	if err != nil {
-		return Check{"memory", LevelWarning, err.Error(), ""}
+		return check("memory", repair.LevelWarning, err.Error(), "")
 	}
-	c := Check{"memory", LevelOK, fmt.Sprintf("%d of %d MiB are available", available>>20, total>>20), ""}
-	if available < DefaultMemory {
-		c.Level = LevelWarning
+	c := check("memory", repair.LevelOK, fmt.Sprintf("%d of %d MiB are available", available>>20, total>>20), "")
+	if available < spec.DefaultMemory {
+		c.Level = repair.LevelWarning
 	}
 	return c
 }

@@ -10,12 +10,15 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/banger-vm/banger/internal/machine/disk"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/spec"
 	"golang.org/x/sys/unix"
 )
 
 // Limits protect the host from its machines. The zero value has the defaults.
 type Limits struct {
-	Machines    int   // that there may be; 0 is DefaultMachines
+	Machines    int   // how many there may be; 0 is DefaultMachines
 	DiskReserve int64 // bytes that a new machine must leave free; 0 is DefaultReserve
 }
 
@@ -25,25 +28,22 @@ const (
 	DefaultReserve  = 256 << 20 // bytes
 )
 
-// ErrTooMany says that there are as many machines as there may be.
-var ErrTooMany = errors.New("too many machines")
-
 func (l *Limits) checkCount(machines int) error {
-	if most := orDefault(l.Machines, DefaultMachines); machines >= most {
-		return fmt.Errorf("make machine: there are %d: %w", machines, ErrTooMany)
+	if most := spec.OrDefault(l.Machines, DefaultMachines); machines >= most {
+		return fmt.Errorf("make machine: there are %d: %w", machines, record.ErrTooMany)
 	}
 	return nil
 }
 
-// checkSpace refuses to make a machine in the folder of a file system that is
-// about to be full: the guests that run would meet the error, not this one.
+// checkSpace returns an error if the file system of folder is nearly full: the
+// guests that run would meet ENOSPC, not the new machine.
 func (l *Limits) checkSpace(folder string) error {
 	free, inodes, err := room(folder)
 	if err != nil {
 		return err
 	}
-	if reserve := orDefault(l.DiskReserve, DefaultReserve); free < reserve {
-		return fmt.Errorf("make machine: %w", &spaceError{folder, reserve, free})
+	if reserve := spec.OrDefault(l.DiskReserve, DefaultReserve); free < reserve {
+		return fmt.Errorf("make machine: %w", &disk.SpaceError{Dir: folder, Need: reserve, Free: free})
 	}
 	if inodes == 0 {
 		return fmt.Errorf("make machine: no inode is free in %s: %w", folder, syscall.ENOSPC)
@@ -51,8 +51,8 @@ func (l *Limits) checkSpace(folder string) error {
 	return nil
 }
 
-// room returns the bytes and inodes that are free to this user. A file
-// system that makes inodes as it needs them has one free at the least.
+// room returns the bytes and inodes that are free to this user. If the file
+// system has no fixed number of inodes, inodes is 1.
 func room(folder string) (bytes int64, inodes uint64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(folder, &st); err != nil {
@@ -64,9 +64,10 @@ func room(folder string) (bytes int64, inodes uint64, err error) {
 	return int64(st.Bavail) * st.Bsize, st.Ffree, nil
 }
 
-// memoryWarnings returns what is to be said before rec runs beside others.
-func memoryWarnings(others []*Record, rec *Record) []string {
-	others = slices.DeleteFunc(slices.Clone(others), func(o *Record) bool { return o.ID == rec.ID })
+// memoryWarnings returns the remarks for the user of rec before it runs beside
+// others.
+func memoryWarnings(others []*record.Record, rec *record.Record) []string {
+	others = slices.DeleteFunc(slices.Clone(others), func(o *record.Record) bool { return o.ID == rec.ID })
 	warning, err := overcommit(others, rec.Config.Memory)
 	if err != nil {
 		warning = fmt.Sprintf("whether the host has memory for the machine is not known: %v", err)
@@ -77,18 +78,17 @@ func memoryWarnings(others []*Record, rec *Record) []string {
 	return []string{warning}
 }
 
-// overcommit returns a warning where the host's memory does not suffice for
-// another machine beside those of records that run, or "". What they have
-// taken so far is not available any more, and what they may still take is
-// counted by their sum.
-func overcommit(records []*Record, memory int64) (warning string, err error) {
+// overcommit returns a warning if the host's memory does not suffice for another
+// machine of size memory beside the running ones, else "". It compares the sum
+// of all sizes with the host's memory, and memory with the available part.
+func overcommit(records []*record.Record, memory int64) (warning string, err error) {
 	total, available, err := hostMemory()
 	if err != nil {
 		return "", err
 	}
 	sum, running := memory, 0
 	for _, rec := range records {
-		if rec.State == StateRunning {
+		if rec.State == record.StateRunning {
 			sum += rec.Config.Memory
 			running++
 		}
@@ -133,7 +133,7 @@ func hostMemory() (total, available int64, err error) {
 		return 0, 0, fmt.Errorf("read memory of the host: %w", err)
 	}
 	if total == 0 || available == 0 {
-		return 0, 0, errors.New("read memory of the host: /proc/meminfo does not say it")
+		return 0, 0, errors.New("read memory of the host: /proc/meminfo lacks MemTotal or MemAvailable")
 	}
 	return total, available, nil
 }

@@ -18,6 +18,9 @@ import (
 
 	"github.com/banger-vm/banger/internal/machine/ledger"
 	"github.com/banger-vm/banger/internal/machine/ledger/resource"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/repair"
+	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
 // damages are what may have become of a file.
@@ -70,25 +73,25 @@ func harm(t *testing.T, path string, do func([]byte) []byte) {
 // what is wrong with its files.
 func TestR3DamageTable(t *testing.T) {
 	o := options(t, "box")
-	for _, state := range []State{StateCreating, StateCreated, StateRunning, StateExited} {
-		for _, which := range []string{"none", ledger.FileName, recordName, "both"} {
+	for _, state := range []record.State{record.StateCreating, record.StateCreated, record.StateRunning, record.StateExited} {
+		for _, which := range []string{"none", ledger.FileName, record.FileName, "both"} {
 			for _, damage := range damages {
 				if which == "none" && damage.do != nil {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/%s %s", state, which, damage.name), func(t *testing.T) {
 					w := leaveOf(t, openStore(t), o, state)
-					for _, file := range []string{ledger.FileName, recordName} {
+					for _, file := range []string{ledger.FileName, record.FileName} {
 						if which == file || which == "both" {
 							harm(t, filepath.Join(w.dir, file), damage.do)
 						}
 					}
-					recordHarmed := which == recordName || which == "both"
+					recordHarmed := which == record.FileName || which == "both"
 					newer := recordHarmed && damage.name == "newer"
-					before := snapshot(t, w.s.root)
+					before := snapshot(t, w.s.root.Path())
 					w.s.reconcileAll(t)
 					w.check(t, state, recordHarmed, newer)
-					if newer && snapshot(t, w.s.root) != before {
+					if newer && snapshot(t, w.s.root.Path()) != before {
 						t.Error("what a newer banger made was changed")
 					}
 					if w.vmm != nil && w.vmm.lives(t) != newer {
@@ -109,7 +112,7 @@ func TestR3DamageTable(t *testing.T) {
 }
 
 // check asserts the outcome of a row.
-func (w *ward) check(t *testing.T, state State, recordHarmed, newer bool) {
+func (w *ward) check(t *testing.T, state record.State, recordHarmed, newer bool) {
 	t.Helper()
 	records, damaged, err := w.s.Machines()
 	if err != nil {
@@ -129,7 +132,7 @@ func (w *ward) check(t *testing.T, state State, recordHarmed, newer bool) {
 	if newer || len(damaged) > 0 {
 		t.Errorf("damaged: %v", damaged)
 	}
-	if state == StateCreating {
+	if state == record.StateCreating {
 		if w.s.empty(t); len(records) > 0 {
 			t.Errorf("records %v", records)
 		}
@@ -140,9 +143,9 @@ func (w *ward) check(t *testing.T, state State, recordHarmed, newer bool) {
 	}
 	rec := records[0]
 	switch {
-	case state != StateRunning && (rec.State != state || rec.Error != ""):
+	case state != record.StateRunning && (rec.State != state || rec.Error != ""):
 		t.Errorf("record %+v", rec)
-	case state == StateRunning && (rec.State != StateExited || rec.Error != lostOwner || rec.ExitCode != exitFailed || rec.Finished.IsZero()):
+	case state == record.StateRunning && (rec.State != record.StateExited || rec.Error != record.SupervisorKilled || rec.ExitCode != record.ExitFailed || rec.Finished.IsZero()):
 		t.Errorf("record %+v", rec)
 	}
 	for _, e := range w.s.noted(t, rec.ID) {
@@ -150,7 +153,7 @@ func (w *ward) check(t *testing.T, state State, recordHarmed, newer bool) {
 			t.Errorf("still noted: %+v", e)
 		}
 	}
-	if got := names(t, w.s.runtime); len(got) > 0 {
+	if got := names(t, w.s.root.Runtime()); len(got) > 0 {
 		t.Errorf("runtime folders %q are left", got)
 	}
 }
@@ -164,7 +167,7 @@ func (w *ward) removed(t *testing.T, newer bool) {
 	}
 	err := w.s.Remove(t.Context(), w.rec.ID)
 	if newer {
-		if !errors.Is(err, ErrNewer) || !w.hasDisk() {
+		if !errors.Is(err, record.ErrNewer) || !w.hasDisk() {
 			t.Errorf("remove: %v", err)
 		}
 		return
@@ -188,7 +191,7 @@ func snapshot(t *testing.T, root string) string {
 			return err
 		}
 		info, err := d.Info()
-		if err == nil && info.Size() > maxRecord { // a disk
+		if err == nil && info.Size() > 4<<20 { // a disk
 			fmt.Fprintln(&b, path, info.Size(), info.ModTime())
 			return nil
 		}
@@ -204,11 +207,11 @@ func snapshot(t *testing.T, root string) string {
 
 // TestR3SetAsideNamesTheFile: the message of a damaged record leads to the file.
 func TestR3SetAsideNamesTheFile(t *testing.T) {
-	w := leave(t, openStore(t), StateExited)
-	path := filepath.Join(w.dir, recordName)
+	w := leave(t, openStore(t), record.StateExited)
+	path := filepath.Join(w.dir, record.FileName)
 	harm(t, path, func([]byte) []byte { return []byte("{") })
 	r := w.s.reconcileAll(t)
-	if len(r.Machines) != 1 || r.Machines[0].Level != LevelError || !strings.Contains(r.Machines[0].Detail, path+".damaged-1") {
+	if len(r.Machines) != 1 || r.Machines[0].Level != repair.LevelError || !strings.Contains(r.Machines[0].Detail, path+".damaged-1") {
 		t.Errorf("findings %+v", r.Machines)
 	}
 	if got, err := os.ReadFile(path + ".damaged-1"); err != nil || string(got) != "{" {
@@ -218,15 +221,15 @@ func TestR3SetAsideNamesTheFile(t *testing.T) {
 
 func TestR3RemoveFinishesWhatReconcileFinds(t *testing.T) {
 	s := openStore(t)
-	w := leave(t, s, StateRunning)
-	held, err := s.lock(w.rec.ID)
+	w := leave(t, s, record.StateRunning)
+	held, err := s.root.Lock(w.rec.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove(t.Context(), w.rec.ID); !errors.Is(err, ErrRunning) {
+	if err := s.Remove(t.Context(), w.rec.ID); !errors.Is(err, record.ErrRunning) {
 		t.Errorf("remove what is held: %v", err)
 	}
-	held.lock.Close()
+	held.Close()
 	if err := s.Remove(t.Context(), w.rec.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -240,17 +243,17 @@ func TestR4Adopt(t *testing.T) {
 	for _, ofItsSupervisor := range []bool{true, false} {
 		t.Run(fmt.Sprint(ofItsSupervisor), func(t *testing.T) {
 			s := openStore(t)
-			d, err := s.enter(t.Context(), &Record{ID: "0123456789ab", Config: Config{Name: "box"}, State: StateRunning})
+			d, err := s.enter(t.Context(), &record.Record{ID: "0123456789ab", Config: spec.Config{Name: "box"}, State: record.StateRunning})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer d.dir.lock.Close()
-			owner, err := ledger.NewOwner(d.rec.ID, s.root)
+			defer d.dir.Close()
+			owner, err := ledger.NewOwner(d.rec.ID, s.root.Path())
 			if err != nil {
 				t.Fatal(err)
 			}
 			var p *sleeper
-			err = resource.Maker{Ledger: d.ledger, Owner: owner}.Process(t.Context(), supervisorPart, func(mark string) (int, error) {
+			err = resource.Maker{Ledger: d.ledger, Owner: owner}.Process(t.Context(), record.SupervisorEntry, func(mark string) (int, error) {
 				p = startSleeper(t, mark)
 				return p.cmd.Process.Pid, nil
 			})
@@ -261,12 +264,12 @@ func TestR4Adopt(t *testing.T) {
 				p.cmd.Process.Kill()
 				<-p.ended //nolint:errcheck // it was killed
 			}
-			before := snapshot(t, s.root)
+			before := snapshot(t, s.root.Path())
 			r := s.reconcileAll(t)
 			if !slices.Equal(r.Adopted, []string{d.rec.ID}) || (len(r.Machines) == 0) != ofItsSupervisor {
 				t.Errorf("report %+v", r)
 			}
-			if snapshot(t, s.root) != before || p.lives(t) != ofItsSupervisor {
+			if snapshot(t, s.root.Path()) != before || p.lives(t) != ofItsSupervisor {
 				t.Error("a machine that is held was touched")
 			}
 		})
@@ -279,19 +282,19 @@ func TestR4AdoptWithoutARecord(t *testing.T) {
 	for _, damage := range damages {
 		t.Run(damage.name, func(t *testing.T) {
 			s := openStore(t)
-			w := leave(t, s, StateRunning)
-			held, err := s.lock(w.rec.ID)
+			w := leave(t, s, record.StateRunning)
+			held, err := s.root.Lock(w.rec.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer held.lock.Close()
-			harm(t, filepath.Join(w.dir, recordName), damage.do)
-			before := snapshot(t, s.root)
+			defer held.Close()
+			harm(t, filepath.Join(w.dir, record.FileName), damage.do)
+			before := snapshot(t, s.root.Path())
 			r := s.reconcileAll(t)
 			if len(r.Machines) != 1 || r.Machines[0].Fixable || !strings.Contains(r.Machines[0].Detail, w.dir) {
 				t.Errorf("findings %+v", r.Machines)
 			}
-			if snapshot(t, s.root) != before || !w.vmm.lives(t) {
+			if snapshot(t, s.root.Path()) != before || !w.vmm.lives(t) {
 				t.Error("a machine that is held was touched")
 			}
 		})
@@ -300,16 +303,16 @@ func TestR4AdoptWithoutARecord(t *testing.T) {
 
 func TestReconcileSaysWhyItEnded(t *testing.T) {
 	s := openStore(t)
-	w := leave(t, s, StateRunning)
-	dir, err := s.lock(w.rec.ID)
+	w := leave(t, s, record.StateRunning)
+	dir, err := s.root.Lock(w.rec.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := readRecord(w.dir)
+	rec, err := record.Read(w.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, _, err := ledger.Open(w.dir, rec.ID, dir.ledgerRecord(rec))
+	l, _, err := ledger.Open(w.dir, rec.ID, dir.LedgerRecord(rec))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,16 +324,16 @@ func TestReconcileSaysWhyItEnded(t *testing.T) {
 			}
 		}
 	}
-	j, err := s.openJournal(t.Context(), dir) // as a start does
+	j, err := record.OpenJournal(t.Context(), dir) // as a start does
 	if err == nil {
-		err = j.settleLost()
+		err = markLost(j)
 	}
-	if err != nil || j.record().Error != rebooted {
-		t.Errorf("a start finds %+v, %v", j.record(), err)
+	if err != nil || j.Record().Error != record.HostBooted {
+		t.Errorf("a start finds %+v, %v", j.Record(), err)
 	}
-	dir.lock.Close()
+	dir.Close()
 	s.reconcileAll(t)
-	if rec, err := s.Find("box"); err != nil || rec.State != StateExited || rec.Error != rebooted {
+	if rec, err := s.Find("box"); err != nil || rec.State != record.StateExited || rec.Error != record.HostBooted {
 		t.Errorf("record %+v, %v", rec, err)
 	}
 	// It has the mark, and yet is none of a machine of an earlier boot.
@@ -341,11 +344,11 @@ func TestReconcileSaysWhyItEnded(t *testing.T) {
 
 func TestReconcileSweepsTemporaries(t *testing.T) {
 	s := openStore(t)
-	w := leave(t, s, StateExited)
-	left := filepath.Join(w.dir, "."+recordName+".tmp-1")
-	half := s.dataDir("0123456789ab") // of a writer killed before its first rename
+	w := leave(t, s, record.StateExited)
+	left := filepath.Join(w.dir, "."+record.FileName+".tmp-1")
+	half := s.root.DataDir("0123456789ab") // of a writer killed before its first rename
 	if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Mkdir(half, 0o700),
-		os.WriteFile(filepath.Join(half, "."+recordName+".tmp-1"), nil, 0o600)); err != nil {
+		os.WriteFile(filepath.Join(half, "."+record.FileName+".tmp-1"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	s.reconcileAll(t)
@@ -358,8 +361,8 @@ func TestReconcileSweepsTemporaries(t *testing.T) {
 
 func TestReconcileSkipsAFIFO(t *testing.T) {
 	s := openStore(t)
-	w := leave(t, s, StateExited)
-	path := filepath.Join(w.dir, recordName)
+	w := leave(t, s, record.StateExited)
+	path := filepath.Join(w.dir, record.FileName)
 	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -372,13 +375,13 @@ func TestReconcileSkipsAFIFO(t *testing.T) {
 
 func TestSettle(t *testing.T) {
 	s := openStore(t)
-	w := leave(t, s, StateRunning)
+	w := leave(t, s, record.StateRunning)
 	for _, id := range []string{w.rec.ID, w.rec.ID, "ffffffffffff"} {
-		if _, err := s.Settle(t.Context(), id); err != nil {
+		if _, err := s.RepairMachine(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if rec, err := readRecord(w.dir); err != nil || rec.State != StateExited {
+	if rec, err := record.Read(w.dir); err != nil || rec.State != record.StateExited {
 		t.Errorf("record %+v, %v", rec, err)
 	}
 }
@@ -417,16 +420,16 @@ func TestR3TapOfAnother(t *testing.T) {
 		t.Run(fmt.Sprintf("ours %v, ledger %v", row.ours, row.ledger), func(t *testing.T) {
 			needTaps(t)
 			s := openStore(t)
-			w := leave(t, s, StateRunning)
-			dir, err := s.lock(w.rec.ID)
+			w := leave(t, s, record.StateRunning)
+			dir, err := s.root.Lock(w.rec.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
-			rec, err := readRecord(w.dir)
+			rec, err := record.Read(w.dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, _, err := ledger.Open(w.dir, rec.ID, dir.ledgerRecord(rec))
+			l, _, err := ledger.Open(w.dir, rec.ID, dir.LedgerRecord(rec))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -435,7 +438,7 @@ func TestR3TapOfAnother(t *testing.T) {
 				t.Fatal(err)
 			}
 			tap.Close() // which ends the one that does not persist
-			dir.lock.Close()
+			dir.Close()
 			if !row.ours {
 				out, err := exec.CommandContext(t.Context(), "ip", "tuntap", "add", "dev", name, "mode", "tap").CombinedOutput()
 				if err != nil {
@@ -444,7 +447,7 @@ func TestR3TapOfAnother(t *testing.T) {
 			}
 			if !row.ledger {
 				harm(t, filepath.Join(w.dir, ledger.FileName), nil)
-				harm(t, filepath.Join(w.dir, recordName), nil)
+				harm(t, filepath.Join(w.dir, record.FileName), nil)
 			}
 			s.reconcileAll(t)
 			if hasLink(t, name) == row.ours {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/spec"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,14 +24,14 @@ const stepsVariable = "BANGER_TEST_LIFE"
 
 // TestLife makes a machine and removes it.
 func TestLife(t *testing.T) {
-	spec := os.Getenv(stepsVariable)
-	if spec == "" {
+	job := os.Getenv(stepsVariable)
+	if job == "" {
 		t.Skip("it is run by TestR3KilledAtEveryStep")
 	}
-	f := strings.Split(spec, ",")
+	f := strings.Split(job, ",")
 	dir, o := f[0], imageOptions(f[1], "box")
-	if Driver(f[2]) != Shared {
-		o.ReadOnly, o.DiskDriver = false, Driver(f[2])
+	if spec.Driver(f[2]) != spec.Shared {
+		o.ReadOnly, o.DiskDriver = false, spec.Driver(f[2])
 	}
 	s, err := Open(filepath.Join(dir, "data"), filepath.Join(dir, "run"))
 	if err != nil {
@@ -58,10 +60,10 @@ type tracee struct {
 
 // liveUpTo runs TestLife up to a step, and says how many it came to and what it
 // said. One that is not killed must succeed.
-func liveUpTo(t *testing.T, dir, spec string, at int) (steps int, said string) {
+func liveUpTo(t *testing.T, dir, job string, at int) (steps int, said string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLife$")
-	cmd.Env = append(os.Environ(), stepsVariable+"="+dir+","+spec, "GOMAXPROCS=1", "GOGC=off")
+	cmd.Env = append(os.Environ(), stepsVariable+"="+dir+","+job, "GOMAXPROCS=1", "GOGC=off")
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
@@ -139,12 +141,12 @@ func (l *tracee) stopped(thread int, signal syscall.Signal) error {
 // nothing of it.
 func TestR3KilledAtEveryStep(t *testing.T) {
 	disk := options(t, "").DiskPath
-	for _, d := range []Driver{Shared, Copy} {
+	for _, d := range []spec.Driver{spec.Shared, spec.Copy} {
 		t.Run(string(d), func(t *testing.T) { killEverywhere(t, disk+","+string(d)) })
 	}
 }
 
-func killEverywhere(t *testing.T, spec string) {
+func killEverywhere(t *testing.T, job string) {
 	newDir := func() string {
 		dir := t.TempDir()
 		if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
@@ -152,14 +154,14 @@ func killEverywhere(t *testing.T, spec string) {
 		}
 		return dir
 	}
-	steps, said := liveUpTo(t, newDir(), spec, 0)
+	steps, said := liveUpTo(t, newDir(), job, 0)
 	if steps < 15 || !strings.Contains(said, "removed") {
 		t.Fatalf("%d steps: want one or more for each file; %s", steps, said)
 	}
 	whole, gone := 0, 0
 	for at := 1; at <= steps; at++ {
 		dir := newDir()
-		_, said := liveUpTo(t, dir, spec, at)
+		_, said := liveUpTo(t, dir, job, at)
 		s, err := Open(filepath.Join(dir, "data"), filepath.Join(dir, "run"))
 		if err != nil {
 			t.Fatal(err)
@@ -195,12 +197,12 @@ func killEverywhere(t *testing.T, spec string) {
 }
 
 // isWhole asserts that a machine that was made has all that it had.
-func (s *Store) isWhole(t *testing.T, rec *Record) {
+func (s *Store) isWhole(t *testing.T, rec *record.Record) {
 	t.Helper()
-	if rec.State != StateCreated || rec.Remove {
+	if rec.State != record.StateCreated || rec.Remove {
 		t.Errorf("record %+v", rec)
 	}
-	data, err := os.ReadFile(filepath.Join(s.dataDir(rec.ID), rec.Disk.File))
+	data, err := os.ReadFile(filepath.Join(s.root.DataDir(rec.ID), rec.Disk.File))
 	if err != nil || int64(len(data)) != rec.Disk.Size || bytes.Count(data, []byte{0}) == len(data) {
 		t.Errorf("disk of %d bytes: %v", len(data), err)
 	}

@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/repair"
+	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
 func openStore(t testing.TB) *Store {
@@ -26,19 +30,19 @@ func openStore(t testing.TB) *Store {
 }
 
 // make makes a machine whose owner is this test.
-func (s *Store) make(t *testing.T, name string, change func(*Record)) (*Record, *folder) {
+func (s *Store) make(t *testing.T, name string, change func(*record.Record)) (*record.Record, *record.Folder) {
 	t.Helper()
-	id, err := newID()
+	id, err := record.NewID()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := &Record{ID: id, Config: Config{Name: name}, Created: time.Now().UTC(), State: StateRunning}
+	rec := &record.Record{ID: id, Config: spec.Config{Name: name}, Created: time.Now().UTC(), State: record.StateRunning}
 	if change != nil {
 		change(rec)
 	}
 	d, err := s.enter(t.Context(), rec)
 	if err == nil {
-		err = os.Mkdir(d.dir.runtime, 0o700)
+		err = os.Mkdir(d.dir.Runtime, 0o700)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +50,7 @@ func (s *Store) make(t *testing.T, name string, change func(*Record)) (*Record, 
 	return rec, d.dir
 }
 
-func (s *Store) reconcileAll(t *testing.T) Report {
+func (s *Store) reconcileAll(t *testing.T) repair.Report {
 	t.Helper()
 	r, err := s.Reconcile(t.Context())
 	if err != nil {
@@ -58,10 +62,10 @@ func (s *Store) reconcileAll(t *testing.T) Report {
 func TestStoreNamesAreOnes(t *testing.T) {
 	s := openStore(t)
 	rec, dir := s.make(t, "box", nil)
-	defer dir.lock.Close()
-	_, err := s.enter(t.Context(), &Record{ID: "0123456789ab", Config: Config{Name: "box"}, State: StateCreated})
-	if !errors.Is(err, ErrNameTaken) {
-		t.Fatalf("error = %v, want ErrNameTaken", err)
+	defer dir.Close()
+	_, err := s.enter(t.Context(), &record.Record{ID: "0123456789ab", Config: spec.Config{Name: "box"}, State: record.StateCreated})
+	if !errors.Is(err, record.ErrNameTaken) {
+		t.Fatalf("error = %v, want record.ErrNameTaken", err)
 	}
 	for _, ref := range []string{"box", rec.ID, rec.ID[:5]} {
 		got, err := s.Find(ref)
@@ -69,7 +73,7 @@ func TestStoreNamesAreOnes(t *testing.T) {
 			t.Errorf("Find(%q) = %v, %v", ref, got, err)
 		}
 	}
-	if _, err := s.Find(""); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Find(""); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("nothing names a machine: %v", err)
 	}
 }
@@ -78,36 +82,36 @@ func TestStoreNamesAreOnes(t *testing.T) {
 // closing the lock is what the kernel does when one is killed.
 func TestR3SweepAfterAKill(t *testing.T) {
 	s := openStore(t)
-	alive, aliveDir := s.make(t, "alive", func(r *Record) { r.Remove = true })
-	defer aliveDir.lock.Close()
-	gone, goneDir := s.make(t, "gone", func(r *Record) { r.Remove = true })
+	alive, aliveDir := s.make(t, "alive", func(r *record.Record) { r.Remove = true })
+	defer aliveDir.Close()
+	gone, goneDir := s.make(t, "gone", func(r *record.Record) { r.Remove = true })
 	kept, keptDir := s.make(t, "kept", nil)
 	half, halfDir := s.make(t, "half", nil)
-	if err := os.Remove(filepath.Join(halfDir.data, recordName)); err != nil {
+	if err := os.Remove(filepath.Join(halfDir.Data, record.FileName)); err != nil {
 		t.Fatal(err)
 	}
-	stray, cutOff := s.runtimeDir("ffffffffffff"), filepath.Join(s.data, gonePrefix+"ffffffffffff")
+	stray, cutOff := s.root.RuntimeDir("ffffffffffff"), filepath.Join(s.root.Machines(), record.GonePrefix+"ffffffffffff")
 	socket := filepath.Join(s.Runtime(), "daemon.sock") // not a machine's
 	if err := errors.Join(os.Mkdir(stray, 0o700), os.Mkdir(cutOff, 0o700), os.WriteFile(socket, nil, 0o600),
 		os.WriteFile(filepath.Join(cutOff, "disk.raw"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range []*folder{goneDir, keptDir, halfDir} {
-		d.lock.Close()
+	for _, d := range []*record.Folder{goneDir, keptDir, halfDir} {
+		d.Close()
 	}
 	s.reconcileAll(t)
-	for _, path := range []string{s.dataDir(gone.ID), s.runtimeDir(gone.ID), s.dataDir(half.ID), s.runtimeDir(half.ID), s.runtimeDir(kept.ID), stray, cutOff} {
+	for _, path := range []string{s.root.DataDir(gone.ID), s.root.RuntimeDir(gone.ID), s.root.DataDir(half.ID), s.root.RuntimeDir(half.ID), s.root.RuntimeDir(kept.ID), stray, cutOff} {
 		if _, err := os.Lstat(path); err == nil {
 			t.Errorf("left over: %s", path)
 		}
 	}
-	for _, path := range []string{s.dataDir(alive.ID), s.runtimeDir(alive.ID), s.dataDir(kept.ID), socket} {
+	for _, path := range []string{s.root.DataDir(alive.ID), s.root.RuntimeDir(alive.ID), s.root.DataDir(kept.ID), socket} {
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("lost: %v", err)
 		}
 	}
 	rec, err := s.Find("kept")
-	if err != nil || rec.State != StateExited || rec.Error != lostOwner || rec.Finished.IsZero() {
+	if err != nil || rec.State != record.StateExited || rec.Error != record.SupervisorKilled || rec.Finished.IsZero() {
 		t.Errorf("record of the machine whose owner was killed: %+v, %v", rec, err)
 	}
 }
@@ -127,11 +131,11 @@ func TestR3DamagedRecordStays(t *testing.T) {
 			s := openStore(t)
 			rec, dir := s.make(t, "box", nil)
 			content := strings.ReplaceAll(row.content, "ID", rec.ID)
-			path := filepath.Join(dir.data, recordName)
+			path := filepath.Join(dir.Data, record.FileName)
 			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			dir.lock.Close()
+			dir.Close()
 			for _, when := range []string{"before", "after"} {
 				records, damaged, err := s.Machines()
 				if err != nil || len(records) != 0 || len(damaged) != 1 || !strings.Contains(damaged[0].Error(), rec.ID) {
@@ -151,7 +155,7 @@ func TestR3DamagedRecordStays(t *testing.T) {
 			if id, err := s.FindID(rec.ID); err != nil || id != rec.ID {
 				t.Errorf("FindID = %q, %v", id, err)
 			}
-			if _, err := s.FindID(rec.ID[:6]); !errors.Is(err, ErrNotFound) {
+			if _, err := s.FindID(rec.ID[:6]); !errors.Is(err, record.ErrNotFound) {
 				t.Errorf("a part of the ID of what is damaged: %v", err)
 			}
 		})
@@ -161,10 +165,10 @@ func TestR3DamagedRecordStays(t *testing.T) {
 func TestStoreRemove(t *testing.T) {
 	s := openStore(t)
 	rec, dir := s.make(t, "box", nil)
-	if err := s.Remove(t.Context(), rec.ID); !errors.Is(err, ErrRunning) {
+	if err := s.Remove(t.Context(), rec.ID); !errors.Is(err, record.ErrRunning) {
 		t.Fatalf("removing a machine that runs: %v", err)
 	}
-	dir.lock.Close()
+	dir.Close()
 	if err := s.Remove(t.Context(), rec.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -189,9 +193,9 @@ func TestStoreSweepsItsOwnAlone(t *testing.T) {
 		stores = append(stores, s)
 	}
 	rec, running := stores[0].make(t, "box", nil)
-	defer running.lock.Close()
+	defer running.Close()
 	stores[1].reconcileAll(t)
-	if _, err := os.Lstat(stores[0].runtimeDir(rec.ID)); err != nil {
+	if _, err := os.Lstat(stores[0].root.RuntimeDir(rec.ID)); err != nil {
 		t.Errorf("a machine of another data folder lost its runtime folder: %v", err)
 	}
 }
@@ -208,10 +212,10 @@ func TestStoreNeedsAPrivateFolder(t *testing.T) {
 
 func TestStoreLockEndsWithItsContext(t *testing.T) {
 	s := openStore(t)
-	err := s.locked(t.Context(), func() error {
+	err := s.root.Exclusively(t.Context(), func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		return s.locked(ctx, func() error { return nil })
+		return s.root.Exclusively(ctx, func() error { return nil })
 	})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error = %v, want the deadline's", err)
@@ -221,8 +225,8 @@ func TestStoreLockEndsWithItsContext(t *testing.T) {
 func TestMachinesAreNewestFirst(t *testing.T) {
 	s := openStore(t)
 	for name, age := range map[string]time.Duration{"old": 3 * time.Hour, "new": time.Hour, "middle": 2 * time.Hour} {
-		_, dir := s.make(t, name, func(r *Record) { r.Created = time.Now().Add(-age) })
-		dir.lock.Close()
+		_, dir := s.make(t, name, func(r *record.Record) { r.Created = time.Now().Add(-age) })
+		dir.Close()
 	}
 	records, _, err := s.Machines()
 	var names []string

@@ -11,6 +11,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/machine/ledger"
 	"github.com/banger-vm/banger/internal/machine/ledger/resource"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // A sleeper is a process of the test's that stands for another.
@@ -50,7 +51,7 @@ func (p *sleeper) lives(t *testing.T) bool {
 // A ward is a machine as a killed supervisor left it.
 type ward struct {
 	s     *Store
-	rec   *Record
+	rec   *record.Record
 	dir   string
 	owner ledger.Owner
 	vmm   *sleeper // of the machine; nil where it was at rest
@@ -58,36 +59,36 @@ type ward struct {
 }
 
 // leave makes a machine with a disk, in a state, and lets it go.
-func leave(t *testing.T, s *Store, state State) *ward {
+func leave(t *testing.T, s *Store, state record.State) *ward {
 	t.Helper()
 	return leaveOf(t, s, options(t, "box"), state)
 }
 
-func leaveOf(t *testing.T, s *Store, o Options, state State) *ward {
+func leaveOf(t *testing.T, s *Store, o Options, state record.State) *ward {
 	t.Helper()
 	rec := s.mustCreate(t, o)
-	owner, err := ledger.NewOwner(rec.ID, s.root)
+	owner, err := ledger.NewOwner(rec.ID, s.root.Path())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &ward{s: s, rec: rec, dir: s.dataDir(rec.ID), owner: owner, other: startSleeper(t)}
-	dir, err := s.lock(rec.ID)
+	w := &ward{s: s, rec: rec, dir: s.root.DataDir(rec.ID), owner: owner, other: startSleeper(t)}
+	dir, err := s.root.Lock(rec.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dir.lock.Close()
-	if rec, err = readRecord(dir.data); err != nil {
+	defer dir.Close()
+	if rec, err = record.Read(dir.Data); err != nil {
 		t.Fatal(err)
 	}
 	rec.State = state
-	l, _, err := ledger.Open(dir.data, rec.ID, dir.ledgerRecord(rec))
+	l, _, err := ledger.Open(dir.Data, rec.ID, dir.LedgerRecord(rec))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if state == StateRunning {
+	if state == record.StateRunning {
 		w.run(t, l)
 	}
-	if err := rec.write(dir.data); err != nil {
+	if err := rec.Write(dir.Data); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -105,7 +106,7 @@ func (w *ward) run(t *testing.T, l *ledger.Ledger) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtimeDir := w.s.runtimeDir(w.rec.ID)
+	runtimeDir := w.s.root.RuntimeDir(w.rec.ID)
 	if err := mk.Files(t.Context(), ledger.Folder, []string{runtimeDir}, func() error { return os.Mkdir(runtimeDir, 0o700) }); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func (w *ward) run(t *testing.T, l *ledger.Ledger) {
 	if stranger.Kind != ledger.Process {
 		t.Fatalf("entries %v", l.Entries())
 	}
-	stranger.Name, stranger.PID, stranger.Start = supervisorPart, w.other.cmd.Process.Pid, 1 // no process of a user started so early
+	stranger.Name, stranger.PID, stranger.Start = record.SupervisorEntry, w.other.cmd.Process.Pid, 1 // no process of a user started so early
 	if err := l.Note(stranger); err != nil {
 		t.Fatal(err)
 	}

@@ -17,9 +17,12 @@ import (
 	"github.com/banger-vm/banger/internal/base/xdg"
 	"github.com/banger-vm/banger/internal/cli"
 	"github.com/banger-vm/banger/internal/kernel"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/control"
 	"github.com/banger-vm/banger/internal/machine/ledger"
 	"github.com/banger-vm/banger/internal/machine/ledger/resource"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/supervisor"
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -54,7 +57,7 @@ func supervise(ctx context.Context, flags []string, id string) error {
 			where.Data = flags[i+1]
 		}
 	}
-	machines, err := machine.Open(where.Data, where.Runtime)
+	root, err := record.OpenRoot(where.Data, where.Runtime)
 	if err != nil {
 		return err
 	}
@@ -62,10 +65,40 @@ func supervise(ctx context.Context, flags []string, id string) error {
 	if err != nil {
 		return err
 	}
-	devices := func(ctx context.Context, mk resource.Maker) error {
-		return makeDevices(ctx, mk, filepath.Join(where.Data, "machines", id, "device.raw"))
+	if err := addDevices(ctx, root, id); err != nil {
+		return err
 	}
-	return machines.Supervise(ctx, id, kernels, machine.Host{Cache: where.Cache, Devices: devices})
+	return supervisor.Run(ctx, id, supervisor.Config{Root: root, Kernels: kernels, Cache: where.Cache})
+}
+
+// addDevices makes the devices and enters them in the machine's ledger, before the supervisor opens it.
+func addDevices(ctx context.Context, root *record.Root, id string) error {
+	// The process that started this one writes the ledger until it sends the launch.
+	started := []unix.PollFd{{Fd: control.StartFD, Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(started, -1); err == nil {
+			break
+		} else if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	if started[0].Revents&unix.POLLIN == 0 {
+		return nil // it was killed
+	}
+	fd, err := unix.FcntlInt(control.LockFD, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	dir, err := root.Inherit(id, os.NewFile(uintptr(fd), "lock"))
+	if err != nil {
+		return err
+	}
+	j, err := record.OpenJournal(ctx, dir)
+	if err != nil {
+		return err
+	}
+	err = makeDevices(ctx, j.Maker, filepath.Join(dir.Data, "device.raw"))
+	return errors.Join(err, dir.Close())
 }
 
 // makeDevices makes a tap that persists, and a loop device over file, which stays until the machine is removed.

@@ -14,8 +14,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/exit"
 	"github.com/banger-vm/banger/internal/cli/fetch"
 	"github.com/banger-vm/banger/internal/kernel"
-	"github.com/banger-vm/banger/internal/machine"
-	"github.com/banger-vm/banger/internal/vmm"
+	"github.com/banger-vm/banger/internal/machine/spec"
 	"github.com/spf13/cobra"
 )
 
@@ -51,8 +50,8 @@ func (m *machineFlags) register(cmd *cobra.Command) {
 	f.SetInterspersed(false) // what follows the image is the command's
 	f.StringVar(&m.name, "name", "", "name of the machine (default made up)")
 	f.StringVar(&m.hostname, "hostname", "", "hostname inside (default the machine's name)")
-	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", machine.DefaultCPUs))
-	f.StringVarP(&m.memory, "memory", "m", "", fmt.Sprintf("memory, as 2G (default %dM)", machine.DefaultMemory>>20))
+	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", spec.DefaultCPUs))
+	f.StringVarP(&m.memory, "memory", "m", "", fmt.Sprintf("memory, as 2G (default %dM)", spec.DefaultMemory>>20))
 	f.StringVar(&m.diskSize, "disk-size", "", "size of the root disk, as 20G; the file system grows to it (default the image's)")
 	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default "+kernel.DefaultName+")")
 	f.StringVar(&m.model, "machine", "", "machine model: microvm or q35 (default microvm)")
@@ -92,77 +91,66 @@ func (m *machineFlags) config(cmd *cobra.Command, args []string) (api.Config, er
 	if cmd.Flags().Changed("entrypoint") {
 		c.Entrypoint = &m.entrypoint
 	}
-	if err := m.validate(&c); err != nil {
+	var err error
+	if c.Memory, err = parseSize("--memory", m.memory); err != nil {
 		return c, err
 	}
-	var err error
+	if c.DiskSize, err = parseSize("--disk-size", m.diskSize); err != nil {
+		return c, err
+	}
+	if c.Restart, err = parseRestart(m.restart); err != nil {
+		return c, err
+	}
 	if c.Env, err = environment(m.envFiles, m.env); err != nil {
 		return c, err
 	}
-	c.Labels, err = parseLabels(m.labels)
-	return c, err
+	if c.Labels, err = parseLabels(m.labels); err != nil {
+		return c, err
+	}
+	return c, m.validate(c)
 }
 
-// validate checks the flags that have rules, and parses those of them whose
-// text differs from the value in c.
-func (m *machineFlags) validate(c *api.Config) error {
-	if m.dir != "" && !strings.HasPrefix(m.dir, "/") {
-		return exit.Usagef("--workdir=%s: want an absolute path", m.dir)
-	}
+// validate returns a usage error if the daemon would refuse the configuration.
+func (m *machineFlags) validate(c api.Config) error {
 	switch m.pull {
 	case "always", "missing", "never":
 	default:
 		return exit.Usagef("--pull=%s: want always, missing or never", m.pull)
 	}
-	switch m.accel {
-	case "", string(vmm.KVM), string(vmm.TCG):
-	default:
-		return exit.Usagef("--accel=%s: want kvm or tcg", m.accel)
-	}
-	switch m.diskDriver {
-	case "", "auto", "reflink", "overlay", "dm", "copy":
-	default:
-		return exit.Usagef("--disk-driver=%s: want auto, reflink, overlay, dm or copy", m.diskDriver)
-	}
-	for _, s := range []struct {
-		flag, text string
-		to         *int64
-	}{{"--memory", m.memory, &c.Memory}, {"--disk-size", m.diskSize, &c.DiskSize}} {
-		if s.text == "" {
-			continue
-		}
-		n, err := env.ParseSize(s.text)
-		if err != nil {
-			return exit.Usagef("%s: %v", s.flag, err)
-		}
-		*s.to = n
-	}
-	var err error
-	if c.Restart, err = parseRestart(m.restart); err != nil {
-		return err
-	}
-	if m.remove && c.Restart.Policy != "" {
-		return exit.Usagef("--rm removes the machine when it ends, --restart boots it again: leave one out")
+	config := spec.FromAPI(api.CreateRequest{Name: m.name, Config: c})
+	if err := spec.Validate(&config, m.remove); err != nil {
+		return exit.Usagef("%v", err)
 	}
 	return nil
 }
 
-// parseRestart reads a restart policy as docker writes it.
+// parseSize returns the bytes that the text of a flag stands for, 0 for "".
+func parseSize(flag, text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := env.ParseSize(text)
+	if err != nil {
+		return 0, exit.Usagef("%s: %v", flag, err)
+	}
+	return n, nil
+}
+
+// parseRestart parses a restart policy in docker's form, POLICY[:RETRIES].
 func parseRestart(text string) (api.Restart, error) {
 	policy, retries, bounded := strings.Cut(text, ":")
-	r := api.Restart{Policy: policy}
-	switch {
-	case text == "" || text == "no":
+	if text == "" || text == string(spec.RestartNo) {
 		return api.Restart{}, nil
-	case !bounded && (policy == "always" || policy == "unless-stopped" || policy == "on-failure"):
-		return r, nil
-	case bounded && policy == "on-failure":
-		n, err := strconv.Atoi(retries)
-		if r.Retries = n; err == nil && n >= 0 {
-			return r, nil
-		}
 	}
-	return r, exit.Usagef("--restart=%s: want no, on-failure[:N], always or unless-stopped", text)
+	r := api.Restart{Policy: policy}
+	if !bounded {
+		return r, nil
+	}
+	var err error
+	if r.Retries, err = strconv.Atoi(retries); err != nil {
+		return r, exit.Usagef("--restart=%s: want a number of retries after the colon", text)
+	}
+	return r, nil
 }
 
 // Bounds of what --env and --env-file may give: the kernel's, MAX_ARG_STRLEN

@@ -9,7 +9,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/exit"
 	"github.com/banger-vm/banger/internal/cli/render"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/repair"
 	"github.com/spf13/cobra"
 )
 
@@ -35,7 +35,7 @@ func doctorCommand(e *env.Env) *cobra.Command {
 
 // A diagnosis is what doctor prints as JSON.
 type diagnosis struct {
-	machine.Report
+	repair.Report
 	Fixed []string `json:"fixed,omitempty"`
 	Wrong bool     `json:"wrong"`
 }
@@ -50,15 +50,15 @@ func doctor(e *env.Env, cmd *cobra.Command, fix, dryRun bool) error {
 	if d.Report, err = machines.Examine(ctx); err != nil {
 		return err
 	}
-	if fix && !dryRun && d.Report.Wrong() {
-		if d.Fixed, err = machines.Repair(ctx, d.Report); err != nil {
+	if fix && !dryRun && d.HasFaults() {
+		if d.Fixed, err = machines.Fix(ctx, d.Report); err != nil {
 			e.Note("warning: %v", err)
 		}
 		if d.Report, err = machines.Examine(ctx); err != nil {
 			return err
 		}
 	}
-	d.Wrong = d.Report.Wrong()
+	d.Wrong = d.HasFaults()
 	if e.JSON {
 		err = render.JSON(e.Out, d)
 	} else {
@@ -76,7 +76,7 @@ func printDiagnosis(e *env.Env, d *diagnosis, dryRun bool) error {
 		w.printf("%-8s %s\n", "fixed", text)
 	}
 	for _, c := range d.Checks {
-		if e.Quiet && c.Level == machine.LevelOK {
+		if e.Quiet && c.Level == repair.LevelOK {
 			continue
 		}
 		w.printf("%-8s %s: %s\n", c.Level, c.Name, render.OneLine(c.Detail))
@@ -94,7 +94,7 @@ func printDiagnosis(e *env.Env, d *diagnosis, dryRun bool) error {
 		w.fix(f.Fix)
 	}
 	for _, r := range d.Leftovers {
-		w.printf("%-8s %s of machine %s, which does not need it\n", machine.LevelWarning, &r, r.Owner.ID())
+		w.printf("%-8s %s of machine %s, which does not need it\n", repair.LevelWarning, &r, r.Owner.ID())
 		w.fix(auto + "remove it")
 	}
 	return w.err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/cli/exit"
+	"github.com/spf13/cobra"
 )
 
 func TestParseRestart(t *testing.T) {
@@ -23,8 +24,9 @@ func TestParseRestart(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"never", "always:3", "no:1", "on-failure:", "on-failure:-1", "on-failure:x", ":3"} {
-		if got, err := parseRestart(text); exit.Code(err) != exit.Usage {
-			t.Errorf("%q: %+v, %v, want a usage error", text, got, err)
+		m := machineFlags{pull: "missing", restart: text}
+		if got, err := m.config(new(cobra.Command), nil); exit.Code(err) != exit.Usage {
+			t.Errorf("%q: %+v, %v, want a usage error", text, got.Restart, err)
 		}
 	}
 }

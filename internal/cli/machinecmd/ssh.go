@@ -13,7 +13,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/connect"
 	"github.com/banger-vm/banger/internal/cli/env"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
 	"github.com/spf13/cobra"
 )
 
@@ -69,7 +69,7 @@ func sshOptions(e *env.Env, id, user string) ([][2]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	access := machines.Access(&machine.Record{ID: id})
+	access := machines.Access(&record.Record{ID: id})
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find banger: %w", err)

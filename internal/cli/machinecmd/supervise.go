@@ -4,7 +4,8 @@ import (
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/kernel"
-	"github.com/banger-vm/banger/internal/machine"
+	"github.com/banger-vm/banger/internal/machine/record"
+	"github.com/banger-vm/banger/internal/machine/supervisor"
 	"github.com/spf13/cobra"
 )
 
@@ -14,7 +15,7 @@ func superviseCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "supervise MACHINE", Hidden: true, Args: arg.Exactly("MACHINE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			machines, err := openMachines(e)
+			root, err := record.OpenRoot(e.Paths.Data, e.Paths.Runtime)
 			if err != nil {
 				return err
 			}
@@ -22,7 +23,7 @@ func superviseCommand(e *env.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return machines.Supervise(cmd.Context(), args[0], kernels, machine.Host{Cache: e.Paths.Cache})
+			return supervisor.Run(cmd.Context(), args[0], supervisor.Config{Root: root, Kernels: kernels, Cache: e.Paths.Cache})
 		},
 	}
 }

@@ -1,0 +1,75 @@
+package bootplan
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/banger-vm/banger/internal/guest"
+	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/machine/spec"
+)
+
+// command merges a machine's configuration with the image's by docker's rules:
+// an entrypoint of the user drops the image's Cmd, arguments replace Cmd, and a
+// variable of the user replaces the image's.
+func command(c *spec.Config, img *store.Config) guest.Command {
+	entrypoint, args := img.Entrypoint, img.Cmd
+	if c.Entrypoint != nil {
+		entrypoint, args = nil, nil
+		if *c.Entrypoint != "" {
+			entrypoint = []string{*c.Entrypoint}
+		}
+	}
+	if len(c.Args) > 0 {
+		args = c.Args
+	}
+	cmd := guest.Command{
+		Args: append(append([]string{}, entrypoint...), args...),
+		Env:  MergeEnv(append([]string{"HOSTNAME=" + c.Hostname}, img.Env...), c.Env),
+		User: spec.OrDefault(c.User, img.User), Dir: spec.OrDefault(c.Dir, img.WorkingDir),
+		StopSignal: img.StopSignal, Stdin: c.Stdin,
+	}
+	return cmd
+}
+
+// Exec returns the environment, user and folder of further commands in the
+// machine.
+func Exec(c *spec.Config, img *store.Config) guest.Command {
+	cmd := command(c, img)
+	return guest.Command{Env: cmd.Env, User: cmd.User, Dir: cmd.Dir}
+}
+
+// forCommand names a setting in c that only a command can have. It returns ""
+// if there is none.
+func forCommand(c *spec.Config) string {
+	for _, row := range []struct {
+		given bool
+		name  string
+	}{
+		{len(c.Env) > 0, "an environment"}, {c.User != "", "a user"}, {c.Dir != "", "a working directory"},
+		{c.Stdin, "standard input"}, {c.TTY, "a terminal"},
+	} {
+		if row.given {
+			return row.name
+		}
+	}
+	return ""
+}
+
+// MergeEnv returns base with the variables of more: one replaces the variable
+// of the same name, the others follow in their order. A name without a value
+// removes the variable.
+func MergeEnv(base, more []string) []string {
+	var out []string
+	at := map[string]int{}
+	for _, v := range append(append([]string{}, base...), more...) {
+		name, _, _ := strings.Cut(v, "=")
+		if i, ok := at[name]; ok {
+			out[i] = v
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, v)
+	}
+	return slices.DeleteFunc(out, func(v string) bool { return !strings.Contains(v, "=") })
+}

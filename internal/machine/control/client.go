@@ -1,0 +1,136 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/base/unixsocket"
+	"github.com/banger-vm/banger/internal/machine/record"
+)
+
+// A Client sends requests to the supervisors of the machines in Root.
+type Client struct{ Root *record.Root }
+
+// Open sends a machine's supervisor a request and returns the stream of its
+// answer. The end of ctx ends the stream. The error is record.ErrNotRunning if
+// there is no supervisor.
+func (c Client) Open(ctx context.Context, id string, r *Request) (*frames.Conn, error) {
+	raw, err := c.dialSupervisor(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	conn := frames.New(raw)
+	if err := conn.SendJSON(frames.Request, r); err != nil {
+		return nil, errors.Join(fmt.Errorf("ask supervisor of machine %s: %w", id, err), conn.Close())
+	}
+	return conn, nil
+}
+
+// dialSupervisor connects to a supervisor. It retries for a while, because a supervisor
+// that has just been started may not listen yet.
+func (c Client) dialSupervisor(ctx context.Context, id string) (net.Conn, error) {
+	const (
+		patience = 10 * time.Second
+		every    = 10 * time.Millisecond
+	)
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		conn, err := dialSocket(limited, c.Root.RuntimeDir(id), SocketFile)
+		switch {
+		case err == nil:
+			return conn, nil
+		case isAbsent(err) && !c.Root.IsLocked(id):
+			return nil, fmt.Errorf("machine %s: %w", id, record.ErrNotRunning)
+		case !isAbsent(err):
+			return nil, fmt.Errorf("reach supervisor of machine %s: %w", id, err)
+		}
+		select {
+		case <-limited.Done():
+			return nil, fmt.Errorf("reach supervisor of machine %s: %w", id, limited.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+func dialSocket(ctx context.Context, dir, name string) (net.Conn, error) {
+	return unixsocket.In(dir, name, func(path string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	})
+}
+
+// isAbsent reports whether a connection failed because no process listens.
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// Do sends a request, waits for its answer and decodes it into v, if v is not
+// nil. An exit code is an answer, too.
+func (c Client) Do(ctx context.Context, id string, r *Request, v any) error {
+	conn, err := c.Open(ctx, id, r)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	frame, err := conn.Next()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("wait for supervisor of machine %s: %w", id, err)
+	case frame.Kind == frames.Error:
+		failure := new(api.Error)
+		return errors.Join(frame.JSON(failure), failure)
+	case v == nil:
+		return nil
+	}
+	return frame.JSON(v)
+}
+
+// Dial connects to the SSH server of a running machine's agent. The error
+// is record.ErrNotRunning if the machine does not run.
+func (c Client) Dial(ctx context.Context, rec *record.Record) (net.Conn, error) {
+	conn, err := dialSocket(ctx, c.Root.RuntimeDir(rec.ID), SSHFile)
+	if isAbsent(err) {
+		return nil, fmt.Errorf("machine %s: %w", rec.Config.Name, record.ErrNotRunning)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to machine %s: %w", rec.Config.Name, err)
+	}
+	return conn, nil
+}
+
+// Exec runs a further command in a running machine. The stream carries an Event
+// frame when the command has started, its outputs and its Exit, or an Error
+// frame. It takes Stdin, CloseStdin, Signal and Resize frames.
+func (c Client) Exec(ctx context.Context, id string, r api.ExecRequest) (*frames.Conn, error) {
+	return c.Open(ctx, id, &Request{Exec: &r})
+}
+
+// Attach connects to a running machine's main command. The stream is as Exec's.
+func (c Client) Attach(ctx context.Context, id string, r api.AttachRequest) (*frames.Conn, error) {
+	return c.Open(ctx, id, &Request{Attach: &r})
+}
+
+// Archive copies files out of a running machine or into it. The stream carries
+// a tar archive on its output or its input.
+func (c Client) Archive(ctx context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error) {
+	return c.Open(ctx, id, &Request{Archive: &r})
+}
+
+// Stats returns a running machine's use of resources.
+func (c Client) Stats(ctx context.Context, id string) (api.Stats, error) {
+	var stats api.Stats
+	return stats, c.Do(ctx, id, &Request{Stats: true}, &stats)
+}

@@ -1,0 +1,330 @@
+// Package disk makes the root disk of a machine from the disk of its image, by
+// the driver that suits the host best, and attaches it when the machine starts.
+// It never writes the disk of the image.
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/banger-vm/banger/internal/base/sparse"
+	"github.com/banger-vm/banger/internal/guest"
+	"github.com/banger-vm/banger/internal/machine/ledger"
+	"github.com/banger-vm/banger/internal/machine/ledger/resource"
+	"github.com/banger-vm/banger/internal/machine/spec"
+	"github.com/banger-vm/banger/internal/vmm"
+)
+
+// Disk is the root disk of a machine, in its data folder.
+type Disk struct {
+	Driver spec.Driver `json:"driver"`
+	File   string      `json:"file"`          // name in the machine's folder
+	Size   int64       `json:"size"`          // bytes, as the guest sees it
+	Why    string      `json:"why,omitempty"` // this driver, in a few words
+}
+
+// Names in a machine's folder.
+const (
+	baseFile    = "base.ext4" // a second name of the image's disk, which keeps it while the machine is there
+	rawFile     = "disk.raw"
+	overlayFile = "disk.qcow2"
+	cowFile     = "disk.cow"
+)
+
+// files are those of a disk by its driver. The last is the Disk's File.
+func files(d spec.Driver) []string {
+	switch d {
+	case spec.Reflink, spec.Copy:
+		return []string{rawFile}
+	case spec.Overlay:
+		return []string{baseFile, overlayFile}
+	case spec.DM:
+		return []string{baseFile, cowFile}
+	case spec.Shared:
+		return []string{baseFile}
+	}
+	return nil
+}
+
+// Options are what a machine's disk is to be like. The zero value is a
+// disk as large as the image's, made by the driver that suits the host best.
+type Options struct {
+	Size     int64 // bytes; 0: the image's
+	ReadOnly bool  // the image's disk itself, whatever Driver says
+	Driver   spec.Driver
+}
+
+// Make makes a machine's disk in its folder dir from the image's disk. It
+// takes the same short time whatever the size, unless the driver is Copy. The
+// image's disk is not written. After an error nothing of the disk is left. The
+// error is an InputError for options that make no sense, a DriverError for a
+// driver that does not work here, and ErrNoSpace where there is too little.
+func Make(ctx context.Context, mk resource.Maker, image, dir string, o Options) (Disk, error) {
+	p, err := newPlan(image, dir, o)
+	if err != nil {
+		return Disk{}, err
+	}
+	defer p.close()
+	var paths []string
+	for _, name := range files(p.disk.Driver) {
+		paths = append(paths, filepath.Join(dir, name))
+	}
+	err = mk.Files(ctx, ledger.Disk, paths, func() error { return p.make(ctx) })
+	if errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrNoSpace) { // of the ledger's writes
+		err = fmt.Errorf("%w: %w", p.noSpace(err), err)
+	}
+	if err != nil {
+		return Disk{}, err
+	}
+	return p.disk, nil
+}
+
+// A plan is a disk that can be made.
+type plan struct {
+	disk  Disk
+	dir   string
+	image *os.File
+	clone *os.File // of Reflink: the disk, which has no name yet
+	need  int64    // bytes that it and its machine will surely take
+}
+
+func newPlan(image, dir string, o Options) (_ *plan, err error) {
+	p := &plan{dir: dir, need: spaceReserve}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.image, err = os.Open(image); err != nil {
+		return nil, fmt.Errorf("make disk: %w", err)
+	}
+	info, err := p.image.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("make disk: %w", err)
+	}
+	p.disk.Size = spec.OrDefault(o.Size, info.Size())
+	if err := checkSize(info, o); err != nil {
+		return nil, err
+	}
+	if err := spaceFor(dir, p.need); err != nil {
+		return nil, fmt.Errorf("make disk: %w", err)
+	}
+	if o.ReadOnly {
+		p.disk.Driver, p.disk.Why = spec.Shared, "a read-only machine needs no disk of its own"
+	} else if err := p.choose(o.Driver); err != nil {
+		return nil, fmt.Errorf("make disk: %w", err)
+	}
+	files := files(p.disk.Driver)
+	p.disk.File = files[len(files)-1]
+	if p.disk.Driver == spec.Copy {
+		p.need += Allocated(image)
+		err = spaceFor(dir, p.need)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make disk: %w", err)
+	}
+	return p, nil
+}
+
+func checkSize(image fs.FileInfo, o Options) error {
+	switch {
+	case image.Size()%resource.SectorSize != 0:
+		return fmt.Errorf("make disk: the image's disk has %d bytes: want a multiple of %d", image.Size(), resource.SectorSize)
+	case o.Size == 0:
+		return nil
+	case o.ReadOnly:
+		return spec.Errorf("a read-only disk cannot have another size")
+	case o.Size < image.Size():
+		return spec.Errorf("disk size of %d MiB: the image's disk has %d MiB", o.Size>>20, image.Size()>>20)
+	case o.Size%resource.SectorSize != 0:
+		return spec.Errorf("disk size of %d bytes: want a multiple of %d", o.Size, resource.SectorSize)
+	}
+	return nil
+}
+
+func (p *plan) close() {
+	for _, f := range []*os.File{p.image, p.clone} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// make makes the files. What is there of them after an error is the caller's
+// to remove.
+func (p *plan) make(ctx context.Context) (err error) {
+	disk := filepath.Join(p.dir, p.disk.File)
+	switch p.disk.Driver {
+	case spec.Reflink:
+		if err = p.clone.Truncate(p.disk.Size); err == nil {
+			err = linkOpen(p.clone, disk)
+		}
+	case spec.Copy:
+		err = copyDisk(ctx, p.image, disk, p.disk.Size)
+	default:
+		err = linkOpen(p.image, filepath.Join(p.dir, baseFile))
+	}
+	if err == nil && p.disk.Driver == spec.Overlay {
+		err = overlay(ctx, p.dir, p.disk.Size)
+	}
+	if err == nil && p.disk.Driver == spec.DM {
+		err = emptyFile(disk, resource.SnapshotSpace(p.disk.Size))
+	}
+	return p.noSpace(err)
+}
+
+// linkOpen gives an open file the name path.
+func linkOpen(f *os.File, path string) error {
+	open := "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) // as open(2) has it for O_TMPFILE
+	if err := unix.Linkat(unix.AT_FDCWD, open, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
+		return &os.LinkError{Op: "link", Old: f.Name(), New: path, Err: err}
+	}
+	return nil
+}
+
+// reflink returns a file without a name, in the folder dir, that shares its
+// extents with image (ioctl_ficlone(2)). The error is errors.ErrUnsupported
+// where the file system cannot.
+func reflink(image *os.File, dir string) (*os.File, error) {
+	f, err := nameless(dir)
+	if err != nil {
+		return nil, err
+	}
+	switch err := unix.IoctlFileClone(int(f.Fd()), int(image.Fd())); err {
+	case nil:
+		return f, nil
+	case unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL:
+		f.Close()
+		return nil, errors.ErrUnsupported
+	default:
+		f.Close()
+		return nil, fmt.Errorf("share extents: %w", err)
+	}
+}
+
+// nameless makes a file that is gone when it is closed, unless it gets a name.
+func nameless(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
+	// Both are what open(2) says of file systems and kernels without it.
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
+		return nil, errors.ErrUnsupported
+	}
+	return f, err
+}
+
+// copyDisk copies the image's disk, holes left out. It is not written through
+// to the device: neither is what a machine writes to its disk.
+func copyDisk(ctx context.Context, image *os.File, path string, size int64) (err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := sparse.Copy(ctx, f, image); err != nil {
+		return err
+	}
+	return f.Truncate(size)
+}
+
+func emptyFile(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}
+
+// overlayMin is more than an empty QCOW2 file takes, in bytes.
+const overlayMin = 1 << 20
+
+// overlay makes a QCOW2 file over the base in dir. The base's name is
+// recorded relative to the overlay, and QEMU is told both.
+func overlay(ctx context.Context, dir string, size int64) error {
+	tool, err := exec.LookPath(imageTool)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, tool, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", baseFile,
+		overlayFile, strconv.FormatInt(size, 10))
+	cmd.Dir = dir
+	cmd.Env = []string{"LC_ALL=C"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// That the disk is full it says in words alone.
+		if free, statErr := freeSpace(dir); statErr == nil && free < overlayMin {
+			err = syscall.ENOSPC
+		}
+		return fmt.Errorf("%s: %w: %s", imageTool, err, strings.TrimSpace(string(out)))
+	}
+	return os.Chmod(filepath.Join(dir, overlayFile), 0o600)
+}
+
+// Attach makes what the disk needs of the host while its machine runs, and
+// returns it as the monitor takes it. dir is the machine's folder. All of it
+// is entered in mk's ledger, also after an error, and given back by Teardown;
+// what the guest has written stays in the folder.
+func (d Disk) Attach(ctx context.Context, mk resource.Maker, dir string) (vmm.Disk, error) {
+	dev, err := d.device(dir)
+	if err == nil && d.Driver == spec.DM {
+		dev.Device = true
+		dev.Path, err = d.snapshot(ctx, mk, dir)
+	}
+	if err != nil {
+		return vmm.Disk{}, fmt.Errorf("attach disk: %w", err)
+	}
+	return dev, nil
+}
+
+// device is the disk as the monitor takes it, but for what DM has to make.
+func (d Disk) device(dir string) (vmm.Disk, error) {
+	// A record that was damaged must not have the image's own disk written.
+	if files := files(d.Driver); len(files) == 0 || files[len(files)-1] != d.File {
+		return vmm.Disk{}, fmt.Errorf("file %q is not one of disk driver %q", d.File, d.Driver)
+	}
+	dev := vmm.Disk{Serial: guest.RootSerial, Path: filepath.Join(dir, d.File), Format: vmm.Raw, ReadOnly: d.Driver == spec.Shared}
+	if d.Driver == spec.Overlay {
+		dev.Format, dev.Backing = vmm.QCOW2, filepath.Join(dir, baseFile)
+	}
+	return dev, nil
+}
+
+// snapshot puts a snapshot over the image's disk and the file of changes, and
+// returns the path of its device.
+func (d Disk) snapshot(ctx context.Context, mk resource.Maker, dir string) (string, error) {
+	info, err := os.Stat(filepath.Join(dir, baseFile))
+	if err != nil {
+		return "", err
+	}
+	// The devices on top hold these two, and they end with the last of them.
+	base, err := mk.Loop(ctx, "base", filepath.Join(dir, baseFile), resource.LoopOptions{ReadOnly: true, AutoClear: true})
+	if err != nil {
+		return "", err
+	}
+	defer base.Close()
+	cow, err := mk.Loop(ctx, "cow", filepath.Join(dir, cowFile), resource.LoopOptions{AutoClear: true})
+	if err != nil {
+		return "", err
+	}
+	defer cow.Close()
+	origin := base.Name()
+	sectors, total := uint64(info.Size()/resource.SectorSize), uint64(d.Size/resource.SectorSize)
+	if total > sectors {
+		origin, err = mk.Device(ctx, "origin", resource.DeviceOptions{ReadOnly: true}, resource.EnlargedTargets(origin, sectors, total)...)
+		if err != nil {
+			return "", err
+		}
+	}
+	return mk.Device(ctx, "root", resource.DeviceOptions{}, resource.SnapshotTarget(origin, cow.Name(), total))
+}

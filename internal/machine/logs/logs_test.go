@@ -1,0 +1,198 @@
+package logs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/banger-vm/banger/api"
+)
+
+// collect returns the lines of the log at path, each with its stream.
+func collect(t *testing.T, path string, o Options) string {
+	t.Helper()
+	var out strings.Builder
+	err := Read(t.Context(), path, o, func(l api.LogLine) error {
+		fmt.Fprintf(&out, "%s:%s", l.Stream, l.Data)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func TestLogs(t *testing.T) {
+	dir := t.TempDir()
+	if got := collect(t, filepath.Join(dir, Command), Options{Tail: -1}); got != "" {
+		t.Errorf("a machine that has not run has logs: %q", got)
+	}
+	l, err := Open(filepath.Join(dir, Command), CommandSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for i, text := range []string{"one\ntwo\n", "thr", "ee\n", "\xff\xfe\n", "no end"} {
+		l.add(second.Add(time.Duration(i)*time.Second), "stdout", []byte(text))
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	console, err := Open(filepath.Join(dir, Console), ConsoleSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	console.add(second, StreamConsole, []byte("booted\r\n"))
+	if err := console.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name    string
+		options Options
+		want    string
+	}{
+		{"all", Options{Tail: -1}, "stdout:one\nstdout:two\nstdout:three\nstdout:\xff\xfe\nstdout:no end"},
+		{"none", Options{Tail: 0}, ""},
+		{"the last two", Options{Tail: 2}, "stdout:\xff\xfe\nstdout:no end"},
+		{"more than there are", Options{Tail: 9}, "stdout:one\nstdout:two\nstdout:three\nstdout:\xff\xfe\nstdout:no end"},
+		{"since", Options{Tail: -1, Since: second.Add(3 * time.Second)}, "stdout:\xff\xfe\nstdout:no end"},
+		{"until", Options{Tail: -1, Until: second}, "stdout:one\nstdout:two\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if got := collect(t, filepath.Join(dir, Command), row.options); got != row.want {
+				t.Errorf("logs = %q, want %q", got, row.want)
+			}
+		})
+	}
+	if got := collect(t, filepath.Join(dir, Console), Options{Tail: -1}); got != "console:booted\r\n" {
+		t.Errorf("console log = %q", got)
+	}
+}
+
+func TestLogIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	const limit = 4 << 10
+	l, err := Open(filepath.Join(dir, Command), limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		fmt.Fprintf(l.Stream("stdout"), "line %d\n", i)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{Command, Command + olderSuffix} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() > limit {
+			t.Errorf("%s: %v, %v; want at most %d bytes", name, info, err, limit)
+		}
+	}
+	// Both files are read, in their order, and nothing is missing between them.
+	lines := strings.Split(strings.TrimSuffix(collect(t, filepath.Join(dir, Command), Options{Tail: -1}), "\n"), "\n")
+	if len(lines) < 50 || lines[len(lines)-1] != "stdout:line 999" {
+		t.Fatalf("%d lines, the last is %q", len(lines), lines[len(lines)-1])
+	}
+	for i := range lines {
+		if want := fmt.Sprintf("stdout:line %d", 1000-len(lines)+i); lines[i] != want {
+			t.Fatalf("line %q, want %q", lines[i], want)
+		}
+	}
+}
+
+// TestLogAfterKill: a writer that was killed leaves a part of a line, and a
+// host that went down what was never written.
+func TestLogAfterKill(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, Command)
+	whole, err := encodeLine(time.Now(), "stdout", []byte("whole\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := slices.Concat(whole, []byte("\x00\x00\x00\n"), whole, []byte(`{"t":"2026`))
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(path, CommandSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.add(time.Now(), "stderr", []byte("next\n"))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := "stdout:whole\nstderr:banger: a damaged line of this log is left out\nstdout:whole\nstderr:next\n"
+	if got := collect(t, filepath.Join(dir, Command), Options{Tail: -1}); got != want {
+		t.Errorf("logs = %q, want %q", got, want)
+	}
+}
+
+// TestLogOfFullDisk: what cannot be logged is told of once there is room.
+func TestLogOfFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, Command)
+	l, err := Open(path, CommandSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.add(time.Now(), "stdout", []byte("before\n"))
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	disk := l.file
+	l.file = full
+	l.add(time.Now(), "stdout", []byte("lost\n"))
+	l.file = disk
+	l.add(time.Now(), "stdout", []byte("after\n"))
+	if err := errors.Join(l.Close(), full.Close()); err != nil {
+		t.Fatal(err)
+	}
+	want := "stdout:before\nstderr:banger: 5 bytes of output could not be logged\nstdout:after\n"
+	if got := collect(t, filepath.Join(dir, Command), Options{Tail: -1}); got != want {
+		t.Errorf("logs = %q, want %q", got, want)
+	}
+}
+
+func TestLogsFollow(t *testing.T) {
+	dir := t.TempDir()
+	var running atomic.Bool
+	running.Store(true)
+	const limit = 1 << 10
+	path := filepath.Join(dir, Command)
+	l, err := Open(path, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var got bytes.Buffer
+	first := make(chan struct{})
+	done := make(chan error, 1)
+	l.add(time.Now(), "stdout", []byte("line 0\n"))
+	go func() {
+		done <- Read(ctx, path, Options{Tail: -1, More: running.Load}, func(line api.LogLine) error {
+			if got.Len() == 0 {
+				close(first)
+			}
+			got.Write(line.Data)
+			return nil
+		})
+	}()
+	<-first
+	l.add(time.Now(), "stdout", []byte("line 1\n"))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	running.Store(false)
+	if err := <-done; err != nil || got.String() != "line 0\nline 1\n" {
+		t.Errorf("followed %q, %v", &got, err)
+	}
+}

@@ -1,0 +1,47 @@
+package supervisor
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/banger-vm/banger/internal/guest"
+	"github.com/banger-vm/banger/internal/kernel"
+	"github.com/banger-vm/banger/internal/machine/spec"
+	"github.com/banger-vm/banger/internal/vmm"
+	"github.com/banger-vm/banger/internal/vmm/qemu"
+)
+
+// TestChooseAccelAsksTheGuest: the guest program knows a probe by its word. The stand-in for QEMU writes down what
+// it was called with and ends, so that there is no KVM.
+func TestChooseAccelAsksTheGuest(t *testing.T) {
+	dir := t.TempDir()
+	program, device, called := filepath.Join(dir, "qemu"), filepath.Join(dir, "kvm"), filepath.Join(dir, "called")
+	script := "#!/bin/sh\necho \"$@\" >" + called + "\necho no machine >&2\nexit 1\n"
+	for path, content := range map[string]string{program: script, device: "", filepath.Join(dir, "kernel"): "kernel"} {
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Started by root, the stand-in is another user.
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	var notices []string
+	c := bootConfig{
+		kernel: new(kernel.Kernel), cache: dir, monitor: qemu.Monitor{Path: program, KVM: device},
+		notice: func(text string) { notices = append(notices, text) },
+	}
+	kernel := filepath.Join(dir, "kernel")
+	cfg := vmm.Config{Name: "test", Model: vmm.MicroVM, CPUs: 1, Memory: spec.MinMemory, Kernel: kernel, Initrd: kernel, Dir: dir}
+	accel, err := chooseAccel(t.Context(), &c, &cfg, kernel)
+	if err != nil || accel != vmm.TCG || len(notices) != 1 || !strings.Contains(notices[0], "no machine") {
+		t.Fatalf("accelerator %q, %v, notices %q", accel, err, notices)
+	}
+	args, err := os.ReadFile(called)
+	if err != nil || !strings.Contains(string(args), " "+guest.ProbeWord) {
+		t.Errorf("QEMU was called with %q, %v: want %s on the kernel's command line", args, err, guest.ProbeWord)
+	}
+}
