@@ -11,7 +11,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// noise is a spool without end.
+// noise is a spool of unlimited size that repeats its bytes.
 type noise []byte
 
 func (n noise) ReadAt(p []byte, off int64) (int, error) {
@@ -21,8 +21,8 @@ func (n noise) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// BenchmarkBuild builds a disk of 15,000 files and 600 MB, as a large image
-// for servers has them.
+// BenchmarkBuild builds a disk of 15,000 files and 600 MB, the size of a large
+// server image.
 func BenchmarkBuild(b *testing.B) {
 	const files, size = 15000, 40 << 10
 	m := tree.NewMerger(tree.Options{Created: created})

@@ -11,34 +11,34 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Options say what the disk shall be like. ScratchDir must be set.
+// Options describe the disk to build. ScratchDir must be set.
 type Options struct {
-	Size     int64 // of the disk in bytes; 0: from the content, MinSize at least
-	Headroom int64 // bytes free over the content where Size is 0; 0: a quarter of the content, 32 MiB at least
+	Size     int64 // of the disk in bytes; 0 derives it from the content, at least MinSize
+	Headroom int64 // free bytes beside the content if Size is 0; 0 is a quarter of the content, at least 32 MiB
 
 	Label    string    // of the file system, at most 16 bytes
 	UUID     [16]byte  // of the file system
-	HashSeed [16]byte  // of the directory hash; mkfs.ext4 makes one up when it is zero
-	Created  tree.Time // when the file system and its inodes were made
+	HashSeed [16]byte  // of the directory hash; if it is zero, mkfs.ext4 chooses a random one
+	Created  tree.Time // creation time of the file system and its inodes
 
 	ScratchDir string // existing private folder, with room for the content
-	ToolDir    string // where mkfs.ext4 and debugfs are; "": $PATH, then the folders for system programs
+	ToolDir    string // folder of mkfs.ext4 and debugfs; "" searches $PATH, then the folders for system programs
 }
 
-// Result tells about a disk that was built.
+// Result describes a disk that was built.
 type Result struct {
 	Size     int64    // of the disk in bytes, holes included
-	Warnings []string // what the disk does not carry as the tree has it
+	Warnings []string // metadata of the tree that the disk does not have, or has changed
 }
 
-// Build makes disk, a file that does not exist yet or is empty, an ext4 file
-// system that holds t. spools are the bodies of the layers by number.
-// progress may be nil; done and total are bytes of work, not of the disk.
+// Build writes an ext4 file system that holds t to disk. The file must not
+// exist, or must be empty. spools are the bodies of the layers by number.
+// progress may be nil. Its done and total are bytes of work, not of the disk.
 //
-// What is wrong with the tree or the options is found before anything is
-// written: ErrUnsafeName, *SizeError, *MissingToolError. When the host has no
-// room the error is syscall.ENOSPC. After an error, or when ctx ends, disk is
-// gone and ScratchDir as it was.
+// Build checks the tree and the options before it writes anything. It returns
+// ErrUnsafeName, a *SizeError or a *MissingToolError. If the host has no room,
+// it returns an error that wraps syscall.ENOSPC. After an error, and if ctx
+// ends, Build removes disk and its files in ScratchDir.
 func Build(
 	ctx context.Context, t *tree.Tree, spools []io.ReaderAt, disk string, o Options,
 	progress func(done, total int64),
@@ -50,7 +50,7 @@ func Build(
 	if len(o.Label) > maxLabel {
 		return Result{}, fmt.Errorf("label %q is longer than %d bytes", o.Label, maxLabel)
 	}
-	found, err := survey(t)
+	found, err := inspect(t)
 	if err != nil {
 		return Result{}, err
 	}
@@ -70,14 +70,14 @@ func Build(
 	b.report = newReport(found.content.bytes, progress)
 	if err := b.run(ctx); err != nil {
 		if ctx.Err() != nil {
-			err = ctx.Err() // says more than "signal: killed"
+			err = ctx.Err() // clearer than "signal: killed"
 		}
 		return Result{}, errors.Join(err, os.Remove(disk))
 	}
 	return Result{Size: geo.size, Warnings: found.warnings()}, nil
 }
 
-// builder is one build under way.
+// builder is the state of one build.
 type builder struct {
 	tree   *tree.Tree
 	spools []io.ReaderAt
@@ -100,8 +100,8 @@ func (b *builder) run(ctx context.Context) error {
 	return r.run(ctx)
 }
 
-// createDisk makes the file that mkfs.ext4 fills. It is sparse, and reads as
-// zeros all over, which mkfs.ext4 is told.
+// createDisk makes the file that mkfs.ext4 fills. The file is one hole, so
+// that mkfsArgs can pass assume_storage_prezeroed.
 func createDisk(path string, size int64) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|noFollow, 0o644)
 	if err != nil {
@@ -113,7 +113,7 @@ func createDisk(path string, size int64) (err error) {
 		return fmt.Errorf("create disk: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() != 0 {
-		return fmt.Errorf("create disk: %s is there already and not an empty file", path)
+		return fmt.Errorf("create disk: %s exists and is not an empty file", path)
 	}
 	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("create disk: %w", errors.Join(err, os.Remove(path)))
@@ -121,9 +121,9 @@ func createDisk(path string, size int64) (err error) {
 	return nil
 }
 
-// workspace is the folder that the programs run in. They are given names in
-// it alone: a host path could hold what they take for syntax, such as the
-// "?" before I/O options in the name of a device.
+// workspace is the folder that the programs run in. They get only names in
+// this folder, because a host path could contain a character that is syntax
+// for them, such as the "?" before I/O options in the name of a device.
 type workspace struct {
 	path string // absolute
 	root *os.Root
@@ -131,11 +131,11 @@ type workspace struct {
 
 // Names in a workspace.
 const (
-	stageName  = "stage"       // the tree, as mkfs.ext4 is to read it
+	stageName  = "stage"       // tree that mkfs.ext4 copies
 	diskName   = "disk"        // symlink to the disk
 	valuesName = "values"      // values of extended attributes, by number
 	scriptName = "script"      // commands for debugfs
-	configName = "mke2fs.conf" // in place of the host's
+	configName = "mke2fs.conf" // replaces the host's
 )
 
 func newWorkspace(scratch, disk string) (_ *workspace, err error) {
@@ -159,7 +159,7 @@ func newWorkspace(scratch, disk string) (_ *workspace, err error) {
 }
 
 func (w *workspace) fill(disk string) error {
-	// The umask may have taken more away than it should.
+	// The umask may have removed permissions of the owner.
 	if err := os.Chmod(w.path, 0o700); err != nil {
 		return err
 	}
@@ -184,7 +184,8 @@ func (w *workspace) remove() error {
 	return errors.Join(err, os.RemoveAll(w.path))
 }
 
-// write makes the file name of the workspace anew.
+// write writes data to the file name in the workspace. It replaces an existing
+// file.
 func (w *workspace) write(name string, data []byte) (err error) {
 	f, err := w.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -198,23 +199,23 @@ func (w *workspace) write(name string, data []byte) (err error) {
 	return err
 }
 
-// report counts the bytes that were staged, and then those of mkfs.ext4,
-// which tells nothing while it runs.
+// report counts the bytes of work: each byte once when it is staged and once
+// when mkfs.ext4 has copied it. mkfs.ext4 reports no progress while it runs.
 type report struct {
 	done, total int64
-	tell        func(done, total int64)
+	progress    func(done, total int64)
 }
 
-func newReport(bytes int64, tell func(done, total int64)) *report {
-	if tell == nil {
-		tell = func(int64, int64) {}
+func newReport(bytes int64, progress func(done, total int64)) *report {
+	if progress == nil {
+		progress = func(int64, int64) {}
 	}
-	return &report{total: 2 * bytes, tell: tell}
+	return &report{total: 2 * bytes, progress: progress}
 }
 
 func (r *report) add(n int64) {
 	r.done += n
-	r.tell(r.done, r.total)
+	r.progress(r.done, r.total)
 }
 
 func (r *report) finish() { r.add(r.total - r.done) }

@@ -16,8 +16,8 @@ import (
 )
 
 // everything returns a tree with every kind of inode and field.
-func everything(t *testing.T) *world {
-	w := newWorld(t)
+func everything(t *testing.T) *treeWriter {
+	w := newTreeWriter(t)
 	w.add(tree.Entry{Name: ".", Type: tree.Directory, Mode: 0o711, UID: 3, GID: 4, Mtime: tree.Time{Sec: 9, Nsec: 8}})
 	w.dir("usr")
 	w.dir("usr/bin")
@@ -59,12 +59,12 @@ func everything(t *testing.T) *world {
 	return w
 }
 
-func (w *world) dev(name string, typ tree.Type, major, minor uint32) {
+func (w *treeWriter) dev(name string, typ tree.Type, major, minor uint32) {
 	w.add(tree.Entry{Name: name, Type: typ, Mode: 0o620, UID: 70000, GID: 5, Major: major, Minor: minor})
 }
 
-// hole adds a file whose runs are filled with a letter.
-func (w *world) hole(name string, size int64, runs ...tree.Run) {
+// hole adds a file with holes. Each run is filled with a letter of its own.
+func (w *treeWriter) hole(name string, size int64, runs ...tree.Run) {
 	e := tree.Entry{Name: name, Type: tree.Regular, Mode: 0o600, Size: size}
 	e.Body.Offset = int64(w.spool.Len())
 	e.Body.Runs = append([]tree.Run{}, runs...)
@@ -74,7 +74,7 @@ func (w *world) hole(name string, size int64, runs ...tree.Run) {
 	w.add(e)
 }
 
-func (w *world) xattrs() {
+func (w *treeWriter) xattrs() {
 	var every strings.Builder
 	for i := range 256 {
 		every.WriteByte(byte(i))
@@ -96,7 +96,7 @@ func (w *world) xattrs() {
 	w.add(tree.Entry{Name: "x/dev", Type: tree.CharDevice, Mode: 0o777, Major: 5, Minor: 1, Xattrs: []tree.Xattr{{Name: "security.selinux", Value: "label\x00"}}})
 }
 
-// acl encodes pairs of tag and permissions in the form of the VFS.
+// acl encodes pairs of tag and permissions in the VFS format.
 func acl(pairs ...uint16) string {
 	b := binary.LittleEndian.AppendUint32(nil, 2)
 	for i := 0; i < len(pairs); i += 2 {
@@ -121,7 +121,7 @@ func TestB2EveryInodeCarriesItsMetadata(t *testing.T) {
 	compare(t, tree, w.spools(), mount(t, disk))
 }
 
-// compare holds what the kernel shows of a disk against the tree.
+// compare compares the files that the kernel shows of a disk with the tree.
 func compare(t *testing.T, merged *tree.Tree, spools []io.ReaderAt, dir string) {
 	t.Helper()
 	inodes := map[tree.ID]uint64{}
@@ -178,11 +178,12 @@ func compareContent(t *testing.T, in tree.Inode, spools []io.ReaderAt, host stri
 		}
 		const attributes, unit = 1, 8
 		if st.Blocks > (blocks+attributes)*unit {
-			t.Errorf("%s takes %d blocks, its data %d: holes are lost", host, st.Blocks/unit, blocks)
+			t.Errorf("%s takes %d blocks, its data %d: the disk stores the holes", host, st.Blocks/unit, blocks)
 		}
 	}
 }
 
+// describe formats the fields of st that compare checks.
 func describe(st unix.Stat_t) string {
 	links := st.Nlink
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -196,6 +197,7 @@ func describe(st unix.Stat_t) string {
 		st.Mtim.Sec, st.Mtim.Nsec, st.Atim.Sec, st.Atim.Nsec, st.Ctim.Sec, st.Ctim.Nsec, links, size, unix.Major(st.Rdev), unix.Minor(st.Rdev))
 }
 
+// expect returns the text of describe that inode id must have.
 func expect(merged *tree.Tree, id tree.ID) string {
 	in := merged.Inode(id)
 	types := map[tree.Type]uint32{

@@ -8,7 +8,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// What debugfs 1.47.0 put out for scripts of these lines.
+// outputs are scripts and the output of debugfs 1.47.0 for them.
 var outputs = []struct{ script, out string }{
 	{
 		"ls -p <2>\nls -p <12>\n",
@@ -23,9 +23,9 @@ var outputs = []struct{ script, out string }{
 	},
 }
 
-// FuzzFollow feeds output for a script to the reader that decides whether all
-// of the script was executed.
-func FuzzFollow(f *testing.F) {
+// FuzzCheckOutput checks that checkOutput accepts output only if it has the
+// echo of every command and no other text.
+func FuzzCheckOutput(f *testing.F) {
 	if len(outputs) == 0 {
 		f.Fatal("no seeds")
 	}
@@ -34,11 +34,11 @@ func FuzzFollow(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, script, out string) {
 		lines := strings.Count(script, "\n")
-		err := follow(bufio.NewReader(strings.NewReader(script)), lines, strings.NewReader(out), refuse)
+		err := checkOutput(bufio.NewReader(strings.NewReader(script)), lines, strings.NewReader(out), wantSilence)
 		if err != nil {
 			return
 		}
-		// Taken for good: beside the echoes and the banner there is nothing.
+		// checkOutput accepted it, so there are only the echoes and the banner.
 		left := lines
 		for line := range strings.Lines(out) {
 			line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
@@ -47,7 +47,7 @@ func FuzzFollow(f *testing.F) {
 				continue
 			}
 			if line != "" && !isBanner(line) {
-				t.Fatalf("%q went unnoticed", line)
+				t.Fatalf("%q was accepted", line)
 			}
 		}
 		if left != 0 {
@@ -56,22 +56,23 @@ func FuzzFollow(f *testing.F) {
 	})
 }
 
-// TestFollowTellsGoodFromBad is what the seeds above amount to.
-func TestFollowTellsGoodFromBad(t *testing.T) {
+// TestCheckOutput checks the errors for the seeds of FuzzCheckOutput, and an
+// output that is accepted.
+func TestCheckOutput(t *testing.T) {
 	for i, want := range []string{"/2/040755", "Allocated inode", "Command not found bogus", "File not found"} {
 		o := outputs[i]
-		err := follow(bufio.NewReader(strings.NewReader(o.script)), strings.Count(o.script, "\n"), strings.NewReader(o.out), refuse)
+		err := checkOutput(bufio.NewReader(strings.NewReader(o.script)), strings.Count(o.script, "\n"), strings.NewReader(o.out), wantSilence)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error is %v", o.script, err)
 		}
 	}
 	good := "debugfs 1.47.0 (5-Feb-2023)\ndebugfs: a\ndebugfs: b\n"
-	if err := follow(bufio.NewReader(strings.NewReader("a\nb\n")), 2, strings.NewReader(good), refuse); err != nil {
+	if err := checkOutput(bufio.NewReader(strings.NewReader("a\nb\n")), 2, strings.NewReader(good), wantSilence); err != nil {
 		t.Error(err)
 	}
 }
 
-// Listings of the root and of d by ls -p for listedTree.
+// Output of ls -p for the root and for d of listedTree.
 const (
 	rootListing = "/2/040755/0/0/.//\n/2/040755/0/0/..//\n/11/040700/0/0/lost+found//\n/12/040755/0/0/d//\n/13/120777/0/0/l/3/\n\n"
 	dirListing  = "/12/040755/0/0/.//\n/2/040755/0/0/..//\n/14/100644/0/0/f/2/\n/14/100644/0/0/g/2/\n\n"
@@ -94,7 +95,8 @@ func listedTree(t testing.TB) *tree.Tree {
 	return m.Tree()
 }
 
-// FuzzListing feeds lines to the parser of directory listings.
+// FuzzListing checks that the parser of directory listings either returns an
+// error or finds the inode of every name.
 func FuzzListing(f *testing.F) {
 	merged := listedTree(f)
 	if _, err := readListings(merged, rootListing, dirListing); err != nil {
@@ -111,13 +113,13 @@ func FuzzListing(f *testing.F) {
 				t.Fatalf("%s has no inode", path)
 			}
 		}
-		if len(r.special) != 1 || r.special[0].name != "n" || len(r.spare) != 0 {
-			t.Fatalf("to be made are %v, to be united %v", r.special, r.spare)
+		if len(r.special) != 1 || r.special[0].name != "n" || len(r.duplicates) != 0 {
+			t.Fatalf("special files are %v, duplicates %v", r.special, r.duplicates)
 		}
 	})
 }
 
-// readListings takes in listings, one for each level of the tree.
+// readListings parses listings, one for each level of the tree.
 func readListings(merged *tree.Tree, levels ...string) (*restorer, error) {
 	r := &restorer{tree: merged, inodes: make([]uint32, merged.EndID())}
 	r.inodes[tree.Root] = rootInode

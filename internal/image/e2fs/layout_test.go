@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestB1LayoutIsThatOfMkfs holds the arithmetic that sizes disks against what
-// mkfs.ext4 makes of the same figures.
-func TestB1LayoutIsThatOfMkfs(t *testing.T) {
+// TestB1LayoutMatchesMkfs compares layout with the file systems that mkfs.ext4
+// makes for the same sizes and numbers of inodes.
+func TestB1LayoutMatchesMkfs(t *testing.T) {
 	tools, err := findTools("")
 	if err != nil {
 		if os.Getenv("CI") == "true" {

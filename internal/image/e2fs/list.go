@@ -10,9 +10,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// findInodes learns which inode of the disk mkfs.ext4 gave to each inode of
-// the tree. It lists directories by number, all of one depth at a time, so
-// that no path has to fit a command.
+// findInodes sets r.inodes to the numbers that mkfs.ext4 gave to the inodes of
+// the tree. It lists directories by number, one level of the tree at a time,
+// so that no command needs a path.
 func (r *restorer) findInodes(ctx context.Context) error {
 	r.inodes[tree.Root] = rootInode
 	level := []tree.ID{tree.Root}
@@ -26,8 +26,8 @@ func (r *restorer) findInodes(ctx context.Context) error {
 	return nil
 }
 
-// list reads directories whose inodes are known and returns the directories
-// in them.
+// list lists directories whose inode numbers are known. It returns the
+// directories in them.
 func (r *restorer) list(ctx context.Context, dirs []tree.ID) ([]tree.ID, error) {
 	s, err := r.work.newScript()
 	if err != nil {
@@ -49,16 +49,16 @@ func (r *restorer) list(ctx context.Context, dirs []tree.ID) ([]tree.ID, error) 
 	return l.below, nil
 }
 
-// listing takes in the output of ls -p for some directories.
+// listing parses the output of ls -p for several directories.
 type listing struct {
 	*restorer
 	dirs  []tree.ID
-	at    int                // directory in dirs that is being listed, -1 before the first
-	left  map[string]tree.ID // names in it that have not come up
-	below []tree.ID          // directories found
+	at    int                // index in dirs of the current directory, -1 before the first
+	left  map[string]tree.ID // names in it that the output has not listed yet
+	below []tree.ID          // directories that the output has listed
 }
 
-// begin ends the directory at hand and goes on to number n.
+// begin ends the current directory and continues with directory n.
 func (l *listing) begin(n int) error {
 	for l.at < n {
 		if err := l.end(); err != nil {
@@ -75,7 +75,8 @@ func (l *listing) begin(n int) error {
 	return nil
 }
 
-// end collects what is not on the disk: that may only be what was not staged.
+// end collects the names of the current directory that are not on the disk.
+// Only devices and fifos may be missing, because the stager leaves them out.
 func (l *listing) end() error {
 	if len(l.left) == 0 {
 		return nil
@@ -97,30 +98,31 @@ func (l *listing) end() error {
 
 var errNotListed = errors.New("not an entry of a directory")
 
-// line takes in one line: /inode/mode/uid/gid/name/size/, the size empty for
-// a directory. After the entries comes an empty line.
-func (l *listing) line(n int, said string) error {
+// line parses one line of the listing of directory n:
+// /inode/mode/uid/gid/name/size/, where the size of a directory is empty. An
+// empty line follows the entries.
+func (l *listing) line(n int, text string) error {
 	if err := l.begin(n); err != nil {
 		return err
 	}
-	if said == "" {
+	if text == "" {
 		return nil
 	}
 	const fields, inodeField, nameField = 8, 1, 5
-	f := strings.Split(said, "/")
+	f := strings.Split(text, "/")
 	if len(f) != fields || f[0] != "" {
-		return fmt.Errorf("%w: %w", errNotListed, toolError(said))
+		return fmt.Errorf("%w: %w", errNotListed, toolError(text))
 	}
 	inode, err := strconv.ParseUint(f[inodeField], 10, 32)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNotListed, toolError(said))
+		return fmt.Errorf("%w: %w", errNotListed, toolError(text))
 	}
 	return l.entry(f[nameField], uint32(inode))
 }
 
 func (l *listing) entry(child string, inode uint32) error {
 	dir := l.dirs[l.at]
-	if inode == 0 || child == "." || child == ".." { // an entry of 0 is unused
+	if inode == 0 || child == "." || child == ".." { // inode 0 marks an unused entry
 		return nil
 	}
 	id, ok := l.left[child]
@@ -135,11 +137,11 @@ func (l *listing) entry(child string, inode uint32) error {
 		l.below = append(l.below, id)
 	}
 	if l.tree.Type(id) != tree.Regular {
-		l.place(entry{dir: l.inodes[dir], name: child, id: id}, inode)
+		l.assign(entry{dir: l.inodes[dir], name: child, id: id}, inode)
 		return nil
 	}
 	if known := l.inodes[id]; known != 0 && known != inode {
-		return fmt.Errorf("%q is not the hard link it should be", child)
+		return fmt.Errorf("%q has inode %d on the disk, its other names have inode %d", child, inode, known)
 	}
 	l.inodes[id] = inode
 	return nil

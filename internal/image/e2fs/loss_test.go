@@ -14,11 +14,12 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// TestB2WhatIsLostIsNamed stores what debugfs can, says what it cannot, and
-// pins where the border is.
-func TestB2WhatIsLostIsNamed(t *testing.T) {
-	// An entry of 16 bytes, a name of 4 and the value fill the room in the
-	// inode, 88, and in the block, 4060.
+// TestB2LostAttributesAreNamed checks that the disk has the attributes that
+// debugfs can store, and that a warning names the others. It has attributes at
+// the limits of the inode and of the block.
+func TestB2LostAttributesAreNamed(t *testing.T) {
+	// An entry of 16 bytes, a name of 4 bytes and the value fill the 88 bytes
+	// of room in the inode, or the 4060 bytes in the block.
 	inInode := tree.Xattr{Name: "user.aaaa", Value: strings.Repeat("i", 88-20)}
 	inBlock := tree.Xattr{Name: "user.bbbb", Value: strings.Repeat("b", 4060-20)}
 	larger := tree.Xattr{Name: "user.bbbb", Value: strings.Repeat("b", 4060-20+1)}
@@ -37,7 +38,7 @@ func TestB2WhatIsLostIsNamed(t *testing.T) {
 		},
 		"name": {{Name: "user.a\nrm <2>", Value: "x"}},
 	}
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	for _, name := range []string{"none", "inode", "block", "both", "full", "larger", "foreign", "acl", "name"} {
 		all := append(append(set{}, kept[name]...), lost[name]...)
 		w.add(tree.Entry{Name: name, Type: tree.Regular, Xattrs: all})
@@ -48,9 +49,9 @@ func TestB2WhatIsLostIsNamed(t *testing.T) {
 	}
 	for name, set := range lost {
 		for _, x := range set {
-			if said := fmt.Sprint(res.Warnings); !strings.Contains(said, name) || strings.Contains(said, "\n") ||
-				!strings.Contains(said, strings.Split(x.Name, "\n")[0]) {
-				t.Errorf("%s of %s is not in %s", x.Name, name, said)
+			if text := fmt.Sprint(res.Warnings); !strings.Contains(text, name) || strings.Contains(text, "\n") ||
+				!strings.Contains(text, strings.Split(x.Name, "\n")[0]) {
+				t.Errorf("%s of %s is not in %s", x.Name, name, text)
 			}
 		}
 	}
@@ -69,9 +70,9 @@ func TestB2WhatIsLostIsNamed(t *testing.T) {
 	}
 }
 
-func TestB2TimesBeyondExt4AreMovedAndCounted(t *testing.T) {
+func TestB2TimesOutsideOfExt4AreChangedAndCounted(t *testing.T) {
 	const earliest, latest = -1 << 31, 3<<32 + 1<<31 - 1
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	for i, sec := range []int64{earliest, earliest - 1, -1 << 62, latest, latest + 1, 1 << 62} {
 		w.add(tree.Entry{Name: fmt.Sprint(i), Type: tree.Regular, Mtime: tree.Time{Sec: sec, Nsec: 9}})
 	}
@@ -88,8 +89,8 @@ func TestB2TimesBeyondExt4AreMovedAndCounted(t *testing.T) {
 	}
 }
 
-func TestManyWarningsStayReadable(t *testing.T) {
-	w := newWorld(t)
+func TestLongWarningIsShortened(t *testing.T) {
+	w := newTreeWriter(t)
 	for i := range 1000 {
 		w.add(tree.Entry{Name: fmt.Sprint("f", i), Type: tree.Fifo, Xattrs: []tree.Xattr{{Name: "a.b"}}})
 	}
@@ -100,34 +101,34 @@ func TestManyWarningsStayReadable(t *testing.T) {
 	}
 }
 
-func TestB2WhatExt4CannotHoldIsRefused(t *testing.T) {
-	for name, fill := range map[string]func(w *world){
-		"device number 4096:0":      func(w *world) { w.dev("d", tree.CharDevice, 4096, 0) },
-		"device number 0:1048576":   func(w *world) { w.dev("d", tree.BlockDevice, 0, 1<<20) },
-		"layer 7 of 1":              func(w *world) { w.otherSpool(7) },
-		"spool: unexpected EOF":     func(w *world) { w.hole("f", 1<<20, tree.Run{Length: 4096}); w.spool.Truncate(100) },
-		"runs of data do not lie":   func(w *world) { w.hole("f", 100, tree.Run{Length: 4096}) },
-		"65001 hard links are more": func(w *world) { w.links(65001) },
+func TestB2TreeThatExt4CannotStoreIsRefused(t *testing.T) {
+	for name, fill := range map[string]func(w *treeWriter){
+		"device number 4096:0":      func(w *treeWriter) { w.dev("d", tree.CharDevice, 4096, 0) },
+		"device number 0:1048576":   func(w *treeWriter) { w.dev("d", tree.BlockDevice, 0, 1<<20) },
+		"layer 7 of 1":              func(w *treeWriter) { w.otherSpool(7) },
+		"spool: unexpected EOF":     func(w *treeWriter) { w.hole("f", 1<<20, tree.Run{Length: 4096}); w.spool.Truncate(100) },
+		"runs of data do not lie":   func(w *treeWriter) { w.hole("f", 100, tree.Run{Length: 4096}) },
+		"65001 hard links are more": func(w *treeWriter) { w.links(65001) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			needTools(t, "mkfs.ext4", "debugfs")
-			w := newWorld(t)
+			w := newTreeWriter(t)
 			fill(w)
-			if err := w.refused(t.Context(), options(t)); !strings.Contains(err.Error(), name) {
+			if err := w.buildError(t.Context(), options(t)); !strings.Contains(err.Error(), name) {
 				t.Errorf("error is %v", err)
 			}
 		})
 	}
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	o := options(t)
 	o.Label = "seventeen letters"
-	if err := w.refused(t.Context(), o); !strings.Contains(err.Error(), o.Label) {
+	if err := w.buildError(t.Context(), o); !strings.Contains(err.Error(), o.Label) {
 		t.Errorf("error is %v", err)
 	}
 }
 
 // otherSpool adds a file of a layer that has no spool.
-func (w *world) otherSpool(layer int) {
+func (w *treeWriter) otherSpool(layer int) {
 	for range layer {
 		if err := w.m.NextLayer(); err != nil {
 			w.t.Fatal(err)
@@ -136,7 +137,7 @@ func (w *world) otherSpool(layer int) {
 	w.file("f", "data")
 }
 
-func (w *world) links(n int) {
+func (w *treeWriter) links(n int) {
 	w.file("f", "data")
 	for i := 1; i < n; i++ {
 		w.add(tree.Entry{Name: fmt.Sprint("d/", i), Type: tree.HardLink, Linkname: "f"})

@@ -9,9 +9,10 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// mke2fsConfig pins what /etc/mke2fs.conf of a host would decide. The
-// features are those of the stock file of e2fsprogs 1.47.0; the kinds by size
-// are there because mkfs.ext4 complains about one that is not defined or empty.
+// mke2fsConfig replaces the host's /etc/mke2fs.conf, so that the disk does not
+// depend on the host. The features are those of the stock file of e2fsprogs
+// 1.47.0. The types by size are defined because mkfs.ext4 complains if one is
+// missing or empty.
 const mke2fsConfig = `[defaults]
 	base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
 	default_mntopts = acl,user_xattr
@@ -38,21 +39,22 @@ const mke2fsConfig = `[defaults]
 	}
 `
 
-// makeFS has mkfs.ext4 make the file system and copy the staged tree into it.
+// makeFS runs mkfs.ext4 to make the file system and to copy the staged tree
+// into it.
 func (b *builder) makeFS(ctx context.Context) error {
 	if err := b.work.write(configName, []byte(mke2fsConfig)); err != nil {
 		return fmt.Errorf("write %s: %w", configName, err)
 	}
 	env := []string{"MKE2FS_CONFIG=" + configName, fakeTime(b.o.Created)}
 	cmd := b.work.command(ctx, env, b.tools.mkfs, b.mkfsArgs()...)
-	var said head
-	cmd.Stdout, cmd.Stderr = &said, &said
+	var output headBuffer
+	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("run mkfs.ext4: %w: %w", err, toolError(string(said.kept)))
+		return fmt.Errorf("run mkfs.ext4: %w: %w", err, toolError(string(output.kept)))
 	}
-	// With -q it has nothing to say but what went wrong.
-	if len(said.kept) > 0 {
-		return fmt.Errorf("run mkfs.ext4: %w", toolError(string(said.kept)))
+	// With -q it prints only warnings and errors.
+	if len(output.kept) > 0 {
+		return fmt.Errorf("run mkfs.ext4: %w", toolError(string(output.kept)))
 	}
 	return nil
 }
@@ -75,8 +77,8 @@ func (b *builder) mkfsArgs() []string {
 	}
 }
 
-// fakeTime is the environment variable from which libext2fs takes the time.
-// It holds 1 to 2^32-1; 0 would mean the clock.
+// fakeTime returns the environment variable that libext2fs reads the time
+// from. Its value is 1 to 2^32-1, because 0 selects the clock.
 func fakeTime(t tree.Time) string {
 	return "E2FSPROGS_FAKE_TIME=" + strconv.FormatInt(max(1, min(t.Sec, math.MaxUint32)), 10)
 }

@@ -7,14 +7,15 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// ErrUnsafeName is the refusal of a name that a debugfs command cannot carry.
+// ErrUnsafeName is the error for a name that a debugfs command cannot contain.
 // The native builder has no such limit.
-var ErrUnsafeName = errors.New("debugfs cannot take this name (the native builder can)")
+var ErrUnsafeName = errors.New("debugfs cannot process a name with a quote or a control character (--builder=native can)")
 
-// isSafe reports whether debugfs reads s in quotes as it stands. Its lines
-// end at a newline or carriage return, and within quotes a quote is the only
-// character with a meaning (ss_parse.c of e2fsprogs). Other control
-// characters are not trusted to come back unchanged in its listings.
+// isSafe reports whether debugfs reads s in quotes unchanged. A line of
+// debugfs ends at a newline or carriage return, and the quote is the only
+// special character within quotes (ss_parse.c of e2fsprogs). isSafe also
+// returns false for other control characters, because debugfs may not list
+// them unchanged.
 func isSafe(s string) bool {
 	for _, c := range []byte(s) {
 		if c < ' ' || c == 0x7f || c == '"' {
@@ -24,7 +25,7 @@ func isSafe(s string) bool {
 	return true
 }
 
-// quote makes s one word of a debugfs command.
+// quote returns s as one word of a debugfs command.
 func quote(s string) (string, error) {
 	if !isSafe(s) {
 		return "", fmt.Errorf("name %q: %w", s, ErrUnsafeName)
@@ -32,7 +33,8 @@ func quote(s string) (string, error) {
 	return `"` + s + `"`, nil
 }
 
-// checkNames refuses a tree with a name that no debugfs command can carry.
+// checkNames returns an error if a debugfs command cannot contain a name of
+// the tree.
 func checkNames(t *tree.Tree) error {
 	for path := range t.Walk() {
 		if !isSafe(path) {

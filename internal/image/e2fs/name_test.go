@@ -11,7 +11,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// unsafeNames are what a line for debugfs must never hold, as attacks.
+// unsafeNames are names that a line for debugfs must never contain, by attack.
 var unsafeNames = map[string]string{
 	"newline ends the command":         "x\nset_inode_field <2> mode 0",
 	"newline at the end":               "x\n",
@@ -27,7 +27,8 @@ var unsafeNames = map[string]string{
 	"delete":                           "a\x7f",
 }
 
-// decoys returns a folder with programs that leave a mark when they run.
+// decoys returns a folder with fake programs that write to the file mark when
+// they run.
 func decoys(t *testing.T) (dir, mark string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -38,7 +39,7 @@ func decoys(t *testing.T) (dir, mark string) {
 	return dir, mark
 }
 
-// fake writes a program in the language of the shell.
+// fake writes a shell script as the program name.
 func fake(t *testing.T, dir, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text), 0o755); err != nil {
@@ -48,23 +49,23 @@ func fake(t *testing.T, dir, name, text string) {
 
 func TestB5UnsafeNamesAreRefusedBeforeAnythingRuns(t *testing.T) {
 	for attack, name := range unsafeNames {
-		for kind, add := range map[string]func(w *world){
-			"file":      func(w *world) { w.file("d/"+name, "data") },
-			"directory": func(w *world) { w.file(name+"/f", "data") },
-			"symlink":   func(w *world) { w.add(tree.Entry{Name: name, Type: tree.Symlink, Linkname: "t"}) },
-			"device":    func(w *world) { w.dev(name, tree.CharDevice, 1, 3) },
-			"hard link": func(w *world) {
+		for kind, add := range map[string]func(w *treeWriter){
+			"file":      func(w *treeWriter) { w.file("d/"+name, "data") },
+			"directory": func(w *treeWriter) { w.file(name+"/f", "data") },
+			"symlink":   func(w *treeWriter) { w.add(tree.Entry{Name: name, Type: tree.Symlink, Linkname: "t"}) },
+			"device":    func(w *treeWriter) { w.dev(name, tree.CharDevice, 1, 3) },
+			"hard link": func(w *treeWriter) {
 				w.file("f", "data")
 				w.add(tree.Entry{Name: name, Type: tree.HardLink, Linkname: "f"})
 			},
 		} {
 			t.Run(attack+" in "+kind, func(t *testing.T) {
-				w := newWorld(t)
+				w := newTreeWriter(t)
 				add(w)
 				o := options(t)
 				var mark string
 				o.ToolDir, mark = decoys(t)
-				if err := w.refused(t.Context(), o); !errors.Is(err, e2fs.ErrUnsafeName) {
+				if err := w.buildError(t.Context(), o); !errors.Is(err, e2fs.ErrUnsafeName) {
 					t.Errorf("error is %v", err)
 				}
 				if _, err := os.Stat(mark); !errors.Is(err, os.ErrNotExist) {
@@ -75,9 +76,10 @@ func TestB5UnsafeNamesAreRefusedBeforeAnythingRuns(t *testing.T) {
 	}
 }
 
-// TestB5OtherNamesArriveUnchanged uses every byte that is not refused, and
-// the syntax of debugfs, in each kind of inode for which a command has a name.
-func TestB5OtherNamesArriveUnchanged(t *testing.T) {
+// TestB5OtherNamesAreUnchanged checks names with every byte that is accepted,
+// and with the syntax of debugfs, for each type of inode whose name becomes
+// part of a command.
+func TestB5OtherNamesAreUnchanged(t *testing.T) {
 	names := []string{
 		"<2>", "<12>", "#comment", "-w", "-f -", "--", " ", "  two  ", "trailing ", " leading", "it's", `back\slash`, `\"`[:1],
 		`\n`, "%s%n", "$(id)", "`id`", ";quit", "!ls", "*", "?", "~", "debugfs: quit", "quit", "ü", "日本", "\xff\xfe", "\u2028", "\u0085",
@@ -88,7 +90,7 @@ func TestB5OtherNamesArriveUnchanged(t *testing.T) {
 			names = append(names, s, "in"+s+"side")
 		}
 	}
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	for _, n := range names {
 		w.file("f/"+n, n)
 		w.dev("c/"+n, tree.CharDevice, 1, 3)
@@ -104,16 +106,16 @@ func TestB5OtherNamesArriveUnchanged(t *testing.T) {
 }
 
 func TestLostAndFoundOfTheTree(t *testing.T) {
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	w.add(tree.Entry{Name: "lost+found", Type: tree.Directory, Mode: 0o750, UID: 7})
 	w.file("lost+found/#12", "found")
 	tree := w.m.Tree()
 	disk, _ := w.build(tree, options(t))
 	compare(t, tree, w.spools(), mount(t, disk))
 
-	w = newWorld(t)
+	w = newTreeWriter(t)
 	w.file("lost+found", "not a directory")
-	if err := w.refused(t.Context(), options(t)); !strings.Contains(err.Error(), "lost+found") {
+	if err := w.buildError(t.Context(), options(t)); !strings.Contains(err.Error(), "lost+found") {
 		t.Errorf("error is %v", err)
 	}
 }

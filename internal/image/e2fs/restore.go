@@ -13,17 +13,17 @@ import (
 // rootInode is EXT2_ROOT_INO of ext2_fs.h.
 const rootInode = 2
 
-// restorer is the ownership pass: it gives the inodes of a disk that
-// mkfs.ext4 has filled all that staging left out.
+// restorer sets the metadata that staging left out in the inodes of a disk
+// that mkfs.ext4 has filled, and makes the devices and fifos.
 type restorer struct {
 	tree    *tree.Tree
 	created tree.Time
 	work    *workspace
 	debugfs string // path of the program
 
-	inodes  []uint32 // inode on the disk by tree.ID, 0: not known yet
-	special []entry  // of devices and fifos, which are not on the disk yet
-	spare   []spare  // further names of an inode that got inodes of their own
+	inodes     []uint32    // inode on the disk by tree.ID, 0 if not known yet
+	special    []entry     // names of devices and fifos, which are not on the disk yet
+	duplicates []duplicate // further names of an inode, which have inodes of their own
 }
 
 // entry is a name in a directory of the disk.
@@ -33,15 +33,15 @@ type entry struct {
 	id   tree.ID
 }
 
-// spare is an entry whose own inode has to go.
-type spare struct {
+// duplicate is an entry with an inode of its own, which linkNames removes.
+type duplicate struct {
 	entry
 	inode uint32
 }
 
 func (r *restorer) run(ctx context.Context) error {
-	// Names become words of commands from here on, so this does not rely on
-	// whoever called to have looked at them.
+	// The names become words of commands, so run checks them again and does
+	// not rely on its caller.
 	if err := checkNames(r.tree); err != nil {
 		return err
 	}
@@ -58,14 +58,14 @@ func (r *restorer) run(ctx context.Context) error {
 	return nil
 }
 
-// makeSpecial makes the devices and fifos, once for each of their names.
-// Their numbers come with the other fields.
+// makeSpecial makes the devices and fifos, one inode for each of their names.
+// setFields sets their device numbers later.
 func (r *restorer) makeSpecial(ctx context.Context) error {
 	s, err := r.work.newScript()
 	if err != nil {
 		return err
 	}
-	made := make([]int, 0, 2*len(r.special)) // by command: its index in special, or -1
+	made := make([]int, 0, 2*len(r.special)) // index in special by command, -1 for cd
 	for i, n := range r.special {
 		quoted, err := quote(n.name)
 		if err != nil {
@@ -86,10 +86,10 @@ func (r *restorer) makeSpecial(ctx context.Context) error {
 		return err
 	}
 	inodes := make([]uint32, len(r.special))
-	err = r.runScript(ctx, s, func(n int, said string) error {
+	err = r.runScript(ctx, s, func(n int, line string) error {
 		var inode uint32
-		if _, err := fmt.Sscanf(said, "Allocated inode: %d", &inode); err != nil || made[n] < 0 {
-			return toolError(said)
+		if _, err := fmt.Sscanf(line, "Allocated inode: %d", &inode); err != nil || made[n] < 0 {
+			return toolError(line)
 		}
 		inodes[made[n]] = inode
 		return nil
@@ -101,22 +101,23 @@ func (r *restorer) makeSpecial(ctx context.Context) error {
 		if inodes[i] == 0 {
 			return fmt.Errorf("debugfs gave no inode for %q", n.name)
 		}
-		r.place(n, inodes[i])
+		r.assign(n, inodes[i])
 	}
 	return nil
 }
 
-// place notes that inode is what name n stands for.
-func (r *restorer) place(n entry, inode uint32) {
+// assign records inode as the inode of the entry n. If another name of n.id
+// has an inode already, it records n as a duplicate.
+func (r *restorer) assign(n entry, inode uint32) {
 	if r.inodes[n.id] == 0 {
 		r.inodes[n.id] = inode
 		return
 	}
-	r.spare = append(r.spare, spare{n, inode})
+	r.duplicates = append(r.duplicates, duplicate{n, inode})
 }
 
-// setAll runs the one script that sets every field of every inode, in the
-// order of the inode table, and then unites the names of one inode.
+// setAll runs one script that sets every field of every inode, in the order
+// of the inode table, and then replaces duplicates by hard links.
 func (r *restorer) setAll(ctx context.Context) error {
 	ids := make([]tree.ID, 0, r.tree.NumInodes())
 	for id := range r.tree.EndID() {
@@ -141,18 +142,18 @@ func (r *restorer) setAll(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.unite(s); err != nil {
+	if err := r.linkNames(s); err != nil {
 		return err
 	}
 	if err := s.close(); err != nil {
 		return err
 	}
-	return r.runScript(ctx, s, refuse, "-w")
+	return r.runScript(ctx, s, wantSilence, "-w")
 }
 
-// setFields sets what an inode has of its own. uid and gid set both halves of
-// the owner; the times are set in their parts, since debugfs would read a
-// whole time in a calendar of its own.
+// setFields sets the fields of an inode. debugfs's uid and gid set both halves
+// of a number. setFields sets the two parts of each time, because debugfs
+// would parse a whole time as a calendar date.
 func (r *restorer) setFields(s *script, inode uint32, in tree.Inode) {
 	set := func(field, format string, value any) {
 		s.add("set_inode_field <%d> %s "+format, inode, field, value)
@@ -166,7 +167,7 @@ func (r *restorer) setFields(s *script, inode uint32, in tree.Inode) {
 	}{
 		{"atime", in.Mtime}, {"ctime", in.Mtime}, {"mtime", in.Mtime}, {"crtime", r.created},
 	} {
-		field, extra, _ := encodeTime(t.time) // survey has told of those that do not fit
+		field, extra, _ := encodeTime(t.time) // inspect warns about times that ext4 cannot store
 		set(t.field+"_lo", "%d", field)
 		set(t.field+"_extra", "%d", extra)
 	}
@@ -176,9 +177,10 @@ func (r *restorer) setFields(s *script, inode uint32, in tree.Inode) {
 	}
 }
 
-// encodeDevice returns in which word of i_block a device number is stored,
-// and how: the old form where both numbers fit a byte, else the new one
-// (old_encode_dev, new_encode_dev in include/linux/kdev_t.h).
+// encodeDevice returns the index of the word in i_block that stores a device
+// number, and its value. It uses the old encoding if both numbers fit a byte,
+// and the new one otherwise (old_encode_dev and new_encode_dev in
+// include/linux/kdev_t.h).
 func encodeDevice(major, minor uint32) (slot int, number uint32) {
 	const byteMask = 0xff
 	if major <= byteMask && minor <= byteMask {
@@ -187,7 +189,7 @@ func encodeDevice(major, minor uint32) (slot int, number uint32) {
 	return 1, minor&byteMask | major<<8 | (minor&^byteMask)<<12
 }
 
-// typeBits returns the bits of a mode that tell the type (stat.h, S_IFMT).
+// typeBits returns the bits of a mode that encode the type (S_IFMT of stat.h).
 func typeBits(t tree.Type) uint16 {
 	switch t {
 	case tree.Directory:
@@ -204,13 +206,13 @@ func typeBits(t tree.Type) uint16 {
 	return 0o100000
 }
 
-// unite makes the names in r.spare, which have inodes of their own so far,
-// names of the one inode they stand for. Their entries are taken away first,
-// so that there is room in the directory for the new ones; their inodes are
-// wiped, since a symlink's still tells who staged it and when.
-func (r *restorer) unite(s *script) error {
-	for _, n := range r.spare {
-		here, err := quote("./" + n.name) // debugfs would take "<12>" for a number
+// linkNames replaces each duplicate by a hard link to the inode of its
+// tree.ID. It removes the old entry first, so that the directory has room for
+// the new one. It clears the inode of the duplicate, because that of a symlink
+// still has the user and the time of the staging.
+func (r *restorer) linkNames(s *script) error {
+	for _, n := range r.duplicates {
+		here, err := quote("./" + n.name) // debugfs would parse "<12>" as an inode number
 		if err != nil {
 			return err
 		}
@@ -224,7 +226,7 @@ func (r *restorer) unite(s *script) error {
 		s.add("ln <%d> %s", r.inodes[n.id], plain)
 	}
 	done := tree.ID(0)
-	for _, n := range sortedByID(r.spare) {
+	for _, n := range sortedByID(r.duplicates) {
 		if n.id != done {
 			s.add("set_inode_field <%d> links_count %d", r.inodes[n.id], r.tree.Inode(n.id).Links)
 			done = n.id
@@ -233,12 +235,12 @@ func (r *restorer) unite(s *script) error {
 	return nil
 }
 
-func sortedByID(names []spare) []spare {
-	return slices.SortedStableFunc(slices.Values(names), func(a, b spare) int { return cmp.Compare(a.id, b.id) })
+func sortedByID(names []duplicate) []duplicate {
+	return slices.SortedStableFunc(slices.Values(names), func(a, b duplicate) int { return cmp.Compare(a.id, b.id) })
 }
 
-// setXattrs stores the attributes that debugfs can store. Their values are
-// put into files, since a command could not carry every byte.
+// setXattrs sets the attributes that debugfs can store. It writes their values
+// to files, because a command cannot contain every byte.
 func (r *restorer) setXattrs(s *script, inode uint32, in tree.Inode, values *valueFiles) error {
 	for _, x := range splitXattrs(in.Xattrs).kept {
 		attr, err := quote(x.Name)
@@ -254,12 +256,15 @@ func (r *restorer) setXattrs(s *script, inode uint32, in tree.Inode, values *val
 	return nil
 }
 
-// valueFiles are the values of attributes in the workspace, each once.
+// valueFiles are files of attribute values in the workspace, one for each
+// distinct value.
 type valueFiles struct {
 	work    *workspace
 	numbers map[string]int
 }
 
+// put returns the name of the file that holds value, and writes the file if
+// there is none.
 func (v *valueFiles) put(value string) (string, error) {
 	n, ok := v.numbers[value]
 	if !ok {

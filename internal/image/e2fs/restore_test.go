@@ -9,15 +9,15 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// TestB5OwnershipPassChecksNamesItself runs the pass without what comes
-// before it.
-func TestB5OwnershipPassChecksNamesItself(t *testing.T) {
+// TestB5RestorerChecksNamesItself runs the restorer without inspect, which also
+// checks the names.
+func TestB5RestorerChecksNamesItself(t *testing.T) {
 	for attack, e := range map[string]tree.Entry{
-		"newline in a file":      {Name: "a\nrm <2>", Type: tree.Regular},
-		"quote in a device":      {Name: `d/a" b "`, Type: tree.CharDevice},
-		"return in a directory":  {Name: "a\r/b", Type: tree.Regular},
-		"control in a symlink":   {Name: "a\x08", Type: tree.Symlink, Linkname: "x"},
-		"delete in a deep place": {Name: "a/b/c/d/\x7f", Type: tree.Fifo},
+		"newline in a file":     {Name: "a\nrm <2>", Type: tree.Regular},
+		"quote in a device":     {Name: `d/a" b "`, Type: tree.CharDevice},
+		"return in a directory": {Name: "a\r/b", Type: tree.Regular},
+		"control in a symlink":  {Name: "a\x08", Type: tree.Symlink, Linkname: "x"},
+		"delete in a deep path": {Name: "a/b/c/d/\x7f", Type: tree.Fifo},
 	} {
 		m := tree.NewMerger(tree.Options{})
 		if err := errors.Join(m.NextLayer(), m.Add(&e)); err != nil {
@@ -45,9 +45,8 @@ func TestB5OwnershipPassChecksNamesItself(t *testing.T) {
 	}
 }
 
-// TestB5WordsAreChecked pins that what becomes a word of a command is looked
-// at where that happens, too.
-func TestB5WordsAreChecked(t *testing.T) {
+// TestB5QuoteChecksItsWord checks that quote refuses an unsafe name itself.
+func TestB5QuoteChecksItsWord(t *testing.T) {
 	if got, err := quote("a b'c"); got != `"a b'c"` || err != nil {
 		t.Errorf("quote gives %s, %v", got, err)
 	}

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// script is a file of debugfs commands, one a line.
+// script is a file of debugfs commands, one per line.
 type script struct {
 	f     *os.File
 	w     *bufio.Writer
@@ -25,7 +25,7 @@ func (w *workspace) newScript() (*script, error) {
 	return &script{f: f, w: bufio.NewWriterSize(f, 1<<16)}, nil
 }
 
-// add appends a command. Errors of the file come up in close.
+// add appends a command. close returns the error if a write fails.
 func (s *script) add(format string, args ...any) {
 	fmt.Fprintf(s.w, format, args...)
 	s.w.WriteByte('\n')
@@ -39,26 +39,27 @@ func (s *script) close() error {
 	return nil
 }
 
-// A reply judges one line that debugfs put out for command n, counted from 0.
-type reply func(n int, said string) error
+// A lineCheck handles one line that debugfs printed for command n, counted from
+// 0. It returns an error if the line means that the command failed.
+type lineCheck func(n int, line string) error
 
-// refuse is the reply to commands that say nothing unless they fail; rm does
-// put out an empty line.
-func refuse(_ int, said string) error {
-	if said == "" {
+// wantSilence is the lineCheck of commands that print nothing unless they
+// fail. It accepts an empty line, because rm prints one.
+func wantSilence(_ int, line string) error {
+	if line == "" {
 		return nil
 	}
-	return toolError(said)
+	return toolError(line)
 }
 
-var errSilent = errors.New("debugfs ended before it got there")
+var errNotExecuted = errors.New("debugfs ended before it executed the command")
 
-// runScript has debugfs execute a script that is closed. mode is "-w" for
-// one that writes and "" otherwise. debugfs goes on after an error and may
-// exit with 0 all the same, but it repeats each command before it executes
-// it; so every line it puts out belongs to a command, and a command is done
-// only once the next one, or the end, follows without a complaint.
-func (r *restorer) runScript(ctx context.Context, s *script, reply reply, mode ...string) (err error) {
+// runScript runs debugfs on a script that is closed. mode is "-w" for a script
+// that writes, and absent otherwise. debugfs continues after an error and may
+// still exit with 0, but it prints each command before it executes it. So
+// every line of output belongs to a command, and a command has succeeded if
+// only accepted lines follow it up to the next command or the end.
+func (r *restorer) runScript(ctx context.Context, s *script, check lineCheck, mode ...string) (err error) {
 	if s.lines == 0 {
 		return nil
 	}
@@ -67,11 +68,11 @@ func (r *restorer) runScript(ctx context.Context, s *script, reply reply, mode .
 		return fmt.Errorf("run debugfs: %w", err)
 	}
 	defer stdin.Close()
-	again, err := r.work.root.Open(scriptName)
+	commands, err := r.work.root.Open(scriptName)
 	if err != nil {
 		return fmt.Errorf("run debugfs: %w", err)
 	}
-	defer again.Close()
+	defer commands.Close()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -86,9 +87,9 @@ func (r *restorer) runScript(ctx context.Context, s *script, reply reply, mode .
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("run debugfs: %w", err)
 	}
-	if err := follow(bufio.NewReader(again), s.lines, out, reply); err != nil {
+	if err := checkOutput(bufio.NewReader(commands), s.lines, out, check); err != nil {
 		cancel()
-		_ = cmd.Wait() // killed, since its output is wrong already
+		_ = cmd.Wait() // debugfs was killed, and err has the cause
 		return err
 	}
 	if err := cmd.Wait(); err != nil {
@@ -97,18 +98,20 @@ func (r *restorer) runScript(ctx context.Context, s *script, reply reply, mode .
 	return nil
 }
 
-// follow reads what debugfs puts out beside the script it was given.
-func follow(commands *bufio.Reader, lines int, out io.Reader, reply reply) error {
+// checkOutput reads the output of debugfs and compares it with its script of
+// that many lines. It returns an error unless debugfs executed all commands
+// and check accepts the lines that they printed.
+func checkOutput(commands *bufio.Reader, lines int, out io.Reader, check lineCheck) error {
 	const echo, longest = "debugfs: ", 1 << 20
 	at, command := -1, "open disk"
 	next, err := readCommand(commands)
 	if err != nil {
 		return err
 	}
-	said := bufio.NewScanner(out)
-	said.Buffer(nil, longest)
-	for said.Scan() {
-		line := said.Text()
+	scanner := bufio.NewScanner(out)
+	scanner.Buffer(nil, longest)
+	for scanner.Scan() {
+		line := scanner.Text()
 		if at+1 < lines && strings.HasPrefix(line, echo) && line[len(echo):] == next {
 			at, command = at+1, next
 			if next, err = readCommand(commands); err != nil {
@@ -119,31 +122,32 @@ func follow(commands *bufio.Reader, lines int, out io.Reader, reply reply) error
 		if at < 0 && isBanner(line) {
 			continue
 		}
-		judge := reply
+		checkLine := check
 		if at < 0 {
-			judge = refuse
+			checkLine = wantSilence
 		}
-		if err := judge(at, line); err != nil {
+		if err := checkLine(at, line); err != nil {
 			return fmt.Errorf("debugfs command %q: %w", command, err)
 		}
 	}
-	if err := said.Err(); err != nil {
+	if err := scanner.Err(); err != nil {
 		return fmt.Errorf("read output of debugfs: %w", err)
 	}
 	if at+1 < lines {
-		return fmt.Errorf("debugfs command %q: %w", next, errSilent)
+		return fmt.Errorf("debugfs command %q: %w", next, errNotExecuted)
 	}
 	return nil
 }
 
-// isBanner recognises the line with its version that debugfs begins with.
+// isBanner reports whether line is the first line of debugfs's output, which
+// has its version.
 func isBanner(line string) bool {
 	var major, minor int
-	n, _ := fmt.Sscanf(line, "debugfs %d.%d", &major, &minor) // n says it all
-	return n == 2
+	n, err := fmt.Sscanf(line, "debugfs %d.%d", &major, &minor)
+	return n == 2 && err == nil
 }
 
-// readCommand returns the next line of a script, "" at its end.
+// readCommand returns the next line of a script, or "" at its end.
 func readCommand(r *bufio.Reader) (string, error) {
 	line, err := r.ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {

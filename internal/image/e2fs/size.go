@@ -9,24 +9,25 @@ import (
 // MinSize is the smallest disk in bytes.
 const MinSize = 64 << 20
 
-// Geometry that is the same on every disk; see mke2fsConfig.
+// Constants of the geometry, which are the same on every disk; see
+// mke2fsConfig.
 const (
 	blockSize      = 4096
 	inodeSize      = 256
 	maxLabel       = 16                        // s_volume_name
-	groupBlocks    = 8 * blockSize             // what one bitmap block covers
-	groupInodes    = 8 * blockSize             // the most that one bitmap block covers
-	inodesPerBlock = blockSize / inodeSize     // and the unit in which a group has inodes
-	descBlocks     = 256                       // descriptors and room for more of them, as the native builder has it
+	groupBlocks    = 8 * blockSize             // blocks that one bitmap block covers
+	groupInodes    = 8 * blockSize             // inodes that one bitmap block covers, the most that a group has
+	inodesPerBlock = blockSize / inodeSize     // a group has a multiple of these
+	descBlocks     = 256                       // for descriptors and the reserve for more, equal to the native builder
 	descPerBlock   = blockSize / 64            // 64-byte descriptors
 	maxResize      = descBlocks * descPerBlock // groups that descBlocks can describe: 2 TiB
-	lostFoundSize  = 4                         // blocks; 16 KiB are preallocated
+	lostFoundSize  = 4                         // blocks; mkfs.ext4 preallocates 16 KiB
 	firstInode     = 11                        // s_first_ino: 1 to 10 are reserved
 	lostFound      = "lost+found"
 	bytesPerInode  = 16384 // inode_ratio of the stock mke2fs.conf
 )
 
-// A SizeError says that a disk cannot hold its tree.
+// A SizeError is the error for a disk that is too small for its tree.
 type SizeError struct {
 	Have, Need int64 // bytes
 }
@@ -35,23 +36,23 @@ func (e *SizeError) Error() string {
 	return fmt.Sprintf("disk of %d bytes is too small: %d bytes (%d MiB) are needed", e.Have, e.Need, e.Need>>20)
 }
 
-// content is what a tree takes on a disk. Blocks are an upper bound, which
-// errs by the blocks of zeros that mkfs.ext4 finds in files and by how well
-// it packs names.
+// content is the space that a tree takes on a disk. blocks is an upper bound:
+// mkfs.ext4 leaves out blocks of zeros that it finds in files, and may pack
+// names more tightly.
 type content struct {
 	bytes  int64 // file data to copy
 	blocks int64 // of data, directories, long symlinks, extents and attributes
-	inodes int64 // that are in use at some time, the reserved ones included
+	inodes int64 // largest number in use during the build, the reserved ones included
 }
 
-// add counts one name of inode id; again says that another name of it was
-// counted before.
+// add counts one name of inode id. again is set if add has counted another
+// name of the inode before.
 func (c *content) add(t *tree.Tree, id tree.ID, in tree.Inode, again bool) {
 	if in.Type == tree.Regular && again {
 		return
 	}
-	// What is not a regular file is made once for each name and linked
-	// afterwards, so all of them count.
+	// Other types have one inode for each name until linkNames replaces them
+	// by hard links, so all names count.
 	c.inodes++
 	if splitXattrs(in.Xattrs).block {
 		c.blocks++
@@ -63,7 +64,7 @@ func (c *content) add(t *tree.Tree, id tree.ID, in tree.Inode, again bool) {
 		n := dirBlocks(t, id)
 		c.blocks += n + extentBlocks(n)
 	case tree.Symlink:
-		const inInode = 59 // bytes: i_block less the final NUL
+		const inInode = 59 // bytes: i_block without the final NUL
 		if len(in.Target) > inInode {
 			c.blocks++
 		}
@@ -77,13 +78,13 @@ func (c *content) addFile(in tree.Inode) {
 		data += (r.Length + blockSize - 1) / blockSize
 		runs++
 	}
-	// An extent has 32768 blocks at most, and ends where a group's metadata
-	// is in the way. One more is for an end in free space.
+	// An extent has at most 32768 blocks and ends at the metadata of a group.
+	// One more extent is for the end of a piece of free space.
 	c.blocks += data + extentBlocks(runs+2*(data/groupBlocks)+1)
 }
 
-// finish adds what is there without the tree, and some room for free space
-// that is in smaller pieces than files are.
+// finish adds the blocks and inodes that every disk has, and a reserve because
+// free space may be in smaller pieces than files.
 func (c *content) finish(t *tree.Tree) {
 	const resizeInode, slack = 1, 16
 	c.blocks += resizeInode + lostFoundSize + slack + c.blocks/1024
@@ -96,9 +97,9 @@ func (c *content) finish(t *tree.Tree) {
 	c.inodes++
 }
 
-// extentBlocks returns how many blocks the extent tree of a file with n
-// extents takes at most: 4 fit the inode, 340 a block, and libext2fs splits
-// full blocks in halves.
+// extentBlocks returns the largest number of blocks that the extent tree of a
+// file with n extents takes. The inode holds 4 extents and a block 340, and
+// libext2fs splits full blocks in halves.
 func extentBlocks(n int64) int64 {
 	const inInode, half = 4, 170
 	if n <= inInode {
@@ -107,8 +108,8 @@ func extentBlocks(n int64) int64 {
 	return n/half + n/(half*half) + 2
 }
 
-// dirBlocks returns how many blocks a linear directory takes at most. A
-// record does not cross blocks, and each block ends with a checksum.
+// dirBlocks returns the largest number of blocks that a linear directory
+// takes. A record does not cross blocks, and each block ends with a checksum.
 func dirBlocks(t *tree.Tree, id tree.ID) int64 {
 	const head, align, dots, tail = 8, 4, 24, 12
 	blocks, used := int64(1), int64(dots)
@@ -123,18 +124,18 @@ func dirBlocks(t *tree.Tree, id tree.ID) int64 {
 	return blocks
 }
 
-// geometry is a file system as mkfs.ext4 lays it out on a disk of some size.
+// geometry is the layout that mkfs.ext4 gives a file system.
 type geometry struct {
 	size    int64 // of the disk, bytes
 	blocks  int64 // of the file system
 	journal int64 // blocks
 	inodes  int64 // in all groups
 	free    int64 // blocks for content
-	resize  int64 // blocks to which the descriptor blocks let it grow; 0: as mkfs.ext4 decides
+	resize  int64 // blocks to which the file system can grow with its descriptor blocks; 0 is the choice of mkfs.ext4
 }
 
-// layout works out the geometry of a disk with at least want inodes, or as
-// many as it can have.
+// layout computes the geometry of a disk of size bytes with at least want
+// inodes, or the most that it can have.
 func layout(size, want int64) geometry {
 	g := geometry{size: size, blocks: size / blockSize}
 	desc := int64(descBlocks)
@@ -159,8 +160,8 @@ func layout(size, want int64) geometry {
 		if hasSuper(groups - 1) {
 			inGroup += 1 + desc
 		}
-		// ext2fs_initialize drops a last group that has hardly more than
-		// its metadata.
+		// ext2fs_initialize drops the last group if it has fewer blocks than
+		// its metadata and worthwhile more.
 		const worthwhile = 50
 		if groups == 1 || last == 0 || last >= inGroup+worthwhile {
 			return g
@@ -169,8 +170,8 @@ func layout(size, want int64) geometry {
 	}
 }
 
-// hasSuper reports whether a group has a copy of the superblock and the
-// descriptors: 0, 1 and the powers of 3, 5 and 7 (sparse_super).
+// hasSuper reports whether a group has a copy of the superblock and of the
+// descriptors: groups 0 and 1, and the powers of 3, 5 and 7 (sparse_super).
 func hasSuper(group int64) bool {
 	if group <= 1 {
 		return true
@@ -187,8 +188,8 @@ func hasSuper(group int64) bool {
 	return false
 }
 
-// journalBlocks returns the size of the journal as mke2fs chooses it
-// (ext2fs_default_journal_size), 128 MiB at most.
+// journalBlocks returns the size of the journal that mke2fs chooses
+// (ext2fs_default_journal_size), at most 128 MiB.
 func journalBlocks(blocks int64) int64 {
 	for _, step := range []struct{ below, journal int64 }{
 		{32 << 10, 1 << 10}, {256 << 10, 4 << 10}, {512 << 10, 8 << 10}, {4 << 20, 16 << 10},
@@ -200,14 +201,14 @@ func journalBlocks(blocks int64) int64 {
 	return 32 << 10
 }
 
-// inodesFor returns how many inodes a disk should have: the usual share of
-// its size, and some over what the tree takes.
+// inodesFor returns the number of inodes that a disk of size bytes should
+// have: one for each bytesPerInode, or more if the tree needs more.
 func (c content) inodesFor(size int64) int64 {
 	return max(size/bytesPerInode, c.inodes+c.inodes/4+1024)
 }
 
-// layout returns the geometry on size bytes, and whether the content fits
-// with room blocks to spare.
+// layout returns the geometry of a disk of size bytes, and reports whether it
+// holds the content and room more blocks.
 func (c content) layout(size, room int64) (geometry, bool) {
 	g := layout(size, c.inodesFor(size))
 	return g, g.free >= c.blocks+room && g.inodes >= c.inodes
@@ -222,13 +223,13 @@ func (c content) fit(room, step int64) geometry {
 		if ok {
 			return g
 		}
-		// Metadata grows slower than the disk, so this gets there in a few
-		// steps and skips no size that would do.
+		// Metadata grows slower than the disk. So the loop ends after a few
+		// steps, and does not skip a size that is large enough.
 		size += max(step, (c.blocks+room-g.free)*blockSize/step*step)
 	}
 }
 
-// plan decides on the geometry, or refuses a size that is too small.
+// plan chooses the geometry. It returns a *SizeError if o.Size is too small.
 func plan(c content, o Options) (geometry, error) {
 	const mib = 1 << 20
 	if o.Size != 0 {

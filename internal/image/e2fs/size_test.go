@@ -18,7 +18,7 @@ import (
 
 const mib = 1 << 20
 
-// superblock returns a number that dumpe2fs shows.
+// superblock returns a number of the superblock from the output of dumpe2fs.
 func superblock(t *testing.T, disk, field string) int64 {
 	t.Helper()
 	out := run(t, "dumpe2fs", "-h", disk)
@@ -34,12 +34,12 @@ func superblock(t *testing.T, disk, field string) int64 {
 }
 
 func TestB1SparseAndAtLeast64MiB(t *testing.T) {
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	w.hole("hole", 1<<40)
 	disk, res := w.build(w.m.Tree(), options(t))
 	st := lstat(t, disk)
 	if res.Size != 64*mib || st.Size != res.Size {
-		t.Errorf("size is %d, said to be %d", st.Size, res.Size)
+		t.Errorf("size is %d, Result has %d", st.Size, res.Size)
 	}
 	const sector = 512
 	if used := st.Blocks * sector; used > 2*mib {
@@ -49,7 +49,7 @@ func TestB1SparseAndAtLeast64MiB(t *testing.T) {
 
 func TestB1SizedFromBlocksWithHeadroom(t *testing.T) {
 	for _, headroom := range []int64{0, 200 * mib} {
-		w := newWorld(t)
+		w := newTreeWriter(t)
 		w.file("f", strings.Repeat("content!", 10*mib))
 		o := options(t)
 		o.Headroom = headroom
@@ -61,16 +61,16 @@ func TestB1SizedFromBlocksWithHeadroom(t *testing.T) {
 	}
 }
 
-// fifos adds inodes that cost the host nothing.
-func (w *world) fifos(n int) {
+// fifos adds n inodes that take no space on the host.
+func (w *treeWriter) fifos(n int) {
 	for i := range n {
 		w.add(tree.Entry{Name: fmt.Sprintf("d%d/f%d", i/500, i), Type: tree.Fifo})
 	}
 }
 
-func TestB1SizedFromInodesToo(t *testing.T) {
-	w := newWorld(t)
-	const files = 34000 // a group has 32768 at most
+func TestB1SizedFromInodes(t *testing.T) {
+	w := newTreeWriter(t)
+	const files = 34000 // a group has at most 32768 inodes
 	w.fifos(files)
 	disk, _ := w.build(w.m.Tree(), options(t))
 	if free := superblock(t, disk, "Free inodes"); free < files/4 {
@@ -78,15 +78,15 @@ func TestB1SizedFromInodesToo(t *testing.T) {
 	}
 }
 
-func TestB1SizeTooSmallSaysWhatIsNeeded(t *testing.T) {
-	worlds := map[string]func(w *world){
-		"below the least": func(*world) {},
-		"blocks":          func(w *world) { w.file("f", strings.Repeat("content!", 10*mib)) },
-		"inodes": func(w *world) {
+func TestB1SizeErrorHasNeededSize(t *testing.T) {
+	trees := map[string]func(w *treeWriter){
+		"below the minimum": func(*treeWriter) {},
+		"blocks":            func(w *treeWriter) { w.file("f", strings.Repeat("content!", 10*mib)) },
+		"inodes": func(w *treeWriter) {
 			w.fifos(9000)
 			w.file("f", strings.Repeat("content!", 7*mib))
 		},
-		"attributes, links and names": func(w *world) {
+		"attributes, links and names": func(w *treeWriter) {
 			w.file("f", strings.Repeat("content!", 57*mib/8))
 			for i := range 600 {
 				name := fmt.Sprintf("d%d/%s%d", i%3, strings.Repeat("n", 240), i)
@@ -95,7 +95,7 @@ func TestB1SizeTooSmallSaysWhatIsNeeded(t *testing.T) {
 				}})
 			}
 		},
-		"files of many extents": func(w *world) {
+		"files of many extents": func(w *treeWriter) {
 			w.file("data", strings.Repeat("content!", 40*mib/8))
 			var runs []tree.Run
 			for i := range int64(6000) {
@@ -104,9 +104,9 @@ func TestB1SizeTooSmallSaysWhatIsNeeded(t *testing.T) {
 			w.hole("f", 8192*6000, runs...)
 		},
 	}
-	for name, fill := range worlds {
+	for name, fill := range trees {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newTreeWriter(t)
 			fill(w)
 			tree := w.m.Tree()
 			disk := filepath.Join(t.TempDir(), "disk")
@@ -128,37 +128,37 @@ func TestB1SizeTooSmallSaysWhatIsNeeded(t *testing.T) {
 			o.Size = small.Need
 			disk, res := w.build(tree, o)
 			if st := lstat(t, disk); st.Size != small.Need || res.Size != small.Need {
-				t.Errorf("size is %d, said to be %d, asked for %d", st.Size, res.Size, small.Need)
+				t.Errorf("size is %d, Result has %d, want %d", st.Size, res.Size, small.Need)
 			}
 		})
 	}
 }
 
 func TestB1OddSizeIsKept(t *testing.T) {
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	o := options(t)
-	o.Size = 128*mib + 64*1024 + 513 // the last group is too small to be one
+	o.Size = 128*mib + 64*1024 + 513 // mkfs.ext4 drops the last group, because it is too small
 	disk, _ := w.build(w.m.Tree(), o)
 	if st := lstat(t, disk); st.Size != o.Size {
 		t.Errorf("size is %d, want %d", st.Size, o.Size)
 	}
 }
 
-func TestB1FullHostFailsCleanly(t *testing.T) {
+func TestB1FullHostLeavesNoFiles(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("a small file system needs root")
 	}
 	needTools(t, "mkfs.ext4", "debugfs", "mount")
 	small := t.TempDir()
 	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=6m"); err != nil {
-		missing(t, "mount of a tmpfs: "+err.Error())
+		skipUnlessCI(t, "mount of a tmpfs: "+err.Error())
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(small, 0); err != nil {
 			t.Error(err)
 		}
 	})
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	w.file("f", strings.Repeat("content!", mib))
 	tree := w.m.Tree()
 	for name, dirs := range map[string][2]string{"staging": {small, t.TempDir()}, "disk": {t.TempDir(), small}} {

@@ -17,14 +17,14 @@ const (
 	copyChunk = 1 << 20 // bytes
 )
 
-// stager writes a tree into a folder for mkfs.ext4 -d. Everything belongs to
-// whoever runs it and has a mode that mkfs.ext4 can read as that user; owners,
-// modes, times and extended attributes come later, from the tree.
+// stager writes a tree into a folder for mkfs.ext4 -d. All files belong to the
+// user of this process, with modes that let mkfs.ext4 read them as that user.
+// The restorer sets owners, modes, times and extended attributes later.
 type stager struct {
 	tree   *tree.Tree
 	spools []io.ReaderAt
 	top    *os.Root
-	first  map[tree.ID]string // where a file with several names was staged
+	first  map[tree.ID]string // path of the first name of a file with several names
 	buf    []byte
 	report *report
 }
@@ -42,8 +42,8 @@ func (b *builder) stage(ctx context.Context) error {
 	return s.children(ctx, tree.Root, top, "")
 }
 
-// children stages what is in directory id. Each name is created in dir, which
-// is held open, so no path of the image is ever looked up on the host.
+// children stages the children of directory id. It creates each name in dir,
+// which is open, so the host never looks up a path of the image.
 func (s *stager) children(ctx context.Context, id tree.ID, dir *os.Root, prefix string) error {
 	for name, child := range s.tree.Children(id) {
 		if err := ctx.Err(); err != nil {
@@ -75,7 +75,7 @@ func (s *stager) directory(ctx context.Context, dir *os.Root, name, path string,
 	return s.children(ctx, id, sub, path+"/")
 }
 
-// makeDir makes a directory with mode 0700, whatever the umask.
+// makeDir makes a directory with mode 0700 under any umask.
 func makeDir(dir *os.Root, name string) error {
 	if err := dir.Mkdir(name, 0o700); err != nil {
 		return err
@@ -87,7 +87,8 @@ func (s *stager) leaf(ctx context.Context, dir *os.Root, name, path string, id t
 	in := s.tree.Inode(id)
 	switch in.Type {
 	case tree.Symlink:
-		// One for each name: mkfs.ext4 does not see that they are one inode.
+		// One symlink for each name, because mkfs.ext4 copies hard links of a
+		// symlink as separate inodes.
 		return dir.Symlink(in.Target, name)
 	case tree.Regular:
 		if first, ok := s.first[id]; ok {
@@ -98,7 +99,7 @@ func (s *stager) leaf(ctx context.Context, dir *os.Root, name, path string, id t
 		}
 		return s.file(ctx, dir, name, in)
 	case tree.CharDevice, tree.BlockDevice, tree.Fifo:
-		return nil // made in the disk; a plain user could not stage a device
+		return nil // makeSpecial makes it on the disk, because a plain user cannot stage a device
 	default:
 		return fmt.Errorf("inode is of %s", in.Type)
 	}
@@ -119,11 +120,11 @@ func (s *stager) file(ctx context.Context, dir *os.Root, name string, in tree.In
 	if runs := bodyRuns(in); in.Size == 0 || len(runs) > 0 && end(runs[len(runs)-1]) == in.Size {
 		return nil
 	}
-	return f.Truncate(in.Size) // it ends in a hole
+	return f.Truncate(in.Size) // the file ends in a hole
 }
 
-// body copies the runs of a file to their places; what lies between stays a
-// hole.
+// body copies the runs of a file to their offsets. The space between them
+// remains a hole.
 func (s *stager) body(ctx context.Context, f *os.File, in tree.Inode) error {
 	if in.Size == 0 {
 		return nil
@@ -162,7 +163,8 @@ func (s *stager) run(ctx context.Context, f *os.File, spool io.ReaderAt, off int
 	return nil
 }
 
-// bodyRuns returns the runs of a regular file, also of one without holes.
+// bodyRuns returns the runs of a regular file. If the file has no holes, it is
+// one run.
 func bodyRuns(in tree.Inode) []tree.Run {
 	if in.Body.Runs != nil || in.Size == 0 {
 		return in.Body.Runs

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A MissingToolError names a program that is not installed.
+// A MissingToolError is the error for a program that is not installed.
 type MissingToolError struct{ Name string }
 
 func (e *MissingToolError) Error() string { return "find program " + e.Name + ": not installed" }
@@ -29,8 +29,8 @@ func findTools(dir string) (tools, error) {
 	return tools{mkfs, debugfs}, err
 }
 
-// findTool looks for name in dir, or where "" is given in $PATH and then in
-// the folders that the $PATH of a plain user lacks.
+// findTool returns the path of the program name in dir. If dir is "", it
+// searches $PATH, and then the folders that the $PATH of a plain user lacks.
 func findTool(dir, name string) (string, error) {
 	dirs := []string{dir}
 	if dir == "" {
@@ -51,14 +51,15 @@ func findTool(dir, name string) (string, error) {
 	return "", &MissingToolError{Name: name}
 }
 
-// command prepares a program that runs in the workspace. It dies with ctx
-// and, should this process be killed, with it: what would be left of it could
-// write to files that belong to somebody else by then.
+// command returns the command of a program that runs in the workspace. The
+// program and its children are killed when ctx ends, and the program when this
+// process dies. A surviving program could write to files that belong to
+// another process by then.
 func (w *workspace) command(ctx context.Context, env []string, program string, args ...string) *exec.Cmd {
-	const grace = 5 * time.Second // for its pipes, once it is dead
+	const grace = 5 * time.Second // for its pipes after its death
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = w.path
-	// The messages are read, so they must not come translated.
+	// This package parses the messages, so they must not be translated.
 	cmd.Env = append([]string{"LC_ALL=C", "TZ=UTC", "PATH=" + os.Getenv("PATH")}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -66,20 +67,21 @@ func (w *workspace) command(ctx context.Context, env []string, program string, a
 	return cmd
 }
 
-// toolError is what a program said when it failed. These programs give the
-// errors of the host as text only, so that of a full disk is looked for.
-func toolError(said string) error {
-	err := errors.New(strings.Join(strings.Fields(said), " "))
-	if strings.Contains(strings.ToLower(said), syscall.ENOSPC.Error()) {
+// toolError returns an error with the output of a program that failed. The
+// programs print errors of the host only as text, so toolError searches the
+// text for a full disk, and then also wraps syscall.ENOSPC.
+func toolError(output string) error {
+	err := errors.New(strings.Join(strings.Fields(output), " "))
+	if strings.Contains(strings.ToLower(output), syscall.ENOSPC.Error()) {
 		return fmt.Errorf("%w: %w", err, syscall.ENOSPC)
 	}
 	return err
 }
 
-// head keeps the first bytes that are written to it.
-type head struct{ kept []byte }
+// headBuffer keeps the first bytes that are written to it.
+type headBuffer struct{ kept []byte }
 
-func (h *head) Write(p []byte) (int, error) {
+func (h *headBuffer) Write(p []byte) (int, error) {
 	const limit = 1000
 	h.kept = append(h.kept, p[:min(len(p), limit-len(h.kept))]...)
 	return len(p), nil

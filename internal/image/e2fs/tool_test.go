@@ -17,16 +17,17 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// small is a tree for which debugfs has to list, to make and to set.
-func small(t *testing.T) *world {
-	w := newWorld(t)
+// smallTree returns a tree that needs every step of the restorer: listing
+// inodes, making devices and setting fields.
+func smallTree(t *testing.T) *treeWriter {
+	w := newTreeWriter(t)
 	w.file("d/f", "data")
 	w.dev("d/null", tree.CharDevice, 1, 3)
 	return w
 }
 
-// TestB4FailingDebugfsFailsTheBuild passes the output of the real debugfs on,
-// changed. All of these exit with 0 unless they say otherwise.
+// TestB4FailingDebugfsFailsTheBuild replaces debugfs by scripts that change its
+// output. They exit with 0 unless the script has another code.
 func TestB4FailingDebugfsFailsTheBuild(t *testing.T) {
 	needTools(t, "mkfs.ext4", "debugfs")
 	genuine, err := tool("debugfs")
@@ -37,27 +38,27 @@ func TestB4FailingDebugfsFailsTheBuild(t *testing.T) {
 		"a field is refused": {
 			`"$REAL" "$@" 2>&1 | sed '/mode 0100644/a set_inode_field: Attempt to write to block'`,
 			`debugfs command "set_inode_field <`},
-		"it says something unknown at the end": {`"$REAL" "$@" 2>&1; echo 'debugfs: oops'`, "oops"},
-		"it cannot open the disk":              {`"$REAL" "$@.no" 2>&1`, `debugfs command "open disk"`},
-		"it dies half way":                     {`"$REAL" "$@" 2>&1 | head -n 20`, "ended before"},
-		"it says nothing":                      {`:`, "ended before"},
-		"it exits with 1":                      {`"$REAL" "$@" 2>&1; exit 1`, "exit status 1"},
+		"it prints unknown text at the end": {`"$REAL" "$@" 2>&1; echo 'debugfs: oops'`, "oops"},
+		"it cannot open the disk":           {`"$REAL" "$@.no" 2>&1`, `debugfs command "open disk"`},
+		"it dies half way":                  {`"$REAL" "$@" 2>&1 | head -n 20`, "ended before"},
+		"it prints nothing":                 {`:`, "ended before"},
+		"it exits with 1":                   {`"$REAL" "$@" 2>&1; exit 1`, "exit status 1"},
 		"the host is full": {
 			`"$REAL" "$@" 2>&1 | sed '/links_count\|gid 5/a set_inode_field: No space left on device while writing inode'`,
 			"no space left"},
 		"it makes no device": {`"$REAL" "$@" 2>&1 | grep -v Allocated`, "no inode"},
 		"it makes a device of inode 0": {
 			`"$REAL" "$@" 2>&1 | sed 's/^Allocated inode: .*/Allocated inode: 0/'`, "no inode"},
-		"a file is missing":          {`"$REAL" "$@" 2>&1 | grep -v '^/.*/f/'`, "missing"},
-		"a file is too many":         {`"$REAL" "$@" 2>&1 | sed 's|^\(/.*\)/f/|&4/\n\1/g/|'`, "not in the tree"},
-		"an entry is garbled":        {`"$REAL" "$@" 2>&1 | sed 's|^/.*/f/.*|/x|'`, "not an entry"},
-		"a number is out of range":   {`"$REAL" "$@" 2>&1 | sed 's|^/[0-9]*\(/.*/f/\)|/99999999999\1|'`, "not an entry"},
-		"commands come out of order": {`"$REAL" "$@" 2>&1 | tac`, "debugfs command"},
+		"a file is missing":         {`"$REAL" "$@" 2>&1 | grep -v '^/.*/f/'`, "missing"},
+		"a file is not in the tree": {`"$REAL" "$@" 2>&1 | sed 's|^\(/.*\)/f/|&4/\n\1/g/|'`, "not in the tree"},
+		"an entry is garbled":       {`"$REAL" "$@" 2>&1 | sed 's|^/.*/f/.*|/x|'`, "not an entry"},
+		"a number is out of range":  {`"$REAL" "$@" 2>&1 | sed 's|^/[0-9]*\(/.*/f/\)|/99999999999\1|'`, "not an entry"},
+		"commands are out of order": {`"$REAL" "$@" 2>&1 | tac`, "debugfs command"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
 			o.ToolDir = withFake(t, "debugfs", "REAL='"+genuine+"'\n"+c.text+"\n")
-			err := small(t).refused(t.Context(), o)
+			err := smallTree(t).buildError(t.Context(), o)
 			if !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error is %v, want %s", err, c.want)
 			}
@@ -68,7 +69,8 @@ func TestB4FailingDebugfsFailsTheBuild(t *testing.T) {
 	}
 }
 
-// withFake returns a folder with the real programs but one.
+// withFake returns a folder with the real programs, except that the program
+// name is a shell script.
 func withFake(t *testing.T, name, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -98,7 +100,7 @@ func TestB4FailingMkfsFailsTheBuild(t *testing.T) {
 		o := options(t)
 		o.ToolDir, _ = decoys(t)
 		fake(t, o.ToolDir, "mkfs.ext4", text+"\n")
-		err := small(t).refused(t.Context(), o)
+		err := smallTree(t).buildError(t.Context(), o)
 		if !strings.Contains(err.Error(), want) || len(err.Error()) > 1200 {
 			t.Errorf("%s: error is %v", text, err)
 		}
@@ -106,25 +108,26 @@ func TestB4FailingMkfsFailsTheBuild(t *testing.T) {
 }
 
 func TestMissingToolIsNamed(t *testing.T) {
-	for _, there := range []string{"", "mkfs.ext4"} {
+	for _, installed := range []string{"", "mkfs.ext4"} {
 		o := options(t)
 		o.ToolDir = t.TempDir()
 		want := "mkfs.ext4"
-		if there != "" {
-			fake(t, o.ToolDir, there, "exit 1\n")
+		if installed != "" {
+			fake(t, o.ToolDir, installed, "exit 1\n")
 			want = "debugfs"
 		}
-		err := small(t).refused(t.Context(), o)
+		err := smallTree(t).buildError(t.Context(), o)
 		if missing, ok := errors.AsType[*e2fs.MissingToolError](err); !ok || missing.Name != want {
 			t.Errorf("error is %v, want %s missing", err, want)
 		}
 	}
 }
 
-// TestToolsOutsideOfThePath is the case of a plain user.
-func TestToolsOutsideOfThePath(t *testing.T) {
+// TestToolsOutsideOfPath builds with the $PATH of a plain user, which lacks the
+// folders for system programs.
+func TestToolsOutsideOfPath(t *testing.T) {
 	needTools(t, "mkfs.ext4", "debugfs", "e2fsck")
-	w := small(t)
+	w := smallTree(t)
 	tree, disk := w.m.Tree(), filepath.Join(t.TempDir(), "disk")
 	t.Setenv("PATH", "/usr/bin:/bin")
 	if _, err := e2fs.Build(t.Context(), tree, w.spools(), disk, options(t), nil); err != nil {
@@ -134,7 +137,7 @@ func TestToolsOutsideOfThePath(t *testing.T) {
 }
 
 func TestCancelWhileStaging(t *testing.T) {
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	w.file("a", "first")
 	w.file("b", strings.Repeat("x", 3*mib))
 	o := options(t)
@@ -152,14 +155,14 @@ func TestCancelWhileStaging(t *testing.T) {
 	}
 	for _, path := range []string{disk, mark} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is there (%v)", path, err)
+			t.Errorf("%s exists (%v)", path, err)
 		}
 	}
 }
 
-// TestCancelWhileAProgramRuns has the program start another one and tell, by
-// way of a fifo, that both are there.
-func TestCancelWhileAProgramRuns(t *testing.T) {
+// TestCancelWhileProgramRuns cancels a build while a program and its child run.
+// The program reports both process numbers through a fifo.
+func TestCancelWhileProgramRuns(t *testing.T) {
 	needTools(t, "mkfs.ext4", "debugfs")
 	for _, name := range []string{"mkfs.ext4", "debugfs"} {
 		o := options(t)
@@ -175,7 +178,7 @@ func TestCancelWhileAProgramRuns(t *testing.T) {
 			cancel()
 			pids <- fmt.Sprint(string(text), err)
 		}()
-		err := small(t).refused(ctx, o)
+		err := smallTree(t).buildError(ctx, o)
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: error is %v", name, err)
 		}
@@ -184,14 +187,14 @@ func TestCancelWhileAProgramRuns(t *testing.T) {
 			t.Fatalf("%s: process numbers are %q", name, f)
 		}
 		for _, pid := range f[:2] {
-			gone(t, pid)
+			waitForExit(t, pid)
 		}
 	}
 }
 
-// gone waits until a process is no more, or a zombie that nobody has waited
-// for yet.
-func gone(t *testing.T, pid string) {
+// waitForExit waits until a process has exited. It accepts a zombie, whose
+// parent has not waited for it yet.
+func waitForExit(t *testing.T, pid string) {
 	t.Helper()
 	n, err := strconv.Atoi(pid)
 	if err != nil {
@@ -209,8 +212,8 @@ func gone(t *testing.T, pid string) {
 			t.Error(err)
 		}
 	}()
-	const patience = 10000 // ms
-	if got, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, patience); got != 1 {
-		t.Errorf("process %s is still there (%v)", pid, err)
+	const timeout = 10000 // ms
+	if got, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, timeout); got != 1 {
+		t.Errorf("process %s still runs (%v)", pid, err)
 	}
 }

@@ -17,20 +17,20 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Environment of the test binary when it runs once more, as a plain user.
+// Environment variables of the test binary that buildAsNobody runs.
 const (
 	envDisk    = "E2FS_TEST_DISK"
 	envScratch = "E2FS_TEST_SCRATCH"
 )
 
-// plainOptions are the same for both users.
+// plainOptions returns the options that both users build with.
 func plainOptions(scratch string) e2fs.Options {
 	return e2fs.Options{ScratchDir: scratch, Created: created, UUID: [16]byte{1}, HashSeed: [16]byte{2}}
 }
 
-// TestB4PlainUserMakesTheSameDisk builds everything as root and, in a second
-// process, as nobody with a umask that takes what it can. The disks must be
-// the same, byte for byte, mode-0000 files and devices included.
+// TestB4PlainUserMakesTheSameDisk builds a disk as root and, in a second
+// process, as a plain user with a restrictive umask. The disks must be
+// equal byte for byte, with files of mode 0000 and devices.
 func TestB4PlainUserMakesTheSameDisk(t *testing.T) {
 	w := everything(t)
 	tree := w.m.Tree()
@@ -55,7 +55,8 @@ func TestB4PlainUserMakesTheSameDisk(t *testing.T) {
 	compare(t, tree, w.spools(), mount(t, asUser))
 }
 
-// buildAsNobody runs this test's other half and returns its disk.
+// buildAsNobody runs TestB4PlainUserMakesTheSameDisk in a process of user 65534
+// and returns the disk that it builds.
 func buildAsNobody(t *testing.T) string {
 	t.Helper()
 	const nobody = 65534
@@ -107,7 +108,8 @@ func copyFile(t *testing.T, to, from string) {
 	}
 }
 
-// sameFile compares two disks without keeping them in memory.
+// sameFile compares two disks piece by piece, because they may not fit in
+// memory.
 func sameFile(t *testing.T, a, b string) {
 	t.Helper()
 	fa, err := os.Open(a)
@@ -140,10 +142,10 @@ func sameFile(t *testing.T, a, b string) {
 	}
 }
 
-// TestB4HostDoesNotLeakIn builds once plainly and once under a host that
-// adds what it can: an umask, default ACLs, a mke2fs.conf, and folders with
-// names that mean something to the programs.
-func TestB4HostDoesNotLeakIn(t *testing.T) {
+// TestB4DiskDoesNotDependOnHost builds a disk in a plain environment and in one
+// with a umask, default ACLs, a mke2fs.conf, and folders whose names are syntax
+// for the programs. The disks must be equal.
+func TestB4DiskDoesNotDependOnHost(t *testing.T) {
 	needTools(t, "mkfs.ext4", "debugfs", "e2fsck")
 	w := everything(t)
 	tree := w.m.Tree()
@@ -177,22 +179,22 @@ func TestB4HostDoesNotLeakIn(t *testing.T) {
 	sameFile(t, plain, disk)
 }
 
-// TestF11HostIsUntouched builds a tree that points at a folder of the host in
-// every way a tree can.
+// TestF11HostIsUntouched builds a tree with links to a folder of the host and
+// with the names of the files in the workspace. The folder must not change.
 func TestF11HostIsUntouched(t *testing.T) {
 	probe := t.TempDir()
 	if err := os.WriteFile(filepath.Join(probe, "file"), []byte("untouched"), 0o604); err != nil {
 		t.Fatal(err)
 	}
 	before := snapshot(t, probe)
-	w := newWorld(t)
+	w := newTreeWriter(t)
 	deep := "d/" + strings.Repeat("e/", 200)
 	w.add(tree.Entry{Name: "a", Type: tree.Symlink, Mode: 0o777, UID: 9, Linkname: probe, Mtime: created})
 	w.add(tree.Entry{Name: "b", Type: tree.Symlink, Mode: 0o777, UID: 9, Linkname: probe + "/file", Mtime: created})
 	w.add(tree.Entry{Name: deep + "b", Type: tree.HardLink, Linkname: "b"})
 	w.add(tree.Entry{Name: "new", Type: tree.Symlink, Linkname: probe + "/made"})
 	w.file("disk", "the name that the disk has in the workspace")
-	w.file(deep+"stage/script", "and others of it")
+	w.file(deep+"stage/script", "other names of the workspace")
 	w.file("values/0", "0")
 	w.file("mke2fs.conf", "[defaults]")
 	tree := w.m.Tree()
@@ -203,7 +205,7 @@ func TestF11HostIsUntouched(t *testing.T) {
 	compare(t, tree, w.spools(), mount(t, disk))
 }
 
-// snapshot describes a folder and what is in it, times of change included.
+// snapshot describes the files in a folder, with their times of change.
 func snapshot(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -212,7 +214,7 @@ func snapshot(t *testing.T, dir string) string {
 			return err
 		}
 		st := lstat(t, path)
-		st.Atim = unix.Timespec{} // this walk moves it
+		st.Atim = unix.Timespec{} // this walk changes it
 		b.WriteString(path + " " + describe(st) + "\n")
 		return nil
 	})
@@ -222,7 +224,7 @@ func snapshot(t *testing.T, dir string) string {
 	return b.String()
 }
 
-func TestDiskThatIsThereIsNotOverwritten(t *testing.T) {
+func TestExistingFileIsNotOverwritten(t *testing.T) {
 	needTools(t, "mkfs.ext4", "debugfs")
 	dir := t.TempDir()
 	full, empty := filepath.Join(dir, "full"), filepath.Join(dir, "empty")
@@ -233,12 +235,12 @@ func TestDiskThatIsThereIsNotOverwritten(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	w := small(t)
+	w := smallTree(t)
 	tree := w.m.Tree()
 	before := snapshot(t, dir)
 	for _, disk := range []string{full, link, dangling, dir} {
 		if _, err := e2fs.Build(t.Context(), tree, w.spools(), disk, options(t), nil); err == nil {
-			t.Errorf("%s was taken for a disk", disk)
+			t.Errorf("Build accepted %s as a disk", disk)
 		}
 	}
 	if after := snapshot(t, dir); after != before {

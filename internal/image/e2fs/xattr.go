@@ -8,23 +8,23 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// splitXattr is a set of extended attributes, divided into what debugfs can
-// store and what it cannot.
+// splitXattr is a set of extended attributes, divided into those that debugfs
+// can store and those that it cannot.
 type splitXattr struct {
 	kept  []tree.Xattr
 	lost  []tree.Xattr
-	block bool // whether it takes a block besides the inode
+	block bool // kept needs a block beside the inode
 }
 
-// splitXattrs foretells what ea_set does with the attributes in this order.
-// It puts each where there is room, first in the inode and then in one block,
-// and never moves one that has its place (ext2fs_xattr_set).
+// splitXattrs predicts the effect of debugfs's ea_set for the attributes in
+// this order. ea_set stores each attribute in the inode if it has room, or
+// else in one block, and never moves a stored attribute (ext2fs_xattr_set).
 func splitXattrs(all []tree.Xattr) splitXattr {
 	const (
-		inode    = inodeSize - 128 - 32 // less the old fields and s_want_extra_isize
-		magic    = 4                    // ext2_ext_attr_magic before those in the inode
+		inode    = inodeSize - 128 - 32 // without the old fields and s_want_extra_isize
+		magic    = 4                    // ext2_ext_attr_magic before the attributes in the inode
 		header   = 32                   // struct ext2_ext_attr_header of the block
-		sentinel = 4                    // ends a list of entries
+		sentinel = 4                    // end of a list of entries
 	)
 	var s splitXattr
 	inInode, inBlock := inode-magic-sentinel, blockSize-header-sentinel
@@ -50,9 +50,9 @@ const (
 	aclDefault = "system.posix_acl_default"
 )
 
-// storedSize returns how many bytes x takes on disk: an entry, its name
-// without the namespace, and its value. It is false for what ext4 has no
-// namespace for: debugfs would store it, and no kernel would show it.
+// storedSize returns the number of bytes that x takes on disk: an entry, its
+// name without the namespace, and its value. It returns false if ext4 has no
+// namespace for x: debugfs would store it, but the kernel would not list it.
 func storedSize(x tree.Xattr) (int, bool) {
 	const entry, align = 16, 4
 	if !isSafe(x.Name) {
@@ -72,9 +72,10 @@ func storedSize(x tree.Xattr) (int, bool) {
 	return 0, false
 }
 
-// aclSize returns the size of an ACL in ext4's own form, which ea_set turns
-// the VFS form into: entries of 8 bytes with an id and of 4 without
-// (fs/ext4/acl.h; include/uapi/linux/posix_acl_xattr.h).
+// aclSize returns the size of an ACL in ext4's own format, to which ea_set
+// converts the VFS format. An entry has 8 bytes if it has an ID, and 4 bytes
+// otherwise (fs/ext4/acl.h; include/uapi/linux/posix_acl_xattr.h). aclSize
+// returns false if value is not a valid ACL.
 func aclSize(value string) (int, bool) {
 	const (
 		version                        = 2

@@ -19,56 +19,56 @@ import (
 
 var created = tree.Time{Sec: 1700000000, Nsec: 123456789}
 
-// world is a tree under construction: one layer and its spool.
-type world struct {
+// treeWriter builds a tree from one layer and its spool.
+type treeWriter struct {
 	t     *testing.T
 	m     *tree.Merger
 	spool bytes.Buffer
 }
 
-func newWorld(t *testing.T) *world {
+func newTreeWriter(t *testing.T) *treeWriter {
 	t.Helper()
-	w := &world{t: t, m: tree.NewMerger(tree.Options{Created: created})}
+	w := &treeWriter{t: t, m: tree.NewMerger(tree.Options{Created: created})}
 	if err := w.m.NextLayer(); err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
-func (w *world) add(e tree.Entry) {
+func (w *treeWriter) add(e tree.Entry) {
 	w.t.Helper()
 	if err := w.m.Add(&e); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) dir(name string) {
+func (w *treeWriter) dir(name string) {
 	w.add(tree.Entry{Name: name, Type: tree.Directory, Mode: 0o755})
 }
 
-func (w *world) file(name, data string) {
+func (w *treeWriter) file(name, data string) {
 	w.add(w.body(tree.Entry{Name: name, Mode: 0o644}, data))
 }
 
-// body makes e a regular file that holds data, without holes.
-func (w *world) body(e tree.Entry, data string) tree.Entry {
+// body returns e as a regular file with the content data, without holes.
+func (w *treeWriter) body(e tree.Entry, data string) tree.Entry {
 	e.Type, e.Size = tree.Regular, int64(len(data))
 	e.Body.Offset = int64(w.spool.Len())
 	w.put(data)
 	return e
 }
 
-func (w *world) put(data string) {
+func (w *treeWriter) put(data string) {
 	w.spool.WriteString(data)
 	if over := w.spool.Len() % tree.BlockSize; over > 0 {
 		w.spool.Write(make([]byte, tree.BlockSize-over))
 	}
 }
 
-func (w *world) spools() []io.ReaderAt { return []io.ReaderAt{bytes.NewReader(w.spool.Bytes())} }
+func (w *treeWriter) spools() []io.ReaderAt { return []io.ReaderAt{bytes.NewReader(w.spool.Bytes())} }
 
-// options returns options whose scratch folder must be empty when the test
-// ends.
+// options returns the default options of the tests. When the test ends it
+// reports an error unless the scratch folder is empty.
 func options(t *testing.T) e2fs.Options {
 	t.Helper()
 	o := e2fs.Options{
@@ -84,8 +84,8 @@ func options(t *testing.T) e2fs.Options {
 	return o
 }
 
-// build makes a disk that e2fsck finds nothing wrong with.
-func (w *world) build(tree *tree.Tree, o e2fs.Options) (string, e2fs.Result) {
+// build builds a disk and checks it with e2fsck.
+func (w *treeWriter) build(tree *tree.Tree, o e2fs.Options) (string, e2fs.Result) {
 	w.t.Helper()
 	needTools(w.t, "mkfs.ext4", "debugfs", "e2fsck")
 	disk := filepath.Join(w.t.TempDir(), "disk.ext4")
@@ -97,8 +97,9 @@ func (w *world) build(tree *tree.Tree, o e2fs.Options) (string, e2fs.Result) {
 	return disk, res
 }
 
-// refused builds and wants an error that leaves no disk.
-func (w *world) refused(ctx context.Context, o e2fs.Options) error {
+// buildError builds a disk and returns the error. The test fails if there is
+// no error, or if the build leaves a disk.
+func (w *treeWriter) buildError(ctx context.Context, o e2fs.Options) error {
 	w.t.Helper()
 	disk := filepath.Join(w.t.TempDir(), "disk.ext4")
 	_, err := e2fs.Build(ctx, w.m.Tree(), w.spools(), disk, o, nil)
@@ -106,12 +107,13 @@ func (w *world) refused(ctx context.Context, o e2fs.Options) error {
 		w.t.Fatal("build succeeded")
 	}
 	if _, statErr := os.Lstat(disk); !errors.Is(statErr, os.ErrNotExist) {
-		w.t.Errorf("disk is still there (%v)", statErr)
+		w.t.Errorf("the disk still exists (%v)", statErr)
 	}
 	return err
 }
 
-// tool finds a program that a plain user has not in $PATH.
+// tool returns the path of a program. It also searches the system folders,
+// which the $PATH of a plain user lacks.
 func tool(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	for _, dir := range []string{"/usr/sbin", "/sbin"} {
@@ -123,22 +125,25 @@ func tool(name string) (string, error) {
 	return path, err
 }
 
-// needTools skips a test on a machine that lacks a program, unless it is CI.
+// needTools skips the test if a program is not installed. In CI the test fails
+// instead.
 func needTools(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := tool(name); err != nil {
-			missing(t, name+" is not installed")
+			skipUnlessCI(t, name+" is not installed")
 		}
 	}
 }
 
-func missing(t *testing.T, what string) {
+// skipUnlessCI skips the test for a reason of the host. In CI the test fails
+// instead.
+func skipUnlessCI(t *testing.T, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
+		t.Fatal(reason)
 	}
-	t.Skip(what)
+	t.Skip(reason)
 }
 
 func run(t *testing.T, name string, args ...string) string {
@@ -156,8 +161,8 @@ func run(t *testing.T, name string, args ...string) string {
 
 func fsck(t *testing.T, disk string) { t.Helper(); run(t, "e2fsck", "-fn", disk) }
 
-// mount gives a folder that shows disk, and skips the rest of the test
-// without root: that part is run again as root in CI.
+// mount mounts disk and returns the folder. Without root it skips the rest of
+// the test, which CI runs as root too.
 func mount(t *testing.T, disk string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -166,10 +171,10 @@ func mount(t *testing.T, disk string) string {
 	dir := t.TempDir()
 	path, err := tool("mount")
 	if err != nil {
-		missing(t, "mount is not installed")
+		skipUnlessCI(t, "mount is not installed")
 	}
 	if out, err := exec.Command(path, "-o", "loop,ro", disk, dir).CombinedOutput(); err != nil {
-		missing(t, "loop mount: "+string(out))
+		skipUnlessCI(t, "loop mount: "+string(out))
 	}
 	t.Cleanup(func() { run(t, "umount", dir) })
 	return dir
@@ -184,7 +189,7 @@ func lstat(t *testing.T, path string) unix.Stat_t {
 	return st
 }
 
-// xattrs returns all extended attributes of path as the kernel has them.
+// xattrs returns all extended attributes of path that the kernel lists.
 func xattrs(t *testing.T, path string) map[string]string {
 	t.Helper()
 	buf := make([]byte, 1<<16)

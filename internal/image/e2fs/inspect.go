@@ -12,12 +12,11 @@ import (
 // maxLinks is EXT4_LINK_MAX of fs/ext4/ext4.h.
 const maxLinks = 65000
 
-// findings are what a look at the whole tree gives before anything is
-// written.
+// findings are the results of inspect.
 type findings struct {
 	content content
-	xattrs  tally // extended attributes that are left out
-	times   tally // inodes whose modification time is moved
+	xattrs  tally // extended attributes that the disk will not have
+	times   tally // inodes with a modification time that ext4 cannot store
 }
 
 func (f *findings) warnings() []string {
@@ -36,7 +35,7 @@ func (f *findings) warnings() []string {
 	return out
 }
 
-// tally counts cases and keeps the names of the first ones.
+// tally counts names and keeps the first of them.
 type tally struct {
 	count int
 	names []string
@@ -57,9 +56,10 @@ func (t *tally) String() string {
 	return s
 }
 
-// survey refuses a tree that cannot become a disk, measures the others, and
-// finds what will be lost.
-func survey(t *tree.Tree) (*findings, error) {
+// inspect returns an error if the tree cannot become a disk. Otherwise it
+// returns the size of the content and the metadata that the disk will not
+// have. It runs before Build writes anything.
+func inspect(t *tree.Tree) (*findings, error) {
 	f := &findings{}
 	seen := map[tree.ID]bool{} // of inodes with several names
 	for path, id := range t.Walk() {
@@ -72,7 +72,7 @@ func survey(t *tree.Tree) (*findings, error) {
 			if err := checkInode(path, in); err != nil {
 				return nil, fmt.Errorf("path %q: %w", path, err)
 			}
-			f.note(path, in)
+			f.addLosses(path, in)
 		}
 		if in.Links > 1 {
 			seen[id] = true
@@ -97,8 +97,8 @@ func checkInode(path string, in tree.Inode) error {
 	return nil
 }
 
-// checkDevice holds device numbers against what the kernel's dev_t has room
-// for (MINORBITS in include/linux/kdev_t.h).
+// checkDevice returns an error if the device number does not fit the kernel's
+// dev_t (MINORBITS in include/linux/kdev_t.h).
 func checkDevice(major, minor uint32) error {
 	const majorBits, minorBits = 12, 20
 	if bits.Len32(major) > majorBits || bits.Len32(minor) > minorBits {
@@ -120,8 +120,9 @@ func checkRuns(in tree.Inode) error {
 	return nil
 }
 
-// note finds what of an inode will not reach the disk as it is.
-func (f *findings) note(path string, in tree.Inode) {
+// addLosses adds the metadata of an inode that the disk will not have, or will
+// have changed.
+func (f *findings) addLosses(path string, in tree.Inode) {
 	for _, x := range splitXattrs(in.Xattrs).lost {
 		f.xattrs.add(fmt.Sprintf("%q (%s)", path, printable(x.Name)))
 	}
@@ -130,7 +131,8 @@ func (f *findings) note(path string, in tree.Inode) {
 	}
 }
 
-// printable keeps warnings on one line, whatever an attribute is called.
+// printable returns the name of an attribute for a warning, quoted if it could
+// break the line.
 func printable(name string) string {
 	if isSafe(name) {
 		return name
