@@ -107,7 +107,7 @@ var halves = []half{
 		{"image/ext4/check", "image/ext4/format image/ext4/read image/tree", ""},
 		{"image/ext4/write", "image/ext4/format image/tree", "x/sys"},
 		// Only tests import ext4test.
-		{"image/ext4/ext4test", "image/ext4/read image/ext4/check image/ext4/write image/tree", "x/sys"},
+		{"image/ext4/ext4test", "image/ext4/format image/ext4/read image/ext4/check image/ext4/write image/tree", "x/sys"},
 		{"image/e2fs", "image/tree", "x/sys"},
 		// verify judges layer, the merge of tree and the writer of ext4: it may share the reader of ext4 with its
 		// check and the records of tree alone.

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/internal/image/ext4/ext4test"
-	"github.com/banger-vm/banger/internal/image/ext4/read"
 )
 
 // TestCheckSeesMistakes has debugfs break what checksums do not guard: it
@@ -89,32 +88,4 @@ func problemsOf(t *testing.T, disk string) []string {
 		t.Fatal(err)
 	}
 	return ext4test.Problems(t, f, info.Size())
-}
-
-// TestLookupGoesByHash loses names by another hash seed, as the kernel does.
-func TestLookupGoesByHash(t *testing.T) {
-	disk := ext4test.StockDisk(t, ext4test.SourceFolder(t, 300), "32M", "-b", "4096")
-	ext4test.E2Tool(t, 1, "e2fsck", "-fyD", disk)
-	ext4test.E2Tool(t, 0, "debugfs", "-w", "-R", "ssv hash_seed 01234567-89ab-cdef-0123-456789abcdef", disk)
-	fs := ext4test.Open(t, disk)
-	var crowd *read.Inode
-	if err := fs.Walk(func(path string, in *read.Inode) error {
-		if path == "crowd" {
-			crowd = in
-		}
-		return nil
-	}); err != nil || crowd == nil {
-		t.Fatal(crowd, err)
-	}
-	lost := 0
-	err := fs.ReadDir(crowd, func(e read.DirEntry) error {
-		n, err := fs.Lookup(crowd, e.Name)
-		if n == 0 {
-			lost++
-		}
-		return err
-	})
-	if err != nil || lost == 0 {
-		t.Errorf("%d names lost (%v)", lost, err)
-	}
 }

@@ -92,7 +92,7 @@ func spans(t *testing.T, disk []byte) (out [][2]int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bs := int64(fs.BlockSize())
+	bs := int64(fs.Super().BlockSize)
 	first, perGroup := int64(0), 8*bs
 	if bs == 1024 {
 		first = 1

@@ -8,6 +8,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/base/sparse"
 	"github.com/banger-vm/banger/internal/image/ext4/check"
+	"github.com/banger-vm/banger/internal/image/ext4/format"
 	"github.com/banger-vm/banger/internal/image/ext4/read"
 	"github.com/banger-vm/banger/internal/image/tree"
 )
@@ -31,13 +32,14 @@ func Open(t testing.TB, disk string) *read.FS {
 	return fs
 }
 
-// Blocks returns where the blocks of an inode lie, in bytes on the disk.
+// Blocks returns the offsets in bytes of the blocks of an inode, in their order in
+// the file.
 func Blocks(fs *read.FS, in *read.Inode) ([]int64, error) {
 	extents, err := fs.Extents(in, nil)
 	var out []int64
 	for _, e := range extents {
 		for i := range e.Count {
-			out = append(out, int64(e.Physical+i)*int64(fs.BlockSize()))
+			out = append(out, int64(e.Physical+i)*int64(fs.Super().BlockSize))
 		}
 	}
 	return out, err
@@ -60,7 +62,8 @@ func CopyDisk(t testing.TB, dst, src string) {
 	}
 }
 
-// LookupAll finds every name by the hash tree, and others not.
+// LookupAll reports an error if Lookup does not find every name on the disk, or if
+// it finds another one. At least one directory must have a hash tree.
 func LookupAll(t *testing.T, fs *read.FS) {
 	t.Helper()
 	names, trees := 0, 0
@@ -68,22 +71,22 @@ func LookupAll(t *testing.T, fs *read.FS) {
 		if in.Type != tree.Directory {
 			return nil
 		}
-		if in.Flags&0x1000 != 0 {
+		if in.Flags&format.FlagIndex != 0 {
 			trees++
 		}
 		if n, err := fs.Lookup(in, "no such name"); n != 0 || err != nil {
-			t.Errorf("directory %d: a name that is not there is inode %d (%v)", in.Number, n, err)
+			t.Errorf("directory %d: a missing name has inode %d (%v)", in.Number, n, err)
 		}
 		return fs.ReadDir(in, func(e read.DirEntry) error {
 			names++
 			if n, err := fs.Lookup(in, e.Name); n != e.Inode || err != nil {
-				t.Errorf("directory %d: %q is inode %d (%v), want %d", in.Number, e.Name, n, err, e.Inode)
+				t.Errorf("directory %d: %q has inode %d (%v), want %d", in.Number, e.Name, n, err, e.Inode)
 			}
 			return nil
 		})
 	})
 	if err != nil || names == 0 || trees == 0 {
-		t.Errorf("%d names and %d hash trees looked at (%v)", names, trees, err)
+		t.Errorf("looked up %d names in %d hash trees (%v)", names, trees, err)
 	}
 }
 
@@ -91,7 +94,13 @@ func LookupAll(t *testing.T, fs *read.FS) {
 func CheckDisk(t testing.TB, disk string) {
 	t.Helper()
 	E2Tool(t, 0, "e2fsck", "-fn", disk)
-	problems, err := check.Metadata(t.Context(), Open(t, disk))
+	CheckMetadata(t, Open(t, disk))
+}
+
+// CheckMetadata fails the test if package check finds a fault.
+func CheckMetadata(t testing.TB, fs *read.FS) {
+	t.Helper()
+	problems, err := check.Metadata(t.Context(), fs)
 	if err != nil || len(problems) > 0 {
 		t.Fatalf("check: %v\n%s", err, strings.Join(problems, "\n"))
 	}

@@ -1,4 +1,5 @@
-// Package ext4test makes ext4 disks for the tests of the packages beside it.
+// Package ext4test makes and checks ext4 disks for the tests of the packages
+// beside it: disks of e2fsprogs and disks of package write.
 package ext4test
 
 import (
@@ -15,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StockDisk is a disk that mke2fs made of a folder.
+// StockDisk makes a disk of a folder with mke2fs and returns its path. The size and
+// the flags are those of mkfs.ext4(8).
 func StockDisk(t testing.TB, folder, size string, flags ...string) string {
 	t.Helper()
 	disk := filepath.Join(t.TempDir(), "disk.ext4")
@@ -23,8 +25,10 @@ func StockDisk(t testing.TB, folder, size string, flags ...string) string {
 	return disk
 }
 
-// E2Tool runs a program of e2fsprogs, which a plain user has not in $PATH. It
-// may exit with a code up to most.
+// E2Tool runs a program of e2fsprogs and returns its output. It looks in the sbin
+// folders, too, which an unprivileged user does not have in $PATH. The program
+// may exit with a code of at most most. If there is no such program, the test is
+// skipped, or fails in CI.
 func E2Tool(t testing.TB, most int, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -50,13 +54,14 @@ func E2Tool(t testing.TB, most int, name string, args ...string) string {
 	return string(out)
 }
 
-// CrowdName is long, so that a few hundred of them make a hash tree of two
-// levels in blocks of 1 KiB.
+// CrowdName returns the i-th of many names. They are so long that a few hundred of
+// them make a hash tree of two levels in blocks of 1 KiB.
 func CrowdName(i int) string {
 	return fmt.Sprintf("one of a crowd \xff %06d%s", i, strings.Repeat(" and so on", 18))
 }
 
-// SourceFolder has one of everything that a plain user can make.
+// SourceFolder makes a folder with all that an unprivileged user can make, and
+// with a directory "crowd" of so many files. It returns its path.
 func SourceFolder(t testing.TB, crowd int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -77,7 +82,7 @@ func SourceFolder(t testing.TB, crowd int) string {
 	try(os.WriteFile(at("large"), bytes.Repeat([]byte("0123456789abcde\n"), 1<<16), 0o644))
 	sparse, err := os.Create(at("sparse"))
 	try(err)
-	for i := range int64(400) { // more extents than an inode and one block have room for
+	for i := range int64(400) { // more extents than fit into an inode and one block
 		_, err := sparse.WriteAt([]byte("data"), i*3*4096)
 		try(err)
 	}
@@ -91,7 +96,7 @@ func SourceFolder(t testing.TB, crowd int) string {
 	try(os.Link(at("small"), at("deep/second name")))
 	try(os.Chtimes(at("small"), time.Unix(-5, 0), time.Unix(1<<31-7, 0)))
 	for i := range 6 {
-		// Not every file system of a host keeps attributes.
+		// The host's file system may have no attributes.
 		err := unix.Setxattr(at("large"), fmt.Sprintf("user.number%d", i), bytes.Repeat([]byte{byte(i)}, 40*i), 0)
 		if err != nil && !errors.Is(err, unix.ENOTSUP) {
 			try(err)

@@ -9,16 +9,16 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// DirEntry is a name in a directory.
+// DirEntry is an entry of a directory.
 type DirEntry struct {
 	Name  string
 	Inode uint32
-	Type  tree.Type // as the directory has it; 0 for a socket or when not given
+	Type  tree.Type // from the directory, not the inode; 0 for a socket or if it is missing
 }
 
-// ReadDir calls visit for every name in a directory, "." and ".." too, in the
-// order of its blocks. It goes block by block and takes no notice of a hash
-// tree. The error of visit ends it and is returned as it is.
+// ReadDir calls visit for every entry of a directory, "." and ".." included, in
+// the order of its blocks. It ignores the hash tree. It stops at the first error
+// of visit and returns it as it is.
 func (fs *FS) ReadDir(dir *Inode, visit func(DirEntry) error) error {
 	f, err := fs.openDir(dir)
 	if err != nil {
@@ -39,11 +39,13 @@ func (fs *FS) ReadDir(dir *Inode, visit func(DirEntry) error) error {
 	return nil
 }
 
-// dirFile is an open directory.
+// dirFile is a directory opened for reading.
 type dirFile struct {
 	*File
 }
 
+// openDir opens a directory. It returns an error if the directory is empty or
+// has holes.
 func (fs *FS) openDir(dir *Inode) (*dirFile, error) {
 	if dir.Type != tree.Directory {
 		return nil, fmt.Errorf("ext4: inode %d is not a directory", dir.Number)
@@ -75,15 +77,14 @@ func (d *dirFile) errorf(block int, format string, args ...any) error {
 	return fmt.Errorf("ext4: directory inode %d: block %d: %s", d.in.Number, block, fmt.Sprintf(format, args...))
 }
 
-// dirBlock is one block of a directory: the part that holds names, or none if
-// the block is an inner node of the hash tree.
+// dirBlock is a block of a directory.
 type dirBlock struct {
 	number  int
 	data    []byte
-	entries []byte
+	entries []byte // the part of data with entries; nil in a node of the hash tree below the root
 }
 
-// read reads block n and checks its checksum.
+// read reads block n and verifies its checksum.
 func (d *dirFile) read(n int) (dirBlock, error) {
 	b := dirBlock{number: n, data: d.fs.newBlock()}
 	if _, err := d.ReadAt(b.data, int64(n)*int64(len(b.data))); err != nil {
@@ -114,9 +115,9 @@ func (d *dirFile) read(n int) (dirBlock, error) {
 	return b, nil
 }
 
-// indexHead reports whether b is a node of the hash tree, and how many bytes
-// come before its entries. An inner node looks like one empty entry as long
-// as the block.
+// indexHead reports whether b is a node of the hash tree and returns the number
+// of bytes before its entries. A node below the root looks like a directory block
+// with one unused entry of the block's length.
 func (d *dirFile) indexHead(b dirBlock) (int, bool) {
 	switch {
 	case d.in.Flags&format.FlagIndex == 0:
@@ -128,7 +129,7 @@ func (d *dirFile) indexHead(b dirBlock) (int, bool) {
 	return format.DXNodeHead, empty
 }
 
-// each calls visit for the names of one block.
+// each calls visit for the entries of one block.
 func (d *dirFile) each(b dirBlock, visit func(DirEntry) error) error {
 	for at := 0; at < len(b.entries); {
 		rest := b.entries[at:]
@@ -154,7 +155,8 @@ func (d *dirFile) each(b dirBlock, visit func(DirEntry) error) error {
 	return nil
 }
 
-// direntType maps EXT4_FT_REG_FILE and its like.
+// direntType returns the type of file that a directory entry gives: EXT4_FT_* in
+// linux/fs/ext4/ext4.h.
 func direntType(b byte) tree.Type {
 	types := [...]tree.Type{
 		1: tree.Regular, 2: tree.Directory, 3: tree.CharDevice, 4: tree.BlockDevice, 5: tree.Fifo, 7: tree.Symlink,
@@ -165,9 +167,9 @@ func direntType(b byte) tree.Type {
 	return 0
 }
 
-// Lookup returns the inode that name stands for in a directory, 0 if there is
-// no such name. In a directory with a hash tree it goes where the kernel goes
-// and nowhere else.
+// Lookup returns the inode number of a name in a directory, or 0 if the
+// directory has no such name. In a directory with a hash tree it searches only
+// the blocks that the kernel searches.
 func (fs *FS) Lookup(dir *Inode, name string) (uint32, error) {
 	d, err := fs.openDir(dir)
 	if err != nil {
@@ -179,15 +181,15 @@ func (fs *FS) Lookup(dir *Inode, name string) (uint32, error) {
 	if name == "." || name == ".." {
 		return d.scan(name, 0, 1)
 	}
-	tree, err := d.openIndex()
+	index, err := d.openIndex()
 	if err != nil {
 		return 0, err
 	}
-	hash, err := fs.nameHash(tree.version, name)
+	hash, err := fs.nameHash(index.version, name)
 	if err != nil {
 		return 0, d.errorf(0, "%v", err)
 	}
-	path, err := tree.find(hash)
+	path, err := index.find(hash)
 	if err != nil {
 		return 0, err
 	}
@@ -196,7 +198,7 @@ func (fs *FS) Lookup(dir *Inode, name string) (uint32, error) {
 		if n, err := d.scan(name, leaf, leaf+1); n != 0 || err != nil {
 			return n, err
 		}
-		more, err := tree.next(path, hash)
+		more, err := index.next(path, hash)
 		if !more || err != nil {
 			return 0, err
 		}
@@ -205,7 +207,8 @@ func (fs *FS) Lookup(dir *Inode, name string) (uint32, error) {
 
 var errFound = errors.New("found")
 
-// scan looks for name in the blocks from first up to end.
+// scan searches the blocks from first up to end for a name and returns its inode
+// number, or 0.
 func (d *dirFile) scan(name string, first, end int) (found uint32, err error) {
 	for n := first; n < end; n++ {
 		b, err := d.read(n)

@@ -2,27 +2,24 @@ package read
 
 import (
 	"fmt"
-	"io"
 	"math"
-	"sort"
 
 	"github.com/banger-vm/banger/internal/image/ext4/format"
-	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Extent maps a range of a file's blocks.
+// Extent maps a range of blocks of a file to blocks of the disk.
 type Extent struct {
 	Logical   uint64 // first block in the file
 	Physical  uint64 // first block on the disk
 	Count     uint64
-	Unwritten bool // allocated, and read as zeros
+	Unwritten bool // the blocks are allocated and read as zeros
 }
 
-// End returns the first block of the file behind the extent.
+// End returns the number of the file's first block behind the extent.
 func (e Extent) End() uint64 { return e.Logical + e.Count }
 
-// Extents reads the extents of an inode, ascending. node is called with every
-// block of the tree below the inode; it may be nil.
+// Extents reads the extents of an inode, in ascending order. It calls node,
+// which may be nil, for every block of the extent tree outside of the inode.
 func (fs *FS) Extents(in *Inode, node func(block uint64) error) ([]Extent, error) {
 	switch {
 	case in.Flags&format.FlagInlineData != 0:
@@ -38,6 +35,7 @@ func (fs *FS) Extents(in *Inode, node func(block uint64) error) ([]Extent, error
 	return t.out, nil
 }
 
+// extentTree collects the extents of one inode.
 type extentTree struct {
 	fs   *FS
 	in   *Inode
@@ -45,9 +43,11 @@ type extentTree struct {
 	out  []Extent
 }
 
-// read takes a node of the given depth whose file blocks lie from first up to
-// end. Since nodes must have entries, and entries must ascend within these
-// bounds, a block that occurs twice in a tree is an error and no loop.
+// read reads the node in data, which has the given depth, room for at most most
+// entries, and entries for the file's blocks from first up to end. It ends on
+// any input: because the entries must ascend within these bounds, and nodes
+// below the root must not be empty, a block that occurs twice in a tree is an
+// error.
 func (t *extentTree) read(data []byte, depth int, first, end uint64, most int) error {
 	count := int(le.Uint16(data[2:]))
 	switch {
@@ -83,6 +83,7 @@ func (t *extentTree) read(data []byte, depth int, first, end uint64, most int) e
 	return nil
 }
 
+// leaf reads one entry of a leaf.
 func (t *extentTree) leaf(e []byte, first, end uint64) error {
 	x := Extent{
 		Logical: uint64(le.Uint32(e)), Count: uint64(le.Uint16(e[4:])),
@@ -103,6 +104,7 @@ func (t *extentTree) leaf(e []byte, first, end uint64) error {
 	return nil
 }
 
+// child reads the node in a block of the disk and verifies its checksum.
 func (t *extentTree) child(block uint64, depth int, first, end uint64) error {
 	data := t.fs.newBlock()
 	if err := t.fs.ReadBlock(block, data); err != nil {
@@ -128,88 +130,4 @@ func (t *extentTree) child(block uint64, depth int, first, end uint64) error {
 		return fmt.Errorf("extent block %d: %w", block, err)
 	}
 	return nil
-}
-
-// File is the data of an inode. It is safe for concurrent use.
-type File struct {
-	fs      *FS
-	in      *Inode
-	size    int64
-	extents []Extent
-}
-
-// Data opens the data of a regular file, a directory or a long symlink.
-func (fs *FS) Data(in *Inode) (*File, error) {
-	extents, err := fs.Extents(in, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &File{fs: fs, in: in, size: in.Size, extents: extents}, nil
-}
-
-// Size returns the file's size in bytes, holes included.
-func (f *File) Size() int64 { return f.size }
-
-// Runs returns where the file has data, in bytes, ascending, not adjacent and
-// within its size. The rest are holes, and allocated blocks that were never
-// written.
-func (f *File) Runs() []tree.Run {
-	var runs []tree.Run
-	bs := int64(f.fs.sb.BlockSize)
-	for _, e := range f.extents {
-		from, to := int64(e.Logical)*bs, min(int64(e.End())*bs, f.size)
-		if e.Unwritten || from >= to {
-			continue
-		}
-		if n := len(runs); n > 0 && runs[n-1].Offset+runs[n-1].Length == from {
-			runs[n-1].Length += to - from
-			continue
-		}
-		runs = append(runs, tree.Run{Offset: from, Length: to - from})
-	}
-	return runs
-}
-
-// ReadAt implements io.ReaderAt. Holes are zeros.
-func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("ext4: inode %d: read at %d", f.in.Number, off)
-	}
-	if off >= f.size {
-		return 0, io.EOF
-	}
-	if int64(len(p)) > f.size-off {
-		p, err = p[:f.size-off], io.EOF
-	}
-	for n < len(p) {
-		k, err := f.readPart(p[n:], off+int64(n))
-		n += k
-		if err != nil {
-			return n, fmt.Errorf("ext4: inode %d: %w", f.in.Number, err)
-		}
-	}
-	return n, err
-}
-
-// readPart reads up to the end of an extent or of a hole.
-func (f *File) readPart(p []byte, off int64) (int, error) {
-	bs := int64(f.fs.sb.BlockSize)
-	i := sort.Search(len(f.extents), func(i int) bool { return int64(f.extents[i].End())*bs > off })
-	if i == len(f.extents) {
-		clear(p)
-		return len(p), nil
-	}
-	e := f.extents[i]
-	start, end := int64(e.Logical)*bs, int64(e.End())*bs
-	if off < start {
-		p = p[:min(int64(len(p)), start-off)]
-		clear(p)
-		return len(p), nil
-	}
-	p = p[:min(int64(len(p)), end-off)]
-	if e.Unwritten {
-		clear(p)
-		return len(p), nil
-	}
-	return f.fs.r.ReadAt(p, int64(e.Physical)*bs+off-start)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// FuzzOpen changes bytes of a real disk and reads all there is. Checksums are off on one of the disks, so that changes reach
-// the code behind them.
+// FuzzOpen changes bytes of a disk, then checks it and reads everything. One of
+// the disks has no checksums, so the changes reach the code that relies on them.
 func FuzzOpen(f *testing.F) {
 	folder := ext4test.SourceFolder(f, 120)
 	var disks [][]byte
@@ -43,7 +43,7 @@ func FuzzOpen(f *testing.F) {
 	seeds := 0
 	for i, disk := range disks {
 		starts := []int64{1024, 1024 + 0x18, 1024 + 0x60}
-		// Hundreds of them are inodes; fuzzing finds its way from one to the next.
+		// Hundreds of the starts are inodes. A few suffice as seeds.
 		for j, at := range metadataStarts(f, disk) {
 			if j < 20 || j%8 == 0 {
 				starts = append(starts, at)
@@ -57,8 +57,8 @@ func FuzzOpen(f *testing.F) {
 	if seeds < 20 {
 		f.Fatalf("%d seeds", seeds)
 	}
-	f.Fuzz(func(t *testing.T, which uint8, patches []byte) {
-		o := patched{Overlay: ext4test.Overlay{Disk: disks[int(which)%len(disks)], At: -1}, patches: patches}
+	f.Fuzz(func(t *testing.T, disk uint8, patches []byte) {
+		o := patched{Overlay: ext4test.Overlay{Disk: disks[int(disk)%len(disks)], At: -1}, patches: patches}
 		fs, err := read.Open(&o, int64(len(o.Disk)))
 		if err != nil {
 			return
@@ -70,10 +70,10 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// patched is a disk with words changed, each given by a place and a value.
+// patched is a disk with changed words.
 type patched struct {
 	ext4test.Overlay
-	patches []byte
+	patches []byte // each has 4 bytes of offset, big-endian, and 2 bytes that replace the disk's
 }
 
 func (p *patched) ReadAt(b []byte, off int64) (int, error) {
@@ -89,7 +89,7 @@ func (p *patched) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// metadataStarts lists where reads of a check begin.
+// metadataStarts returns the offsets at which a check of the disk reads.
 func metadataStarts(t testing.TB, disk []byte) (list []int64) {
 	seen := map[int64]bool{}
 	o := ext4test.Overlay{Disk: disk, At: -1, Note: func(off, _ int64) {
@@ -104,7 +104,7 @@ func metadataStarts(t testing.TB, disk []byte) (list []int64) {
 
 var errEnough = errors.New("enough")
 
-// readAll reads what can be read. Its errors do not matter, only that it ends.
+// readAll reads all files. It ignores errors: the test is that it ends.
 func readAll(fs *read.FS) {
 	budget := 2000
 	_ = fs.Walk(func(_ string, in *read.Inode) error {
@@ -128,7 +128,7 @@ func readAll(fs *read.FS) {
 	})
 }
 
-// TestOpenRefuses tries disks that are not what they say.
+// TestOpenRefuses opens disks with a wrong superblock.
 func TestOpenRefuses(t *testing.T) {
 	file := ext4test.StockDisk(t, t.TempDir(), "8M", "-O", "^metadata_csum")
 	disk, err := os.ReadFile(file)

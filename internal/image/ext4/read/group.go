@@ -7,7 +7,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/ext4/format"
 )
 
-// Group is a decoded group descriptor.
+// Group is a decoded group descriptor, struct ext4_group_desc of
+// linux/fs/ext4/ext4.h. The bitmaps and the inode table are block numbers.
 type Group struct {
 	BlockBitmap     uint64
 	InodeBitmap     uint64
@@ -15,10 +16,10 @@ type Group struct {
 	FreeBlocks      uint32
 	FreeInodes      uint32
 	Directories     uint32
-	UnusedInodes    uint32 // at the end of the table, never used
+	UnusedInodes    uint32 // at the end of the table, never initialized
 	Flags           uint16
 	BitmapChecksums [2]uint32 // of the block bitmap, of the inode bitmap
-	Err             error     // why the descriptor cannot be trusted
+	Err             error     // set if the descriptor is damaged
 }
 
 func (fs *FS) readGroups() error {
@@ -41,8 +42,8 @@ func (fs *FS) readGroups() error {
 	return nil
 }
 
-// DecodeGroup decodes a group descriptor of 32 bytes or of 64 and more. It
-// judges nothing.
+// DecodeGroup decodes a group descriptor of 32 bytes, or of 64 bytes and more.
+// It checks nothing.
 func DecodeGroup(d []byte) (g Group) {
 	g.BlockBitmap, g.InodeBitmap, g.InodeTable = uint64(le.Uint32(d)), uint64(le.Uint32(d[4:])), uint64(le.Uint32(d[8:]))
 	g.FreeBlocks, g.FreeInodes = uint32(le.Uint16(d[0xc:])), uint32(le.Uint16(d[0xe:]))
@@ -70,7 +71,7 @@ func (fs *FS) checkGroup(n uint32, g *Group, raw []byte) error {
 	}
 	sb := &fs.sb
 	for _, b := range []struct {
-		what  string
+		name  string
 		block uint64
 		count uint64
 	}{
@@ -79,7 +80,7 @@ func (fs *FS) checkGroup(n uint32, g *Group, raw []byte) error {
 		{"inode table", g.InodeTable, sb.TableBlocks()},
 	} {
 		if b.block <= uint64(sb.FirstBlock) || b.block >= sb.Blocks || b.count > sb.Blocks-b.block {
-			return fmt.Errorf("group %d: %s at block %d is not on the disk", n, b.what, b.block)
+			return fmt.Errorf("group %d: %s at block %d is not on the disk", n, b.name, b.block)
 		}
 	}
 	if g.UnusedInodes > sb.InodesPerGroup {
@@ -88,7 +89,8 @@ func (fs *FS) checkGroup(n uint32, g *Group, raw []byte) error {
 	return nil
 }
 
-// GroupChecksum computes bg_checksum; false without checksums.
+// GroupChecksum returns the bg_checksum that descriptor n with the bytes raw
+// should have. It reports false if the file system has no such checksums.
 func (fs *FS) GroupChecksum(n uint32, raw []byte) (uint16, bool) {
 	switch {
 	case fs.sb.MetadataCsum():
@@ -102,7 +104,8 @@ func (fs *FS) GroupChecksum(n uint32, raw []byte) (uint16, bool) {
 	return 0, false
 }
 
-// crc16 is that of linux/lib/crc16.c: polynomial 0x8005, reflected.
+// crc16 continues a CRC-16 with the reflected polynomial 0x8005, as
+// linux/lib/crc16.c does.
 func crc16(sum uint16, data []byte) uint16 {
 	for _, b := range data {
 		sum ^= uint16(b)

@@ -7,8 +7,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/ext4/format"
 )
 
-// nameHash is the hash of a name in a directory, as linux/fs/ext4/hash.c
-// computes it. Its lowest bit is 0.
+// nameHash returns the hash of a name in a directory (ext4fs_dirhash in
+// linux/fs/ext4/hash.c). Its lowest bit is 0. It returns an error if the version
+// is unknown.
 func (fs *FS) nameHash(version byte, name string) (uint32, error) {
 	signed := !fs.sb.HashUnsigned
 	if version >= format.HashUnsigned {
@@ -40,12 +41,13 @@ func (fs *FS) nameHash(version byte, name string) (uint32, error) {
 		return 0, fmt.Errorf("directory hash %d is not known", version)
 	}
 	hash &^= 1
-	if hash == 0xfffffffe { // means the end of a directory
+	if hash == 0xfffffffe { // EXT4_HTREE_EOF, which marks the end of a directory
 		hash = 0xfffffffc
 	}
 	return hash, nil
 }
 
+// widen extends a byte of a name to a word, with its sign if signed is set.
 func widen(c byte, signed bool) uint32 {
 	if signed {
 		return uint32(int32(int8(c)))
@@ -53,8 +55,9 @@ func widen(c byte, signed bool) uint32 {
 	return uint32(c)
 }
 
-// hashWords packs the beginning of a name into words, filled up with its
-// length.
+// hashWords packs the beginning of a name into words and fills the rest with
+// its length (str2hashbuf_signed and str2hashbuf_unsigned in
+// linux/fs/ext4/hash.c).
 func hashWords(out []uint32, name string, signed bool) {
 	pad := uint32(len(name)) | uint32(len(name))<<8
 	pad |= pad << 16
@@ -68,7 +71,8 @@ func hashWords(out []uint32, name string, signed bool) {
 	}
 }
 
-// halfMD4Round is MD4 of RFC 1320 with half of its steps.
+// halfMD4Round mixes eight words into buf. It is MD4 of RFC 1320 with half of
+// the steps.
 func halfMD4Round(buf *[4]uint32, in *[8]uint32) {
 	rounds := [3]struct {
 		f     func(x, y, z uint32) uint32
@@ -93,6 +97,8 @@ func halfMD4Round(buf *[4]uint32, in *[8]uint32) {
 	buf[3] += d
 }
 
+// teaRound mixes four words into buf by the Tiny Encryption Algorithm
+// (TEA_transform in linux/fs/ext4/hash.c).
 func teaRound(buf *[4]uint32, in *[4]uint32) {
 	b0, b1, sum := buf[0], buf[1], uint32(0)
 	for range 16 {
@@ -104,6 +110,8 @@ func teaRound(buf *[4]uint32, in *[4]uint32) {
 	buf[1] += b1
 }
 
+// legacyHash returns the hash of a name that old ext2 directories use
+// (dx_hack_hash in linux/fs/ext4/hash.c).
 func legacyHash(name string, signed bool) uint32 {
 	hash0, hash1 := uint32(0x12a3fe2d), uint32(0x37abe8f9)
 	for _, c := range []byte(name) {

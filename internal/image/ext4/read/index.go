@@ -3,29 +3,31 @@ package read
 import "github.com/banger-vm/banger/internal/image/ext4/format"
 
 // Index is the hash tree of a directory, struct dx_root of
-// linux/fs/ext4/namei.c.
+// linux/fs/ext4/namei.c. It leads from the hash of a name to the block, the leaf,
+// that holds the name's entry.
 type Index struct {
 	dir     *dirFile
-	version byte
-	levels  int // of inner nodes below the root
-	root    []byte
+	version byte   // of the hash
+	levels  int    // of nodes below the root
+	root    []byte // its entries
 }
 
-// frame is a place in a node: the entries, and which one was taken.
+// frame is a step of a path through the tree: a node and one of its entries.
 type frame struct {
 	entries []byte
-	at      int
+	at      int // index of the entry
 }
 
 func (f *frame) count() int { return len(f.entries) / format.DXEntry }
 
+// block returns the directory block to which the entry leads.
 func (f *frame) block() uint32 { return le.Uint32(f.entries[f.at*format.DXEntry+4:]) & 0x0fffffff }
 
-// key is the lowest hash below entry i. The lowest bit says that names of the
-// same hash lie below the entry before, too.
+// key returns the lowest hash below entry i. Its lowest bit is set if names with
+// the same hash are below the entry before, too.
 func (f *frame) key(i int) uint32 {
 	if i == 0 {
-		return 0 // its place is taken by the counts
+		return 0 // limit and count are in its place
 	}
 	return le.Uint32(f.entries[i*format.DXEntry:])
 }
@@ -40,12 +42,11 @@ func (fs *FS) OpenIndex(dir *Inode) (*Index, error) {
 	return d.openIndex()
 }
 
-// Blocks returns how many blocks the directory has.
+// Blocks returns the number of blocks of the directory.
 func (t *Index) Blocks() int { return t.dir.blocks() }
 
-// Names calls visit for every name in block n of the directory. It reports
-// false if the block is a node of the hash tree below the root, which holds no
-// names.
+// Names calls visit for every entry in block n of the directory. It reports
+// false if the block is a node of the hash tree below the root, which has none.
 func (t *Index) Names(n int, visit func(DirEntry) error) (bool, error) {
 	b, err := t.dir.read(n)
 	if err != nil || b.entries == nil {
@@ -54,7 +55,8 @@ func (t *Index) Names(n int, visit func(DirEntry) error) (bool, error) {
 	return true, t.dir.each(b, visit)
 }
 
-// Hash returns the hash of a name in this directory.
+// Hash returns the hash of a name in this directory. It returns an error if the
+// version of the hash is unknown.
 func (t *Index) Hash(name string) (uint32, error) { return t.dir.fs.nameHash(t.version, name) }
 
 func (d *dirFile) openIndex() (*Index, error) {
@@ -75,8 +77,9 @@ func (d *dirFile) openIndex() (*Index, error) {
 	return t, err
 }
 
-// indexEntries returns the entries of a node that begin at head, and checks
-// their number, their order and the checksum, which covers those in use.
+// indexEntries returns the entries of the node in b, which begin at offset head.
+// It checks their number and order, and the checksum, which covers the entries in
+// use (ext4_dx_csum in linux/fs/ext4/namei.c).
 func (d *dirFile) indexEntries(b dirBlock, head int) ([]byte, error) {
 	limit, count := int(le.Uint16(b.data[head:])), int(le.Uint16(b.data[head+2:]))
 	room := len(b.data) - head
@@ -107,7 +110,7 @@ func (d *dirFile) indexEntries(b dirBlock, head int) ([]byte, error) {
 	return f.entries, nil
 }
 
-// find gives the way to the first leaf that may hold a hash.
+// find returns the path to the first leaf that may hold a hash.
 func (t *Index) find(hash uint32) ([]frame, error) {
 	path := []frame{{entries: t.root}}
 	for {
@@ -126,6 +129,7 @@ func (t *Index) find(hash uint32) ([]frame, error) {
 	}
 }
 
+// node returns the entries of the node in block n.
 func (t *Index) node(n uint32) ([]byte, error) {
 	b, err := t.dir.read(int(n))
 	if err != nil {
@@ -137,8 +141,8 @@ func (t *Index) node(n uint32) ([]byte, error) {
 	return t.dir.indexEntries(b, format.DXNodeHead)
 }
 
-// next moves path to the leaf after, and reports whether that one can hold
-// names of the hash: only if its key says that it goes on.
+// next moves path to the next leaf and reports whether that leaf can hold names
+// with the hash. It can if its key, without the lowest bit, is the hash.
 func (t *Index) next(path []frame, hash uint32) (bool, error) {
 	level := len(path) - 1
 	for path[level].at+1 == path[level].count() {
@@ -153,7 +157,7 @@ func (t *Index) next(path []frame, hash uint32) (bool, error) {
 	return true, t.descend(path, level)
 }
 
-// descend goes from the entry taken at level to the first leaf below it.
+// descend completes path from the entry at level to the first leaf below it.
 func (t *Index) descend(path []frame, level int) error {
 	for ; level < len(path)-1; level++ {
 		entries, err := t.node(path[level].block())
@@ -165,9 +169,9 @@ func (t *Index) descend(path []frame, level int) error {
 	return nil
 }
 
-// Leaves calls visit for every leaf with the lowest and the highest hash that
-// its names may have. A leaf or node that comes up twice would come up more
-// often than the directory has blocks, which is an error.
+// Leaves calls visit for every leaf, with the lowest and the highest hash that
+// its names may have. It ends on any input: it returns an error after as many
+// leaves as the directory has blocks.
 func (t *Index) Leaves(visit func(block int, low, high uint32) error) error {
 	path, err := t.find(0)
 	if err != nil {
@@ -191,7 +195,7 @@ func (t *Index) Leaves(visit func(block int, low, high uint32) error) error {
 		}
 		path[level].at++
 		key := path[level].key(path[level].at)
-		// A key with the lowest bit set shares its hash with the leaf before.
+		// If the lowest bit of the key is set, the leaf before has names of this hash.
 		high := key - 2 + key&1*2
 		if key == 0 || key < low {
 			return t.dir.errorf(0, "hash tree: key %#x is out of order", key)

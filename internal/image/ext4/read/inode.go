@@ -7,30 +7,30 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Inode is an inode as the disk has it.
+// Inode is a decoded inode, struct ext4_inode of linux/fs/ext4/ext4.h.
 type Inode struct {
 	Number       uint32
-	Type         tree.Type // 0 for a socket and for what is in no directory
-	Mode         uint16    // 07777
+	Type         tree.Type // 0 for a socket, and if i_mode has no type
+	Mode         uint16    // permission bits, 07777
 	UID, GID     uint32
 	Size         int64 // bytes
 	Links        uint32
 	Atime        tree.Time
 	Ctime        tree.Time
 	Mtime        tree.Time
-	Crtime       tree.Time // zero in inodes of 128 bytes
-	Flags        uint32    // i_flags
-	Sectors      uint64    // i_blocks: 512-byte units of data and of blocks that describe it
+	Crtime       tree.Time // time of creation; zero in inodes of 128 bytes
+	Flags        uint32    // i_flags, for example format.FlagIndex
+	Sectors      uint64    // i_blocks in units of 512 bytes: data and its metadata blocks
 	Major, Minor uint32    // of a device
 	Generation   uint32
-	XattrBlock   uint64 // that holds extended attributes, 0 for none
+	XattrBlock   uint64 // block of extended attributes, 0 for none
 
 	raw  []byte
-	seed uint32 // of the checksums of its blocks
+	seed uint32 // of the checksums of the inode and of its metadata blocks
 }
 
-// Inode reads inode number n and checks its checksum. It does not ask
-// whether the inode is in use.
+// Inode reads inode number n and verifies its checksum. It succeeds for an
+// inode that is not in use, too.
 func (fs *FS) Inode(n uint32) (*Inode, error) {
 	raw, err := fs.RawInode(n)
 	if err != nil {
@@ -43,7 +43,8 @@ func (fs *FS) Inode(n uint32) (*Inode, error) {
 	return in, nil
 }
 
-// RawInode reads the bytes of inode number n and checks nothing in them.
+// RawInode reads the bytes of inode number n without checking them. It returns
+// an error if there is no such number or if the group's descriptor is damaged.
 func (fs *FS) RawInode(n uint32) ([]byte, error) {
 	raw := make([]byte, fs.sb.InodeSize)
 	if n == 0 || n > fs.sb.Inodes {
@@ -100,8 +101,8 @@ func (fs *FS) decodeInode(n uint32, raw []byte) (*Inode, error) {
 	return in, nil
 }
 
-// extraSize is i_extra_isize: how far the fields behind the first 128 bytes
-// go.
+// extraSize returns i_extra_isize: the length in bytes of the fields behind the
+// first 128 bytes.
 func (in *Inode) extraSize() int {
 	if len(in.raw) == format.OldInodeSize {
 		return 0
@@ -112,8 +113,9 @@ func (in *Inode) extraSize() int {
 // has reports whether the inode holds the 32-bit field at offset.
 func (in *Inode) has(offset int) bool { return offset+4 <= format.OldInodeSize+in.extraSize() }
 
-// checksums returns the checksum that the inode should have, and the one it
-// has. Both are 16 bits wide where there is no room for more.
+// checksums returns the checksum that the inode should have and the checksum
+// that it has. Both have 16 bits if the inode has no room for 32
+// (ext4_inode_csum in linux/fs/ext4/inode.c).
 func (in *Inode) checksums() (want, got uint32) {
 	raw, got := in.raw, uint32(le.Uint16(in.raw[0x7c:]))
 	if in.extraSize() < 4 {
@@ -124,8 +126,9 @@ func (in *Inode) checksums() (want, got uint32) {
 	return format.ChecksumWithout(want, raw[format.OldInodeSize:], 2, 4), got
 }
 
-// time joins a field of seconds and its extra half: 2 bits of epoch, 30 of
-// nanoseconds.
+// time decodes the time whose seconds are at offset field and whose extra word,
+// if the inode has it, is at offset extra: 2 bits that extend the seconds and 30
+// bits of nanoseconds (EXT4_DECODE_EXTRA_TIME in linux/fs/ext4/ext4.h).
 func (in *Inode) time(field, extra int) tree.Time {
 	t := tree.Time{Sec: int64(int32(le.Uint32(in.raw[field:])))}
 	if in.has(extra) {
@@ -143,6 +146,7 @@ func (in *Inode) Raw() []byte { return in.raw }
 // symlink or the number of a device.
 func (in *Inode) Block() []byte { return in.raw[0x28:][:60] }
 
+// typeOf returns the type of file in i_mode, S_IFMT of inode(7).
 func typeOf(mode uint16) tree.Type {
 	switch mode >> 12 {
 	case 0x1:
@@ -161,8 +165,9 @@ func typeOf(mode uint16) tree.Type {
 	return 0
 }
 
-// decodeDevice reads a device number in its old form, or in the new one of
-// linux/kdev_t.h where the old one is zero.
+// decodeDevice decodes a device number (old_decode_dev and new_decode_dev in
+// linux/kdev_t.h). The first word of i_block holds the old form. If it is zero,
+// the second word holds the new form.
 func decodeDevice(old, wide uint32) (major, minor uint32) {
 	if old != 0 {
 		return old >> 8 & 0xff, old & 0xff
@@ -170,8 +175,9 @@ func decodeDevice(old, wide uint32) (major, minor uint32) {
 	return wide & 0xfff00 >> 8, wide&0xff | wide>>12&0xfff00
 }
 
-// Readlink returns the target of a symlink: in the inode up to 59 bytes, in a
-// block beyond.
+// Readlink returns the target of a symlink. Targets of up to 59 bytes are in the
+// inode, longer ones in a block. It returns an error if the target is empty, has
+// a NUL or is as long as a block.
 func (fs *FS) Readlink(in *Inode) (string, error) {
 	if in.Type != tree.Symlink {
 		return "", fmt.Errorf("ext4: inode %d is not a symlink", in.Number)

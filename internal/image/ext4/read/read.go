@@ -1,9 +1,14 @@
-// Package read reads ext4 file systems. It trusts nothing on the disk: every
-// number is bounded and every checksum verified, and damage is an error that
-// names its block or inode. It never writes.
+// Package read reads ext4 file systems from disks that it does not trust. It
+// bounds every number and verifies every checksum, and it returns an error with
+// the number of the block or inode if one is wrong. It never writes.
 //
-// Package check uses its exported forms of the superblock, the group
-// descriptors, the extents and the attribute lists.
+// It holds field positions as plain offsets of the structs in
+// linux/fs/ext4/ext4.h. Package write holds them as structs. The two are
+// separate on purpose: a field in the wrong place cannot be wrong on both sides.
+//
+// The superblock, the group descriptors, the extents, the attribute lists and
+// the hash trees are exported for package check. Other packages need FS, Inode,
+// DirEntry and File.
 package read
 
 import (
@@ -14,12 +19,10 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// RootInode is the number of the root directory's inode.
+// RootInode is the inode number of the root directory.
 const RootInode = format.RootInode
 
-// FS is an ext4 file system opened for reading. It is safe for concurrent
-// use. Nothing on the disk is trusted: what is read is bounded, checked and
-// refused with the number of its block or inode.
+// FS is an ext4 file system opened for reading. It is safe for concurrent use.
 type FS struct {
 	r      io.ReaderAt
 	sb     Superblock
@@ -28,8 +31,9 @@ type FS struct {
 }
 
 // Open reads the superblock and the group descriptors of a disk of size bytes.
-// It refuses features that it would misread, by name, and a disk whose
-// journal was not replayed.
+// It returns an error if the disk has features that the package would misread,
+// with their names, or if the journal was not replayed. It does not report a
+// damaged group descriptor: Inode does, for each inode of that group.
 func Open(r io.ReaderAt, size int64) (*FS, error) {
 	raw := make([]byte, format.SuperSize)
 	if size < format.SuperOffset+format.SuperSize {
@@ -49,18 +53,6 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 	return fs, nil
 }
 
-// BlockSize returns the size of a block in bytes.
-func (fs *FS) BlockSize() int { return fs.sb.BlockSize }
-
-// Size returns the size of the file system in bytes.
-func (fs *FS) Size() int64 { return int64(fs.sb.Blocks) * int64(fs.sb.BlockSize) }
-
-// Label returns the volume's label.
-func (fs *FS) Label() string { return fs.sb.Label }
-
-// UUID returns the volume's UUID.
-func (fs *FS) UUID() [16]byte { return fs.sb.UUID }
-
 // Super returns the decoded superblock. The caller must not change it.
 func (fs *FS) Super() *Superblock { return &fs.sb }
 
@@ -68,10 +60,8 @@ func (fs *FS) Super() *Superblock { return &fs.sb }
 // them.
 func (fs *FS) Groups() []Group { return fs.groups }
 
-// Inodes returns how many inodes there are, in use or not.
-func (fs *FS) Inodes() uint32 { return fs.sb.Inodes }
-
-// ReadBlock reads a whole block, which must lie on the disk.
+// ReadBlock reads block n into buf, which must have room for a block. It returns
+// an error if the block lies outside of the file system.
 func (fs *FS) ReadBlock(n uint64, buf []byte) error {
 	if n < uint64(fs.sb.FirstBlock) || n >= fs.sb.Blocks {
 		return fmt.Errorf("block %d is not on the disk", n)
@@ -84,10 +74,11 @@ func (fs *FS) ReadBlock(n uint64, buf []byte) error {
 
 func (fs *FS) newBlock() []byte { return make([]byte, fs.sb.BlockSize) }
 
-// Walk calls visit for every name of the tree below the root, a directory
-// before what is in it, in the order of the disk. Paths are relative to the
-// root; the root's own is ".". A directory that has itself above it, or that
-// two names lead to, is an error.
+// Walk calls visit for the root and for every name below it, in the order of
+// the disk. A directory comes before its contents. Paths are relative to the
+// root; the path of the root is ".". Walk returns an error if a directory
+// contains itself or has two names. It stops at the first error of visit and
+// returns it as it is.
 func (fs *FS) Walk(visit func(path string, in *Inode) error) error {
 	root, err := fs.Inode(format.RootInode)
 	if err != nil {
@@ -103,11 +94,11 @@ func (fs *FS) Walk(visit func(path string, in *Inode) error) error {
 type walker struct {
 	fs    *FS
 	visit func(string, *Inode) error
-	seen  map[uint32]bool // directories
+	seen  map[uint32]bool // inode numbers of directories
 }
 
-// dir goes through a directory with no recursion while its blocks are read:
-// the names are taken first, so that depth costs names and not blocks.
+// dir visits the contents of a directory. It collects all names before it
+// descends: so a deep tree holds names in memory, but no blocks of directories.
 func (w *walker) dir(prefix string, dir *Inode) error {
 	var names []DirEntry
 	err := w.fs.ReadDir(dir, func(e DirEntry) error {

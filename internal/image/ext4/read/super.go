@@ -1,7 +1,6 @@
 package read
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,43 +10,40 @@ import (
 	"github.com/banger-vm/banger/internal/image/ext4/format"
 )
 
-// Field positions are those of struct ext4_super_block, ext4_group_desc and
-// ext4_inode in linux/fs/ext4/ext4.h. The reader has them as plain offsets,
-// apart from the structs that the writer fills in, so that a field in the
-// wrong place is not wrong on both sides.
-
 var le = binary.LittleEndian
 
-const maxGroups = 1 << 20 // 128 TiB; bounds memory
+// maxGroups bounds the memory for group descriptors. It allows 128 TiB.
+const maxGroups = 1 << 20
 
-// incompatKnown are the features that the reader understands.
+// incompatKnown is the set of incompatible features that the reader
+// understands.
 const incompatKnown = format.IncompatFiletype | format.IncompatRecover | format.IncompatExtents | format.Incompat64Bit |
 	format.IncompatFlexBG | format.IncompatEAInode | format.IncompatCsumSeed | format.IncompatLargeDir
 
-// Superblock is what the reader needs of the superblock.
+// Superblock holds the decoded fields of struct ext4_super_block
+// (linux/fs/ext4/ext4.h) that package read and package check need.
 type Superblock struct {
-	Raw            [format.SuperSize]byte
+	Raw            [format.SuperSize]byte // as stored
 	Inodes         uint32
 	Blocks         uint64
 	FreeBlocks     uint64
 	FreeInodes     uint32
-	FirstBlock     uint32 // 1 where blocks have 1 KiB, else 0
-	BlockSize      int
+	FirstBlock     uint32 // 1 if blocks have 1 KiB, else 0
+	BlockSize      int    // bytes
 	BlocksPerGroup uint32
 	InodesPerGroup uint32
-	FirstInode     uint32 // that is not reserved
-	InodeSize      int
-	DescSize       int
+	FirstInode     uint32 // the first that is not reserved
+	InodeSize      int    // bytes
+	DescSize       int    // bytes of a group descriptor
 	Compat         uint32
 	Incompat       uint32
 	ROCompat       uint32
 	UUID           [16]byte
-	Label          string
 	HashSeed       [4]uint32
-	HashUnsigned   bool
-	ReservedGDT    uint32
-	Backups        [2]uint32 // groups with backups, under sparse_super2
-	ChecksumSeed   uint32
+	HashUnsigned   bool      // the directory hash takes the bytes of names as unsigned
+	ReservedGDT    uint32    // blocks reserved behind the descriptors
+	Backups        [2]uint32 // the groups with backups if the feature sparse_super2 is on
+	ChecksumSeed   uint32    // of all metadata checksums but the superblock's
 }
 
 func (s *Superblock) decode(raw []byte, size int64) error {
@@ -71,8 +67,6 @@ func (s *Superblock) decode(raw []byte, size int64) error {
 		return err
 	}
 	copy(s.UUID[:], raw[0x68:])
-	label, _, _ := bytes.Cut(raw[0x78:0x88], []byte{0})
-	s.Label = string(label)
 	for i := range s.HashSeed {
 		s.HashSeed[i] = le.Uint32(raw[0xec+4*i:])
 	}
@@ -88,7 +82,7 @@ func (s *Superblock) decode(raw []byte, size int64) error {
 
 func (s *Superblock) checkFeatures() error {
 	if unknown := s.Incompat &^ incompatKnown; unknown != 0 {
-		byBit := map[int]string{ // as mke2fs(8) names them
+		byBit := map[int]string{ // names of mke2fs(8)
 			0: "compression", 3: "journal_dev", 4: "meta_bg", 8: "mmp", 12: "dirdata",
 			15: "inline_data", 16: "encrypt", 17: "casefold",
 		}
@@ -138,8 +132,9 @@ func (s *Superblock) decodeGeometry(raw []byte) error {
 	return nil
 }
 
-// checkGeometry makes sure that arithmetic on the numbers cannot overflow and
-// that they agree with each other and with the disk.
+// checkGeometry returns an error if the numbers contradict each other or the
+// size of the disk in bytes. Without an error, arithmetic on them cannot
+// overflow.
 func (s *Superblock) checkGeometry(size int64) error {
 	bs := uint32(s.BlockSize)
 	first := uint32(0)
@@ -175,7 +170,7 @@ func (s *Superblock) checkGeometry(size int64) error {
 	return nil
 }
 
-// GroupCount returns the number of block groups; the last may be incomplete.
+// GroupCount returns the number of block groups. The last may be incomplete.
 func (s *Superblock) GroupCount() uint64 {
 	per := uint64(s.BlocksPerGroup)
 	return (s.Blocks - uint64(s.FirstBlock) + per - 1) / per
@@ -184,29 +179,30 @@ func (s *Superblock) GroupCount() uint64 {
 // MetadataCsum reports whether metadata has CRC-32C checksums.
 func (s *Superblock) MetadataCsum() bool { return s.ROCompat&format.ROCompatMetadataCsum != 0 }
 
-// GroupStart is the first block of group g.
+// GroupStart returns the first block of group g.
 func (s *Superblock) GroupStart(g uint32) uint64 {
 	return uint64(s.FirstBlock) + uint64(g)*uint64(s.BlocksPerGroup)
 }
 
-// GroupBlocks is how many blocks group g has; the last may have fewer.
+// GroupBlocks returns the number of blocks in group g.
 func (s *Superblock) GroupBlocks(g uint32) uint32 {
 	return uint32(min(uint64(s.BlocksPerGroup), s.Blocks-s.GroupStart(g)))
 }
 
-// DescBlocks is how many blocks the descriptors take, once.
+// DescBlocks returns the number of blocks of one copy of the group descriptors.
 func (s *Superblock) DescBlocks() uint64 {
 	per := uint64(s.BlockSize / s.DescSize)
 	return (s.GroupCount() + per - 1) / per
 }
 
-// TableBlocks is how many blocks the inode table of a group takes.
+// TableBlocks returns the number of blocks of a group's inode table.
 func (s *Superblock) TableBlocks() uint64 {
 	return (uint64(s.InodesPerGroup)*uint64(s.InodeSize) + uint64(s.BlockSize) - 1) / uint64(s.BlockSize)
 }
 
-// HasSuper reports whether group g begins with a superblock and descriptors:
-// every one, or with sparse_super 0, 1 and the powers of 3, 5 and 7.
+// HasSuper reports whether group g begins with a superblock and descriptors
+// (ext4_bg_has_super in linux/fs/ext4/balloc.c). With the feature sparse_super
+// these are groups 0, 1 and the powers of 3, 5 and 7, otherwise all groups.
 func (s *Superblock) HasSuper(g uint32) bool {
 	switch {
 	case g == 0:

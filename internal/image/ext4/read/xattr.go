@@ -10,18 +10,19 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// XattrEntry is an entry of a list of attributes.
+// XattrEntry is an entry of a list of extended attributes, struct
+// ext4_xattr_entry of linux/fs/ext4/xattr.h.
 type XattrEntry struct {
 	Index byte   // of its namespace
 	Name  string // without its namespace
-	Value []byte // nil when it lies in an inode
-	Inode uint32 // that holds the value, or 0
-	Size  int
-	Hash  uint32
+	Value []byte // nil if an inode holds it
+	Inode uint32 // the inode that holds the value, or 0
+	Size  int    // of the value in bytes
+	Hash  uint32 // e_hash
 }
 
-// Xattrs returns the extended attributes of an inode, sorted by name, as
-// listxattr(2) and getxattr(2) give them.
+// Xattrs returns the extended attributes of an inode, sorted by name. Names and
+// values are in the form of listxattr(2) and getxattr(2).
 func (fs *FS) Xattrs(in *Inode) ([]tree.Xattr, error) {
 	list, err := fs.XattrEntries(in)
 	if err != nil {
@@ -51,7 +52,8 @@ func (fs *FS) Xattrs(in *Inode) ([]tree.Xattr, error) {
 	return out, nil
 }
 
-// XattrEntries gives the entries in the inode and then those in its block.
+// XattrEntries returns the entries in the inode, then the entries in its block
+// of attributes. The values in inodes of their own are not read.
 func (fs *FS) XattrEntries(in *Inode) ([]XattrEntry, error) {
 	var list []XattrEntry
 	if start := format.OldInodeSize + in.extraSize(); len(in.raw) >= start+8 && start > format.OldInodeSize {
@@ -80,8 +82,9 @@ func (fs *FS) XattrEntries(in *Inode) ([]XattrEntry, error) {
 	return append(list, more...), nil
 }
 
-// XattrBlock reads a block of attributes and checks its checksum, which
-// covers the block's own number.
+// XattrBlock reads a block of extended attributes and verifies its checksum,
+// which covers the block's number, too (ext4_xattr_block_csum in
+// linux/fs/ext4/xattr.c).
 func (fs *FS) XattrBlock(n uint64) ([]byte, error) {
 	block := fs.newBlock()
 	if err := fs.ReadBlock(n, block); err != nil {
@@ -96,8 +99,8 @@ func (fs *FS) XattrBlock(n uint64) ([]byte, error) {
 	return block, nil
 }
 
-// ParseXattrs reads the list that begins at start and ends with four zero
-// bytes. Values are found from the beginning of area.
+// ParseXattrs decodes the list of attributes that begins at offset start of area
+// and ends with four zero bytes. Values have offsets from the beginning of area.
 func ParseXattrs(area []byte, start int) ([]XattrEntry, error) {
 	var list []XattrEntry
 	for at := start; ; {
@@ -133,8 +136,9 @@ func ParseXattrs(area []byte, start int) ([]XattrEntry, error) {
 	}
 }
 
-// checkOrder wants the order in which the kernel searches a block: by
-// namespace, length and bytes of the name.
+// checkOrder returns an error if a list is not in the order in which the kernel
+// searches a block: by namespace, then by length of the name, then by its bytes
+// (xattr_find_entry in linux/fs/ext4/xattr.c).
 func checkOrder(list []XattrEntry) error {
 	for i := 1; i < len(list); i++ {
 		a, b := list[i-1], list[i]
@@ -147,9 +151,9 @@ func checkOrder(list []XattrEntry) error {
 	return nil
 }
 
-// xattrValue gives the value of an attribute, also from an inode of its own.
-// Such an inode has the hash of the value in place of a time
-// (ext4_xattr_inode_get_hash in linux/fs/ext4/xattr.c).
+// xattrValue returns the value of an attribute. If an inode holds the value,
+// xattrValue reads it and verifies its hash, which the inode has in place of the
+// access time (ext4_xattr_inode_get_hash in linux/fs/ext4/xattr.c).
 func (fs *FS) xattrValue(x XattrEntry) ([]byte, error) {
 	if x.Inode == 0 {
 		return x.Value, nil
@@ -175,8 +179,9 @@ func (fs *FS) xattrValue(x XattrEntry) ([]byte, error) {
 	return value, nil
 }
 
-// decodeACL turns the form on disk, version 1 of linux/fs/ext4/acl.h, into the
-// one that getxattr(2) gives, version 2 of linux/posix_acl_xattr.h.
+// decodeACL converts an access control list from the form on disk, version 1 of
+// linux/fs/ext4/acl.h, to the form of getxattr(2), version 2 of
+// linux/posix_acl_xattr.h.
 func decodeACL(data []byte) ([]byte, error) {
 	const user, named = 0x02, 0x08
 	if len(data) < 4 || le.Uint32(data) != 1 {

@@ -13,7 +13,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/ext4/read"
 )
 
-// TestNameHash compares with debugfs, for the versions that it knows.
+// TestNameHash compares hashes with those of debugfs.
 func TestNameHash(t *testing.T) {
 	const uuid = "01234567-89ab-cdef-0123-456789abcdef"
 	raw := []byte{0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef}
@@ -45,10 +45,10 @@ func TestNameHash(t *testing.T) {
 	}
 }
 
-// TestReadWhatDebugfsMakes reads devices and attributes that a plain user
-// cannot make in a folder.
-func TestReadWhatDebugfsMakes(t *testing.T) {
-	large := strings.Repeat("a large value ", 300)[:4096] // as much as debugfs reads of a file
+// TestReadDevicesAndXattrsByDebugfs reads devices and extended attributes that an
+// unprivileged user cannot make in a folder.
+func TestReadDevicesAndXattrsByDebugfs(t *testing.T) {
+	large := strings.Repeat("a large value ", 300)[:4096] // debugfs reads no more of a file
 	file := filepath.Join(t.TempDir(), "value")
 	if err := os.WriteFile(file, []byte(large), 0o600); err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestReadWhatDebugfsMakes(t *testing.T) {
 		ext4test.E2Tool(t, 0, "debugfs", "-w", "-R", command, disk)
 	}
 	fs := ext4test.Open(t, disk)
-	expectSound(t, fs)
+	ext4test.CheckMetadata(t, fs)
 	root := inodeAt(t, fs, ".")
 	for path, want := range map[string][2]uint32{"old": {5, 1}, "wide": {300, 70000}} {
 		if in := inodeAt(t, fs, path); in.Major != want[0] || in.Minor != want[1] {
@@ -83,7 +83,7 @@ func TestReadWhatDebugfsMakes(t *testing.T) {
 	if got := strings.Join(names, " "); got != "trusted.empty user.large user.middle user.small" {
 		t.Errorf("attributes %s", got)
 	}
-	// The value lies in an inode of its own, whose damage must be seen.
+	// An inode of its own holds the value. The reader must see damage in its data.
 	data, err := os.ReadFile(disk)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestReadWhatDebugfsMakes(t *testing.T) {
 	}
 }
 
-// TestReadACL reads the form on disk as getxattr(2) gives it.
+// TestReadACL converts an access control list to the form of getxattr(2).
 func TestReadACL(t *testing.T) {
 	// Version 1; then user::rwx, user:1000:r--, group::r-x, mask::r-x, other::---.
 	onDisk := "\x01\x00\x00\x00" + "\x01\x00\x07\x00" + "\x02\x00\x04\x00\xe8\x03\x00\x00" + "\x04\x00\x05\x00" + "\x10\x00\x05\x00" + "\x20\x00\x00\x00"
@@ -111,7 +111,7 @@ func TestReadACL(t *testing.T) {
 		}
 	}
 	if _, err := read.DecodeACL([]byte(want)); err == nil {
-		t.Error("the form of getxattr is taken for that of the disk")
+		t.Error("the form of getxattr passes for the form on disk")
 	}
 }
 
@@ -127,4 +127,33 @@ func inodeAt(t *testing.T, fs *read.FS, path string) (found *read.Inode) {
 		t.Fatalf("%s: not found (%v)", path, err)
 	}
 	return found
+}
+
+// TestLookupUsesTheHash changes the hash seed: Lookup then misses names, as the
+// kernel does.
+func TestLookupUsesTheHash(t *testing.T) {
+	disk := ext4test.StockDisk(t, ext4test.SourceFolder(t, 300), "32M", "-b", "4096")
+	ext4test.E2Tool(t, 1, "e2fsck", "-fyD", disk)
+	ext4test.E2Tool(t, 0, "debugfs", "-w", "-R", "ssv hash_seed 01234567-89ab-cdef-0123-456789abcdef", disk)
+	fs := ext4test.Open(t, disk)
+	var crowd *read.Inode
+	if err := fs.Walk(func(path string, in *read.Inode) error {
+		if path == "crowd" {
+			crowd = in
+		}
+		return nil
+	}); err != nil || crowd == nil {
+		t.Fatal(crowd, err)
+	}
+	lost := 0
+	err := fs.ReadDir(crowd, func(e read.DirEntry) error {
+		n, err := fs.Lookup(crowd, e.Name)
+		if n == 0 {
+			lost++
+		}
+		return err
+	})
+	if err != nil || lost == 0 {
+		t.Errorf("%d names lost (%v)", lost, err)
+	}
 }
