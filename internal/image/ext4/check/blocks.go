@@ -6,8 +6,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/ext4/format"
 )
 
-// claim notes that blocks are in use. A block that is in use already is a
-// problem, and so is one that is not on the disk.
+// claim records that blocks are in use. It reports a problem if a block is in use
+// already or lies outside of the file system.
 func (c *checker) claim(start, count uint64, owner string) {
 	sb := c.sb
 	if start < uint64(sb.FirstBlock) || start >= sb.Blocks || count > sb.Blocks-start {
@@ -28,8 +28,9 @@ func (c *checker) claim(start, count uint64, owner string) {
 	}
 }
 
-// claimData is claim for what cannot lie in a group whose blocks were never
-// used.
+// claimData claims blocks that an inode uses. It also reports a problem if they
+// are in a group whose block bitmap was never written: no block of such a group
+// can be allocated.
 func (c *checker) claimData(start, count uint64, owner string) {
 	c.claim(start, count, owner)
 	sb := c.sb
@@ -41,7 +42,7 @@ func (c *checker) claimData(start, count uint64, owner string) {
 	}
 }
 
-// setBits sets n bits and returns how many were set before.
+// setBits sets n bits and returns the number of them that were set before.
 func setBits(bitmap []byte, from, n uint32) (taken int) {
 	for n > 0 {
 		shift := from % 8
@@ -56,7 +57,7 @@ func setBits(bitmap []byte, from, n uint32) (taken int) {
 
 func bit(bitmap []byte, i uint32) bool { return bitmap[i/8]&(1<<(i%8)) != 0 }
 
-// blockBitmap compares the bitmap of group n with the blocks in use.
+// blockBitmap compares the block bitmap of group n with the blocks in use.
 func (c *checker) blockBitmap(n uint32) {
 	g := &c.groups[n]
 	want := c.used[n]
@@ -71,7 +72,7 @@ func (c *checker) blockBitmap(n uint32) {
 	free := size - uint32(inUse)
 	c.freeBlocks += uint64(free)
 	if g.Err != nil {
-		return // said already
+		return // already reported
 	}
 	if free != g.FreeBlocks {
 		c.problem("group %d: %d free blocks, counted %d", n, g.FreeBlocks, free)
@@ -97,11 +98,12 @@ func (c *checker) blockBitmap(n uint32) {
 	c.padding(n, "block", block, size)
 }
 
-// bitmap reads a bitmap and checks its checksum over its first size bytes.
-func (c *checker) bitmap(n uint32, what string, at uint64, size, sum uint32) []byte {
+// bitmap reads the bitmap of group n in block at and verifies the checksum of its
+// first size bytes. It returns nil if it cannot be read.
+func (c *checker) bitmap(n uint32, kind string, at uint64, size, sum uint32) []byte {
 	block := c.newBlock()
 	if err := c.fs.ReadBlock(at, block); err != nil {
-		c.problem("group %d: %s bitmap: %v", n, what, err)
+		c.problem("group %d: %s bitmap: %v", n, kind, err)
 		return nil
 	}
 	want := format.Checksum(c.sb.ChecksumSeed, block[:size])
@@ -109,16 +111,17 @@ func (c *checker) bitmap(n uint32, what string, at uint64, size, sum uint32) []b
 		want &= 0xffff
 	}
 	if c.sb.MetadataCsum() && want != sum {
-		c.problem("group %d: checksum of the %s bitmap does not fit", n, what)
+		c.problem("group %d: checksum of the %s bitmap does not fit", n, kind)
 	}
 	return block
 }
 
-// padding wants the rest of a bitmap set, so that nobody allocates there.
-func (c *checker) padding(n uint32, what string, block []byte, from uint32) {
+// padding reports a problem if a bit from from on is not set. The bits behind the
+// end of a group must be set because they cannot be allocated.
+func (c *checker) padding(n uint32, kind string, block []byte, from uint32) {
 	for i := from; i < uint32(len(block))*8; i++ {
 		if !bit(block, i) {
-			c.problem("group %d: %s bitmap has a free bit beyond its end", n, what)
+			c.problem("group %d: %s bitmap has a free bit beyond its end", n, kind)
 			return
 		}
 	}

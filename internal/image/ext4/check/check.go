@@ -1,8 +1,8 @@
-// Package check judges the consistency of an ext4 file system.
+// Package check checks the consistency of an ext4 file system.
 //
-// It is no e2fsck: it finds damage and mistakes of a writer, and mends
-// nothing. It reads the disk through package read and shares no code with
-// package write, whose disks it judges.
+// It finds damage and the mistakes of a writer. Unlike e2fsck it repairs nothing.
+// It reads the disk through package read, and it shares no code with package
+// write because it judges the disks of that package.
 package check
 
 import (
@@ -18,14 +18,17 @@ import (
 
 var le = binary.LittleEndian
 
-// maxProblems bounds the report on a disk that is wrong all over.
+// maxProblems is the largest number of problems in a report. A disk can have one
+// for each of its blocks.
 const maxProblems = 1000
 
 // Metadata checks all metadata of the file system and returns a line for each
-// fault: checksums, bitmaps and counts against what is in use,
-// blocks used twice, links, directories and their hash trees, the backups,
-// the journal's superblock and the resize inode. It does not read the content
-// of files. The error is that of ctx.
+// problem. It checks the checksums, compares the bitmaps and counts with the
+// blocks and inodes in use, and finds blocks that are used twice. It checks
+// links, directories and their hash trees, extended attributes, the backups of
+// the superblock, the superblock of the journal and the resize inode. It does
+// not read the content of files. The only error that it returns is the one of
+// ctx.
 func Metadata(ctx context.Context, fs *read.FS) ([]string, error) {
 	groups := fs.Groups()
 	c := &checker{
@@ -59,7 +62,7 @@ func Metadata(ctx context.Context, fs *read.FS) ([]string, error) {
 	return c.report(), nil
 }
 
-// checker is a check under way.
+// checker holds the state of one check.
 type checker struct {
 	fs       *read.FS
 	sb       *read.Superblock
@@ -67,26 +70,26 @@ type checker struct {
 	problems []string
 	more     int // problems beyond maxProblems
 
-	used   [][]byte // blocks in use by group, as bitmaps of the disk's form; nil: none
-	inodes [][]inodeState
-	dirs   []uint32
+	used   [][]byte       // by group: the bitmap of the blocks in use, nil for none
+	inodes [][]inodeState // by group; nil if no inode of the group is in use
+	dirs   []uint32       // inode numbers of all directories
 
-	xattrBlocks map[uint64]uint32 // users of each block of attributes
-	valueInodes map[uint32]uint64 // users of each inode that holds an attribute's value
+	xattrBlocks map[uint64]uint32 // block of extended attributes -> number of inodes that use it
+	valueInodes map[uint32]uint64 // inode that holds the value of an attribute -> number of users
 
-	freeBlocks uint64
+	freeBlocks uint64 // counted, of all groups
 	freeInodes uint64
 }
 
-// inodeState is what the check knows of an inode.
+// inodeState records the facts about an inode that checks of other inodes need.
 type inodeState struct {
-	links   uint32 // that it says it has
-	names   uint32 // that were found, . and .. among them
-	dotdot  uint32 // of a directory: where its .. leads
+	links   uint32 // i_links_count
+	names   uint32 // directory entries that lead here, . and .. included
+	dotdot  uint32 // of a directory: the inode to which .. leads or must lead, 0 if not known yet
 	typ     tree.Type
 	inUse   bool
-	isValue bool // holds an extended attribute
-	reached bool // of a directory: from the root
+	isValue bool // the inode holds the value of an extended attribute
+	reached bool // of a directory: there is a path from the root to it
 }
 
 func (c *checker) newBlock() []byte { return make([]byte, c.sb.BlockSize) }
@@ -106,7 +109,7 @@ func (c *checker) report() []string {
 	return append([]string{}, c.problems...)
 }
 
-// state gives the place of an inode, making room for its group.
+// state returns the state of inode n, for reading and writing.
 func (c *checker) state(n uint32) *inodeState {
 	per := c.sb.InodesPerGroup
 	g := (n - 1) / per
@@ -116,7 +119,10 @@ func (c *checker) state(n uint32) *inodeState {
 	return &c.inodes[g][(n-1)%per]
 }
 
-// Features of the read-only kind that change nothing about what is checked.
+// roChecked is the set of read-only compatible features under which the check is
+// right (EXT4_FEATURE_RO_COMPAT_* in linux/fs/ext4/ext4.h): sparse_super,
+// large_file, huge_file, gdt_csum, dir_nlink, extra_isize, quota, metadata_csum,
+// readonly, project and orphan_present.
 const roChecked = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x400 | 0x1000 | 0x2000 | 0x10000
 
 func (c *checker) superblock() {
@@ -135,8 +141,8 @@ func (c *checker) superblock() {
 	}
 }
 
-// fixedBlocks checks a group's descriptor and backups and notes the blocks
-// that metadata has in fixed places.
+// fixedBlocks checks the descriptor and the backups of group n, and claims the
+// blocks of the group's own metadata.
 func (c *checker) fixedBlocks(n uint32) {
 	g := &c.groups[n]
 	if c.sb.HasSuper(n) {
@@ -159,9 +165,9 @@ func (c *checker) fixedBlocks(n uint32) {
 	c.claim(g.InodeTable, c.sb.TableBlocks(), "inode table")
 }
 
-// backup checks the copy of the superblock and of the descriptors in group n.
-// What changes while a file system is in use is brought up to date in the
-// copies only by e2fsprogs, so that only the geometry has to agree.
+// backup checks the copies of the superblock and of the descriptors in group n,
+// which begins at block start. Only e2fsprogs updates the copies; the kernel does
+// not. So they need to agree only in the fields that do not change in use.
 func (c *checker) backup(n uint32, start uint64) {
 	block := c.newBlock()
 	if err := c.fs.ReadBlock(start, block); err != nil {
@@ -172,6 +178,8 @@ func (c *checker) backup(n uint32, start uint64) {
 	if c.sb.MetadataCsum() && format.Checksum(^uint32(0), raw[:0x3fc]) != le.Uint32(raw[0x3fc:]) {
 		c.problem("group %d: checksum of the backup superblock does not fit", n)
 	}
+	// The counts of inodes and blocks, the geometry, magic number, revision, inode
+	// size, UUID, hash seed and descriptor size.
 	for _, f := range [][2]int{{0, 8}, {0x14, 0x2c}, {0x38, 0x3a}, {0x4c, 0x50}, {0x54, 0x5a}, {0x68, 0x78}, {0xec, 0xfc}, {0xfe, 0x100}} {
 		if !bytes.Equal(raw[f[0]:f[1]], c.sb.Raw[f[0]:f[1]]) {
 			c.problem("group %d: backup superblock differs at %#x", n, f[0])
@@ -192,6 +200,7 @@ func (c *checker) backup(n uint32, start uint64) {
 	}
 }
 
+// backupGroup checks the copy, in group n, of the descriptor of group g.
 func (c *checker) backupGroup(n, g uint32, raw []byte) {
 	d := read.DecodeGroup(raw)
 	have := &c.groups[g]

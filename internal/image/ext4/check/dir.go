@@ -11,8 +11,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// directories goes through the tree from the root on, and then looks for
-// directories that it has not met.
+// directories checks all directories that can be reached from the root, and then
+// reports the others.
 func (c *checker) directories(ctx context.Context) error {
 	queue := []uint32{format.RootInode}
 	root := c.state(format.RootInode)
@@ -39,12 +39,12 @@ func (c *checker) directories(ctx context.Context) error {
 	return nil
 }
 
-// directory checks the names in a directory and returns the directories among
-// them.
+// directory checks the entries of directory n and returns the directories among
+// them that no other entry has led to.
 func (c *checker) directory(n uint32) (below []uint32) {
 	in, err := c.fs.Inode(n)
 	if err != nil {
-		return nil // said already
+		return nil // already reported
 	}
 	names := map[string]bool{}
 	position := 0
@@ -55,7 +55,7 @@ func (c *checker) directory(n uint32) (below []uint32) {
 		}
 		names[e.Name] = true
 		position++
-		if c.name(n, e, position) {
+		if c.entry(n, e, position) {
 			below = append(below, e.Inode)
 		}
 		return nil
@@ -75,9 +75,9 @@ func (c *checker) directory(n uint32) (below []uint32) {
 	return below
 }
 
-// name checks one entry of directory dir, the position-th from 1, and reports
-// whether it is a directory that comes up for the first time.
-func (c *checker) name(dir uint32, e read.DirEntry, position int) bool {
+// entry checks an entry of directory dir. The first entry has position 1. It
+// reports whether the entry leads to a directory that no entry has led to before.
+func (c *checker) entry(dir uint32, e read.DirEntry, position int) bool {
 	s := c.state(e.Inode)
 	switch {
 	case !s.inUse:
@@ -93,7 +93,7 @@ func (c *checker) name(dir uint32, e read.DirEntry, position int) bool {
 	case position == 1 && e.Inode != dir:
 		c.problem("directory inode %d: . leads to inode %d", dir, e.Inode)
 	case position == 2:
-		// The one who has led here has said where .. must lead.
+		// The entry that led to this directory has set dotdot. The root has none.
 		if own := c.state(dir); own.dotdot == 0 {
 			own.dotdot = e.Inode
 		} else if own.dotdot != e.Inode {
@@ -112,8 +112,9 @@ func (c *checker) name(dir uint32, e read.DirEntry, position int) bool {
 	return false
 }
 
-// hashTree wants every leaf to be in the tree, and its names where a lookup
-// would search for them.
+// hashTree returns an error if a block with names is not a leaf of the
+// directory's hash tree, or if a name is not in the leaf of its hash, where a
+// lookup searches for it.
 func (c *checker) hashTree(in *read.Inode) error {
 	t, err := c.fs.OpenIndex(in)
 	if err != nil {
@@ -146,7 +147,8 @@ func (c *checker) hashTree(in *read.Inode) error {
 	return lostNames(in, t, found)
 }
 
-// lostNames looks for names in blocks that the hash tree does not lead to.
+// lostNames returns an error if a block that is not in found, the leaves of the
+// hash tree, holds names.
 func lostNames(in *read.Inode, t *read.Index, found []bool) error {
 	for n := 1; n < len(found); n++ {
 		if found[n] {
@@ -168,10 +170,11 @@ func blockError(in *read.Inode, block int, err error) error {
 	return fmt.Errorf("ext4: directory inode %d: block %d: %w", in.Number, block, err)
 }
 
-// references compares the links of every inode with the names found, and the
-// users of shared blocks and inodes with their counts.
+// references compares the link count of every inode with the number of its
+// names, and the reference counts of attribute blocks and value inodes with the
+// numbers of their users.
 func (c *checker) references() {
-	orphanFile := le.Uint32(c.sb.Raw[0x280:])
+	orphanFile := le.Uint32(c.sb.Raw[0x280:]) // s_orphan_file_inum
 	for g, states := range c.inodes {
 		for i := range states {
 			s := &states[i]
@@ -198,12 +201,13 @@ func (c *checker) references() {
 	}
 }
 
-// valueInode compares the reference count of an inode that holds the value of
-// an attribute, kept in i_ctime and i_version (linux/fs/ext4/xattr.c).
+// valueInode compares the reference count of an inode that holds the value of an
+// attribute with the number of its users. The count is in i_ctime and i_version
+// (ext4_xattr_inode_get_ref in linux/fs/ext4/xattr.c).
 func (c *checker) valueInode(n uint32) {
 	in, err := c.fs.Inode(n)
 	if err != nil {
-		return // said already
+		return // already reported
 	}
 	count := uint64(le.Uint32(in.Raw()[0xc:]))<<32 | uint64(le.Uint32(in.Raw()[0x24:]))
 	if users := c.valueInodes[n]; users != count {

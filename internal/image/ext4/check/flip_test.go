@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"github.com/banger-vm/banger/internal/image/ext4/ext4test"
+	"github.com/banger-vm/banger/internal/image/ext4/format"
 	"github.com/banger-vm/banger/internal/image/ext4/read"
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// metadata lists the bytes that a check reads.
+// metadata returns the offsets of the bytes that a check reads.
 func metadata(t *testing.T, disk []byte) []int64 {
 	t.Helper()
 	seen := make([]bool, len(disk))
@@ -33,11 +34,11 @@ func metadata(t *testing.T, disk []byte) []int64 {
 	return list
 }
 
-// TestCheckSeesEveryBit flips bits anywhere in the metadata of a disk, one at a
-// time. What no check can see is what has no meaning: the space behind a
-// superblock or the last descriptor in their blocks, the unused entries of a
-// hash tree, and the targets of long symlinks, which have no checksum.
-func TestCheckSeesEveryBit(t *testing.T) {
+// TestMetadataFindsFlippedBits inverts bits of the metadata of a disk, one at a
+// time. The check must find each, except in bytes without a checksum: the rest of
+// a block behind a superblock or the last descriptor, the unused entries of a hash
+// tree and the targets of long symlinks.
+func TestMetadataFindsFlippedBits(t *testing.T) {
 	stock := func(size string) func(t *testing.T) string {
 		return func(t *testing.T) string {
 			disk := ext4test.StockDisk(t, ext4test.SourceFolder(t, 600), "24M", "-b", size, "-O", "ea_inode")
@@ -65,19 +66,19 @@ func TestCheckSeesEveryBit(t *testing.T) {
 
 func flipBits(t *testing.T, disk []byte) {
 	t.Helper()
-	meaningless := spans(t, disk)
+	unchecked := uncheckedRanges(t, disk)
 	bytes := metadata(t, disk)
 	random := rand.New(rand.NewPCG(1, 2))
 	tried := 0
 	for range 200 {
 		at := bytes[random.IntN(len(bytes))]
-		if slices.ContainsFunc(meaningless, func(s [2]int64) bool { return at >= s[0] && at < s[1] }) {
+		if slices.ContainsFunc(unchecked, func(s [2]int64) bool { return at >= s[0] && at < s[1] }) {
 			continue
 		}
 		tried++
 		o := ext4test.Overlay{Disk: disk, At: at, Flip: 1 << random.IntN(8)}
 		if len(o.Problems(t)) == 0 {
-			t.Errorf("byte %#x ^ %#x is not seen", at, o.Flip)
+			t.Errorf("byte %#x ^ %#x: no problem found", at, o.Flip)
 		}
 	}
 	if tried < 140 {
@@ -85,8 +86,9 @@ func flipBits(t *testing.T, disk []byte) {
 	}
 }
 
-// spans lists the ranges of bytes that are read and mean nothing.
-func spans(t *testing.T, disk []byte) (out [][2]int64) {
+// uncheckedRanges returns the ranges of bytes that a check reads and that have no
+// checksum.
+func uncheckedRanges(t *testing.T, disk []byte) (out [][2]int64) {
 	t.Helper()
 	fs, err := read.Open(&ext4test.Overlay{Disk: disk, At: -1}, int64(len(disk)))
 	if err != nil {
@@ -108,7 +110,7 @@ func spans(t *testing.T, disk []byte) (out [][2]int64) {
 			out = append(out, [2]int64{blocks[0], blocks[0] + bs})
 			return err
 		}
-		if in.Flags&0x1000 == 0 {
+		if in.Flags&format.FlagIndex == 0 {
 			return nil
 		}
 		blocks, err := ext4test.Blocks(fs, in)
@@ -126,8 +128,8 @@ func spans(t *testing.T, disk []byte) (out [][2]int64) {
 	return out
 }
 
-// indexHead reports whether a directory's block is a node of its hash tree,
-// and where the entries begin.
+// indexHead reports whether a block of a directory is a node of its hash tree, and
+// returns the offset of the node's entries.
 func indexHead(block []byte, number int) (int64, bool) {
 	if number == 0 {
 		return 32, true

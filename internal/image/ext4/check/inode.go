@@ -13,7 +13,7 @@ func (c *checker) inodeTable(n uint32) {
 	g := &c.groups[n]
 	per := c.sb.InodesPerGroup
 	if g.Err != nil {
-		return // said already
+		return // already reported
 	}
 	bitmap := make([]byte, per/8)
 	if g.Flags&format.GroupInodeUninit == 0 {
@@ -51,8 +51,8 @@ func (c *checker) inodeTable(n uint32) {
 	}
 }
 
-// inode checks one inode but for its names, and returns its type if it is in
-// use.
+// inode checks inode n, except for its names, and returns its type, or 0 if the
+// inode is not in use.
 func (c *checker) inode(n uint32, inUse bool) tree.Type {
 	fs := c.fs
 	reserved := n < c.sb.FirstInode
@@ -86,12 +86,13 @@ func (c *checker) inode(n uint32, inUse bool) tree.Type {
 		c.dirs = append(c.dirs, n)
 	}
 	if n != format.ResizeInode {
-		c.blocksOf(in)
+		c.inodeBlocks(in)
 	}
 	return in.Type
 }
 
-// neverUsed tells an inode without a checksum since nobody ever wrote it.
+// neverUsed reports whether inode n is free and all zero. Such an inode has no
+// checksum because it was never written.
 func (c *checker) neverUsed(n uint32, inUse bool) bool {
 	if inUse {
 		return false
@@ -110,9 +111,10 @@ func isZero(raw []byte) bool {
 	return true
 }
 
-// blocksOf notes the blocks of an inode and compares their number with the
-// one it has.
-func (c *checker) blocksOf(in *read.Inode) {
+// inodeBlocks claims the blocks of an inode, compares their number with i_blocks,
+// and checks the data that the blocks hold for the inode: extended attributes and
+// the target of a symlink.
+func (c *checker) inodeBlocks(in *read.Inode) {
 	fs := c.fs
 	owner := fmt.Sprintf("inode %d", in.Number)
 	count := uint64(0)
@@ -143,8 +145,8 @@ func (c *checker) blocksOf(in *read.Inode) {
 			c.claimData(in.XattrBlock, 1, owner)
 		}
 	}
-	// Values that have inodes count for their user as well, though debugfs
-	// leaves them out; what cannot be read is said by xattrsOf.
+	// The kernel counts values in inodes of their own for the inode that uses them,
+	// debugfs does not. inodeXattrs reports attributes that cannot be read.
 	values := uint64(0)
 	if list, err := fs.XattrEntries(in); err == nil {
 		for _, x := range list {
@@ -157,7 +159,7 @@ func (c *checker) blocksOf(in *read.Inode) {
 	if want := (count + values) * sectors; in.Sectors != want && in.Sectors != count*sectors {
 		c.problem("inode %d: %d sectors, counted %d", in.Number, in.Sectors, want)
 	}
-	c.xattrsOf(in)
+	c.inodeXattrs(in)
 	if in.Type == tree.Symlink {
 		if _, err := fs.Readlink(in); err != nil {
 			c.problem("%v", err)
@@ -165,8 +167,9 @@ func (c *checker) blocksOf(in *read.Inode) {
 	}
 }
 
-// xattrsOf checks the extended attributes of an inode and their hashes.
-func (c *checker) xattrsOf(in *read.Inode) {
+// inodeXattrs checks the extended attributes of an inode and counts the users of
+// value inodes. It checks the hashes in a block for the block's first user.
+func (c *checker) inodeXattrs(in *read.Inode) {
 	if _, err := c.fs.Xattrs(in); err != nil {
 		c.problem("%v", err)
 		return
@@ -186,7 +189,7 @@ func (c *checker) xattrsOf(in *read.Inode) {
 	}
 	block, err := c.fs.XattrBlock(in.XattrBlock)
 	if err != nil {
-		return // Xattrs has said so
+		return // Xattrs has failed already
 	}
 	if list, err = read.ParseXattrs(block, format.XattrHead); err != nil {
 		return
@@ -203,9 +206,10 @@ func (c *checker) xattrsOf(in *read.Inode) {
 	}
 }
 
-// hashFits checks e_hash, over the name and the value in words of 32 bits.
-// Kernels have taken the characters of the name as signed and as unsigned
-// (ext4_xattr_hash_entry and _signed in linux/fs/ext4/xattr.c).
+// hashFits reports whether e_hash is the hash of the name and of the value in
+// words of 32 bits. It accepts both hashes that kernels compute: from signed and
+// from unsigned characters of the name (ext4_xattr_hash_entry_signed and
+// ext4_xattr_hash_entry in linux/fs/ext4/xattr.c).
 func hashFits(x read.XattrEntry) bool {
 	for _, signed := range []bool{false, true} {
 		hash := uint32(0)

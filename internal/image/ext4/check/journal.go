@@ -8,12 +8,14 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Feature bits of a journal that has a checksum, linux/include/linux/jbd2.h.
+// jbd2Checksums is the set of feature bits of a journal whose superblock has a
+// checksum: JBD2_FEATURE_INCOMPAT_CSUM_V2 and _V3 in linux/include/linux/jbd2.h.
 const jbd2Checksums = 0x8 | 0x10
 
-// journal checks the superblock of the journal, whose numbers are big-endian
-// (journal_superblock_t in linux/include/linux/jbd2.h). What it holds is of no
-// interest: it has been replayed.
+// journal checks the superblock of the journal, journal_superblock_t in
+// linux/include/linux/jbd2.h, whose numbers are big-endian. It does not check the
+// rest because the journal is empty: package read refuses a disk whose journal
+// must be replayed.
 func (c *checker) journal() {
 	fs := c.fs
 	if c.sb.Compat&format.CompatHasJournal == 0 {
@@ -25,7 +27,7 @@ func (c *checker) journal() {
 	}
 	in, err := fs.Inode(format.JournalInode)
 	if err != nil {
-		return // said already
+		return // already reported
 	}
 	f, err := fs.Data(in)
 	if err != nil || in.Type != tree.Regular {
@@ -39,7 +41,7 @@ func (c *checker) journal() {
 	}
 	field := func(at int) uint32 { return binary.BigEndian.Uint32(raw[at:]) }
 	for _, want := range []struct {
-		what  string
+		name  string
 		at    int
 		value uint32
 	}{
@@ -52,7 +54,7 @@ func (c *checker) journal() {
 		{"error", 0x20, 0},
 	} {
 		if got := field(want.at); got != want.value {
-			c.problem("journal: %s %#x, want %#x", want.what, got, want.value)
+			c.problem("journal: %s %#x, want %#x", want.name, got, want.value)
 		}
 	}
 	if field(0x28)&jbd2Checksums != 0 {
@@ -65,28 +67,26 @@ func (c *checker) journal() {
 	c.journalBackup(in)
 }
 
-// plainJournal checks a journal superblock without a checksum: every bit of
-// it has one value that it can have. On a file system with checksums the
-// kernel adds one to the journal at the first mount, so that this is a
-// journal which was never used.
+// plainJournal checks a journal superblock without a checksum on a file system
+// with checksums. The kernel adds a checksum to the journal at the first mount,
+// so this journal was never used, and every field must have its initial value.
 func (c *checker) plainJournal(raw []byte) {
 	field := func(at int) uint32 { return binary.BigEndian.Uint32(raw[at:]) }
 	if !c.sb.MetadataCsum() {
 		return
 	}
-	// The header's own sequence; features; then all behind the number of users.
 	for at := 8; at < format.SuperSize; at += 4 {
 		want := uint32(0)
 		switch {
-		case at >= 0xc && at < 0x18, at == 0x1c, at == 0x20:
+		case at >= 0xc && at < 0x18, at == 0x1c, at == 0x20: // journal has checked these
 			continue
-		case at == 0x18, at == 0x40: // sequence, users
+		case at == 0x18, at == 0x40: // s_sequence, s_nr_users
 			want = 1
-		case at >= 0x30 && at < 0x40: // UUID of an outside journal, or of this file system
+		case at >= 0x30 && at < 0x40: // s_uuid: zero or that of this file system
 			if field(at) == binary.BigEndian.Uint32(c.sb.UUID[at-0x30:]) {
 				continue
 			}
-		case at >= 0x100 && at < 0x110: // UUID of the first user
+		case at >= 0x100 && at < 0x110: // s_users: the UUID of the first user
 			if field(at) == binary.BigEndian.Uint32(c.sb.UUID[at-0x100:]) {
 				continue
 			}
@@ -97,8 +97,8 @@ func (c *checker) plainJournal(raw []byte) {
 	}
 }
 
-// journalBackup checks the copy of the journal's place in the superblock:
-// i_block, and the halves of the size, the high one first.
+// journalBackup checks s_jnl_blocks, the copy of the journal's inode in the
+// superblock: i_block, then the high and the low half of the size.
 func (c *checker) journalBackup(in *read.Inode) {
 	raw := c.sb.Raw[:]
 	if raw[0xfd] != 1 {
@@ -108,70 +108,5 @@ func (c *checker) journalBackup(in *read.Inode) {
 	if string(saved[:60]) != string(in.Block()) ||
 		le.Uint32(saved[60:]) != uint32(in.Size>>32) || le.Uint32(saved[64:]) != uint32(in.Size) {
 		c.problem("superblock: the backup of the journal's inode differs")
-	}
-}
-
-// format.ResizeInode checks the inode that keeps the blocks behind the descriptors
-// for their growth: a double indirect block that lists the reserved blocks of
-// group 0, each of which lists its copies in the other groups.
-func (c *checker) resizeInode() {
-	fs := c.fs
-	if c.sb.Compat&format.CompatResizeInode == 0 {
-		return
-	}
-	in, err := fs.Inode(format.ResizeInode)
-	if err != nil {
-		return // said already
-	}
-	top := uint64(le.Uint32(in.Block()[13*4:]))
-	if top == 0 {
-		if c.sb.ReservedGDT > 0 {
-			c.problem("resize inode: no blocks")
-		}
-		return
-	}
-	c.claimData(top, 1, "resize inode")
-	want := map[uint32]uint32{} // slot of the double indirect block -> block
-	slots := uint32(c.sb.BlockSize / 4)
-	desc := uint32(c.sb.DescBlocks())
-	for i := range c.sb.ReservedGDT {
-		want[(desc+i)%slots] = c.sb.FirstBlock + 1 + desc + i
-	}
-	c.pointers(top, want)
-	copies := uint32(0)
-	for i := range c.sb.ReservedGDT {
-		below := map[uint32]uint32{}
-		for g := uint32(1); g < uint32(len(c.groups)); g++ {
-			if c.sb.HasSuper(g) {
-				below[uint32(len(below))] = uint32(c.sb.GroupStart(g)) + 1 + desc + i
-			}
-		}
-		copies = uint32(len(below))
-		c.pointers(uint64(c.sb.FirstBlock+1+desc+i), below)
-	}
-	blocks := 1 + uint64(c.sb.ReservedGDT)*uint64(1+copies)
-	if sectors := blocks * uint64(c.sb.BlockSize/512); in.Sectors != sectors {
-		c.problem("resize inode: %d sectors, counted %d", in.Sectors, sectors)
-	}
-	for i := range 15 {
-		if i != 13 && le.Uint32(in.Block()[4*i:]) != 0 {
-			c.problem("resize inode: block pointer %d is set", i)
-		}
-	}
-}
-
-// pointers compares the block numbers in an indirect block. Slots that want
-// does not name must be empty.
-func (c *checker) pointers(n uint64, want map[uint32]uint32) {
-	block := c.newBlock()
-	if err := c.fs.ReadBlock(n, block); err != nil {
-		c.problem("resize inode: %v", err)
-		return
-	}
-	for i := range uint32(len(block) / 4) {
-		if got := le.Uint32(block[4*i:]); got != want[i] {
-			c.problem("resize inode: block %d: slot %d leads to block %d, want %d", n, i, got, want[i])
-			return
-		}
 	}
 }
