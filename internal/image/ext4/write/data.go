@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const copyChunk = 1 << 20 // bytes of a copy that is made by hand
+const copyChunk = 1 << 20 // size in bytes of the buffer of a copy, if the kernel does not copy
 
-// copyBodies brings the data of all files to its place and leaves all else of
-// the disk zero.
+// copyBodies writes the data of all files to its place and makes the rest of the
+// disk zero.
 func (w *writer) copyBodies(ctx context.Context, spools []io.ReaderAt) error {
 	direct := w.o.Direct >= 0 && w.o.Direct < len(spools) && spools[w.o.Direct] == nil
 	if !direct {
@@ -29,7 +29,7 @@ func (w *writer) copyBodies(ctx context.Context, spools []io.ReaderAt) error {
 		split++
 	}
 	if direct {
-		if err := w.settle(ctx, w.bodies[:split]); err != nil {
+		if err := w.finishDirect(ctx, w.bodies[:split]); err != nil {
 			return err
 		}
 	} else {
@@ -39,18 +39,20 @@ func (w *writer) copyBodies(ctx context.Context, spools []io.ReaderAt) error {
 		if layer >= len(spools) || spools[layer] == nil {
 			return fmt.Errorf("layer %d has no spool", layer)
 		}
-		return w.copyRow(ctx, spools[layer], from, to, n)
+		return w.copyToSpace(ctx, spools[layer], from, to, n)
 	})
 }
 
-// settle makes what a DataFile has written to the disk final: bodies that no
-// file has any more become holes. Where data has no gaps, they move down over
-// each other first: none goes up, as the row of a disk has all blocks of the
-// row of any size.
-func (w *writer) settle(ctx context.Context, bodies []body) error {
+// finishDirect completes the data that a DataFile has written to the disk. Blocks
+// that no body has, for example those of replaced files, become holes. If the
+// layout is compact, the bodies move to their new places first, in ascending order.
+// They never overwrite a body that is still to move. The data space of a compact
+// disk has every block that a DataFile can use, and more, so the same position in
+// it is the same block or a lower one.
+func (w *writer) finishDirect(ctx context.Context, bodies []body) error {
 	if w.compact {
 		from := NewDataFile(w.disk)
-		err := w.eachCopy(bodies, func(_ int, src, dst, n int64) error { return w.copyRow(ctx, from, src, dst, n) })
+		err := w.eachCopy(bodies, func(_ int, src, dst, n int64) error { return w.copyToSpace(ctx, from, src, dst, n) })
 		if err != nil {
 			return err
 		}
@@ -81,7 +83,8 @@ func (w *writer) settle(ctx context.Context, bodies []body) error {
 	return w.disk.Truncate(w.size)
 }
 
-// wipe makes blocks of the disk zeros, a hole if the host can.
+// wipe makes blocks of the disk zero. It punches a hole if the host's file system
+// can.
 func (w *writer) wipe(s span) error {
 	at, n := s.start*blockSize, (s.end-s.start)*blockSize
 	err := retry(func() error {
@@ -101,6 +104,7 @@ func (w *writer) wipe(s span) error {
 	return nil
 }
 
+// retry calls do until it returns an error other than EINTR, or none.
 func retry(do func() error) error {
 	for {
 		if err := do(); !errors.Is(err, unix.EINTR) {
@@ -109,8 +113,9 @@ func retry(do func() error) error {
 	}
 }
 
-// eachCopy calls do for ranges of blocks of a spool that go to blocks of the
-// row of data which follow each other, as long as they get.
+// eachCopy calls do for ranges of bodies that follow each other both in the spool
+// and in the data space. The ranges are as long as possible: n blocks from block
+// from of the layer's spool to position to of the data space.
 func (w *writer) eachCopy(bodies []body, do func(layer int, from, to, n int64) error) error {
 	for i := 0; i < len(bodies); {
 		first := &bodies[i]
@@ -129,8 +134,9 @@ func (w *writer) eachCopy(bodies []body, do func(layer int, from, to, n int64) e
 	return nil
 }
 
-// copyRow copies blocks of a spool to a position in the row of data.
-func (w *writer) copyRow(ctx context.Context, spool io.ReaderAt, from, to, n int64) (err error) {
+// copyToSpace copies n blocks from block from of a spool to position to of the data
+// space.
+func (w *writer) copyToSpace(ctx context.Context, spool io.ReaderAt, from, to, n int64) (err error) {
 	w.data.each(to, n, func(block, count int64) {
 		if err == nil {
 			err = w.copyBlocks(ctx, spool, from, block, count)
@@ -140,7 +146,8 @@ func (w *writer) copyRow(ctx context.Context, spool io.ReaderAt, from, to, n int
 	return err
 }
 
-// copyBlocks copies blocks in pieces, so that a long copy can be ended.
+// copyBlocks copies blocks from block from of a spool to block to of the disk. It
+// copies in pieces and checks ctx before each.
 func (w *writer) copyBlocks(ctx context.Context, spool io.ReaderAt, from, to, count int64) error {
 	const piece = 64 << 20
 	src, dst, left := from*blockSize, to*blockSize, count*blockSize
@@ -158,8 +165,9 @@ func (w *writer) copyBlocks(ctx context.Context, spool io.ReaderAt, from, to, co
 	return nil
 }
 
-// copyRange copies n bytes: the kernel does it, or shares the extents, where
-// it can, and else it is done by hand.
+// copyRange copies n bytes. If the spool is a file, the kernel copies them, or
+// shares the extents of the two files, by copy_file_range(2). The rest goes through
+// a buffer.
 func copyRange(disk *os.File, dst int64, spool io.ReaderAt, src, n int64) error {
 	if f, ok := spool.(*os.File); ok {
 		for n > 0 {
@@ -168,7 +176,7 @@ func copyRange(disk *os.File, dst int64, spool io.ReaderAt, src, n int64) error 
 				continue
 			}
 			if err != nil || k == 0 {
-				break // by hand; an error that remains shows there
+				break // if the error persists, the copy through the buffer returns it
 			}
 			n -= int64(k)
 		}

@@ -10,18 +10,18 @@ import (
 	"github.com/banger-vm/banger/internal/image/ext4/ext4test"
 )
 
-// TestDebugfsSeesTheIndex reads a hash tree with the code of e2fsprogs, which
-// hashes each name itself: every one must lie in the leaf of its hash.
-func TestDebugfsSeesTheIndex(t *testing.T) {
+// TestDebugfsReadsHashTree reads a hash tree with debugfs, which computes the hash
+// of each name. Every name must be in the leaf of its hash.
+func TestDebugfsReadsHashTree(t *testing.T) {
 	img := ext4test.NewImage(t)
-	const names = 5000 // more leaves than one
+	const names = 5000 // enough for several leaves
 	crowd(img, names)
 	out := ext4test.E2Tool(t, 0, "debugfs", "-R", "htree_dump /d", img.Write(ext4test.Options()))
 	root, leaves, found := strings.Cut(out, "\n\nEntry #0:")
 	if !found || !strings.Contains(root, "Hash Version: 1\n") || !strings.Contains(root, "Indirect levels: 0\n") {
 		t.Fatalf("no hash tree of one level:\n%s", root)
 	}
-	var firsts []uint64 // the least hash of each leaf
+	var firsts []uint64 // the lowest hash of each leaf
 	for _, m := range regexp.MustCompile(`Entry #\d+: Hash 0x([0-9a-f]{8})`).FindAllStringSubmatch(root, -1) {
 		firsts = append(firsts, hexOf(t, m[1])&^1)
 	}
@@ -52,9 +52,10 @@ func hexOf(t *testing.T, text string) uint64 {
 	return n
 }
 
-// TestDebugfsSeesTheExtents has trees of extents of each depth, around the
-// counts at which one gets deeper: 4 in the inode, then 340 a block.
-func TestDebugfsSeesTheExtents(t *testing.T) {
+// TestDebugfsReadsExtentTrees reads extent trees of each depth with debugfs. The
+// counts of extents are around those at which a tree gets deeper: an inode has room
+// for 4, a block for 340.
+func TestDebugfsReadsExtentTrees(t *testing.T) {
 	disk := ext4test.EdgeCases(t).Write(ext4test.Options())
 	line := regexp.MustCompile(`(?m)^ *(\d+)/ *(\d+) .*$`)
 	for _, row := range []struct{ extents, depth int }{{4, 0}, {5, 1}, {340, 1}, {341, 1}, {1361, 2}} {
@@ -62,7 +63,7 @@ func TestDebugfsSeesTheExtents(t *testing.T) {
 		leaves := 0
 		for _, m := range line.FindAllStringSubmatch(out, -1) {
 			if m[2] != strconv.Itoa(row.depth) || strings.Contains(m[0], "Uninit") {
-				t.Errorf("%d extents: want depth %d and data that is written: %s", row.extents, row.depth, m[0])
+				t.Errorf("%d extents: want depth %d and written data: %s", row.extents, row.depth, m[0])
 			}
 			if m[1] == m[2] {
 				leaves++

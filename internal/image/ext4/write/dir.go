@@ -10,11 +10,11 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// leafFill is how full the leaves of a hash tree are made, in bytes: about
-// 80 %, since a leaf without room is split by the first name that is added.
+// leafFill is the number of bytes up to which the leaves of a hash tree are filled:
+// 80 %, because the kernel splits a full leaf at the first name that it adds.
 const leafFill = blockSize * 8 / 10
 
-// dirName is a name of a directory that is being laid out.
+// dirName is a name in a directory to write.
 type dirName struct {
 	name  string
 	inode uint32
@@ -22,25 +22,27 @@ type dirName struct {
 	typ   tree.Type
 }
 
-// leaf is a range of names in the order of their hashes.
+// leaf is a block of a hash tree: the names from index from up to index to, in the
+// order of their hashes.
 type leaf struct {
 	from, to int
-	key      uint32 // the least hash; its lowest bit says that the leaf before has it too
+	key      uint32 // the lowest hash; its lowest bit is set if the leaf before has names of that hash
 }
 
-// dirBuilder lays directories out, one after the other. It keeps its memory
-// between them.
+// dirBuilder makes the blocks of directories, one directory after the other. It
+// reuses its memory.
 type dirBuilder struct {
 	hash   dirHash
 	names  []dirName
 	leaves []leaf
-	linear bool
+	linear bool // the directory is one block without a hash tree
 }
 
+// recordSize returns the size in bytes of the directory entry of a name.
 func recordSize(name string) int { return (format.DirEntryHead + len(name) + 3) &^ 3 }
 
-// load takes the names of a directory, and more that the tree does not have,
-// and distributes them over blocks.
+// load loads the names of a directory and more, names that the tree does not have,
+// and distributes them over blocks. numbers holds the inode numbers by ID.
 func (d *dirBuilder) load(t *tree.Tree, dir tree.ID, numbers []uint32, more ...dirName) {
 	d.names = append(d.names[:0], more...)
 	for name, id := range t.Children(dir) {
@@ -49,6 +51,7 @@ func (d *dirBuilder) load(t *tree.Tree, dir tree.ID, numbers []uint32, more ...d
 	d.distribute()
 }
 
+// distribute distributes the names over leaves if they do not fit into one block.
 func (d *dirBuilder) distribute() {
 	d.leaves = d.leaves[:0]
 	used := recordSize(".") + recordSize("..")
@@ -85,7 +88,8 @@ func (d *dirBuilder) distribute() {
 	d.leaves = append(d.leaves, l)
 }
 
-// nodes returns how many index blocks there are below the root of the tree.
+// nodes returns the number of nodes between the root of the hash tree and the
+// leaves.
 func (d *dirBuilder) nodes() int {
 	if d.linear || len(d.leaves) <= dxRootLimit {
 		return 0
@@ -93,10 +97,12 @@ func (d *dirBuilder) nodes() int {
 	return (len(d.leaves) + dxNodeFill - 1) / dxNodeFill
 }
 
-// dxNodeFill leaves room in index blocks as leafFill does in leaves.
+// dxNodeFill is the number of entries up to which nodes are filled, as leafFill is
+// for leaves.
 const dxNodeFill = dxNodeLimit * 8 / 10
 
-// blocks returns how many blocks the directory takes.
+// blocks returns the number of blocks of the directory. It returns an error if the
+// hash tree would need a third level of nodes.
 func (d *dirBuilder) blocks() (int, error) {
 	if d.linear {
 		return 1, nil
@@ -107,7 +113,7 @@ func (d *dirBuilder) blocks() (int, error) {
 	return 1 + d.nodes() + len(d.leaves), nil
 }
 
-// subdirectories counts the names that are directories.
+// subdirectories returns the number of names that are directories.
 func (d *dirBuilder) subdirectories() int {
 	n := 0
 	for i := range d.names {
@@ -118,8 +124,9 @@ func (d *dirBuilder) subdirectories() int {
 	return n
 }
 
-// encode calls put for the blocks of the directory in their order. The block
-// is put's to change until it returns.
+// encode calls put for each block of the directory, in order: the root of the hash
+// tree, the nodes, the leaves. The slice is valid until put returns. self and parent
+// are the inode numbers of . and .., seed is that of the directory's checksums.
 func (d *dirBuilder) encode(self, parent, seed uint32, put func([]byte) error) error {
 	b := make([]byte, blockSize)
 	if d.linear {
@@ -164,13 +171,14 @@ func (d *dirBuilder) encode(self, parent, seed uint32, put func([]byte) error) e
 	return nil
 }
 
-// root writes struct dx_root: the records of . and .., the latter over the
-// whole rest for those who know no hash trees, then the top of the index.
+// root writes struct dx_root of linux/fs/ext4/namei.c: the entries of . and .. and
+// the root of the hash tree. The length of the entry of .. covers the rest of the
+// block, so an implementation without hash trees skips the root.
 func (d *dirBuilder) root(b []byte, self, parent, seed uint32) {
 	putRecord(b, putRecord(b, 0, ".", self, tree.Directory), "..", parent, tree.Directory)
 	le.PutUint16(b[12+4:], blockSize-12)
 	info := b[24:]
-	info[4], info[5] = format.HashHalfMD4, 8 // and the length of this struct dx_root_info
+	info[4], info[5] = format.HashHalfMD4, 8 // info_length, the size of struct dx_root_info
 	entries, key := len(d.leaves), func(i int) (uint32, uint32) { return d.leaves[i].key, uint32(1 + i) }
 	if n := d.nodes(); n > 0 {
 		info[6] = 1 // indirect levels
@@ -179,9 +187,9 @@ func (d *dirBuilder) root(b []byte, self, parent, seed uint32) {
 	putIndex(b, format.DXRootHead, dxRootLimit, entries, seed, key)
 }
 
-// putIndex writes the entries of an index block, struct dx_entry. The first
-// has limit and count in place of its hash. The checksum leaves out what is
-// behind the last one (ext4_dx_csum in linux/fs/ext4/namei.c).
+// putIndex writes the entries of a node, struct dx_entry of linux/fs/ext4/namei.c,
+// behind head bytes. The first entry has limit and count in place of its hash. The
+// checksum does not cover unused entries (ext4_dx_csum in the same file).
 func putIndex(b []byte, head, limit, count int, seed uint32, entry func(int) (key, block uint32)) {
 	for i := range count {
 		key, block := entry(i)
@@ -190,12 +198,13 @@ func putIndex(b []byte, head, limit, count int, seed uint32, entry func(int) (ke
 	}
 	le.PutUint16(b[head:], uint16(limit))
 	le.PutUint16(b[head+2:], uint16(count))
-	var tail [format.DXTail]byte // dt_reserved, and zeros for the checksum
+	var tail [format.DXTail]byte // dt_reserved, and zeros in place of dt_checksum
 	sum := format.Checksum(format.Checksum(seed, b[:head+count*format.DXEntry]), tail[:])
 	le.PutUint32(b[head+limit*format.DXEntry+4:], sum)
 }
 
-// putRecord writes struct ext4_dir_entry_2 and returns where the next begins.
+// putRecord writes an entry, struct ext4_dir_entry_2 of linux/fs/ext4/ext4.h, at
+// offset at of a block. It returns the offset of the next.
 func putRecord(b []byte, at int, name string, inode uint32, typ tree.Type) int {
 	size := recordSize(name)
 	le.PutUint32(b[at:], inode)
@@ -205,7 +214,8 @@ func putRecord(b []byte, at int, name string, inode uint32, typ tree.Type) int {
 	return at + size
 }
 
-// sealLeaf stretches the last record to the tail and writes that.
+// sealLeaf completes a block of a directory. It extends the entry at offset last to
+// the tail and writes the tail with the checksum.
 func sealLeaf(b []byte, last int, seed uint32) {
 	le.PutUint16(b[last+4:], uint16(direntArea-last))
 	tail := b[direntArea:]
@@ -214,13 +224,14 @@ func sealLeaf(b []byte, last int, seed uint32) {
 	le.PutUint32(tail[8:], format.Checksum(seed, b[:direntArea]))
 }
 
-// emptyLeaf writes a block of a directory without names.
+// emptyLeaf makes b a block of a directory without names.
 func emptyLeaf(b []byte, seed uint32) {
 	clear(b)
 	sealLeaf(b, 0, seed)
 }
 
-// fileType is the type of a name as the directory has it (EXT4_FT_*).
+// fileType returns the type of file in a directory entry: EXT4_FT_* in
+// linux/fs/ext4/ext4.h.
 func fileType(t tree.Type) byte {
 	switch t {
 	case tree.Regular:
@@ -235,7 +246,7 @@ func fileType(t tree.Type) byte {
 		return 5
 	case tree.Symlink:
 		return 7
-	case tree.HardLink: // names of a tree lead to inodes
+	case tree.HardLink: // the merged tree has none
 	}
 	return 0
 }

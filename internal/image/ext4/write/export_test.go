@@ -1,4 +1,4 @@
 package write
 
-// WriterHash is the hash that directories are written with.
-func WriterHash(seed [16]byte, name string) uint32 { return newDirHash(seed).sum(name) }
+// NameHash returns the hash of a name with a seed.
+func NameHash(seed [16]byte, name string) uint32 { return newDirHash(seed).sum(name) }

@@ -2,18 +2,18 @@ package write
 
 import "github.com/banger-vm/banger/internal/image/ext4/format"
 
-// extent maps a range of a file's blocks that hold data.
+// extent maps a range of blocks of a file to blocks of the disk.
 type extent struct {
 	logical  uint64 // first block in the file
 	physical uint64 // first block on the disk
 	count    uint64
 }
 
-// extentList collects the extents of one inode. It keeps its memory between
-// inodes.
+// extentList is the extents of one inode, in ascending order.
 type extentList []extent
 
-// add maps count blocks from logical to disk blocks from physical.
+// add maps count blocks of the file from logical to blocks of the disk from
+// physical.
 func (l *extentList) add(logical, physical, count int64) {
 	for count > 0 {
 		n := min(count, format.MaxInitialized)
@@ -22,7 +22,8 @@ func (l *extentList) add(logical, physical, count int64) {
 	}
 }
 
-// treeBlocks returns how many blocks the extent tree of n extents takes.
+// treeBlocks returns the number of blocks of an extent tree with n extents, without
+// the root, which is in the inode.
 func treeBlocks(n int) int {
 	blocks := 0
 	for n > extentsInInode {
@@ -32,8 +33,9 @@ func treeBlocks(n int) int {
 	return blocks
 }
 
-// encode writes the tree of the extents: its root to the inode's i_block, the
-// other levels, leaves first, through put, which gives blocks their places.
+// encode writes the extent tree. It writes the root to root, the i_block of the
+// inode. It writes the other levels, leaves first, with put, which returns the
+// number of the block that it has written. seed is that of the inode's checksums.
 func (l extentList) encode(root []byte, seed uint32, put func([]byte) (int64, error)) error {
 	type child struct {
 		logical uint64
@@ -85,6 +87,7 @@ func (l extentList) encode(root []byte, seed uint32, put func([]byte) (int64, er
 	return nil
 }
 
+// putLeaf writes a leaf of an extent tree with room for limit extents.
 func putLeaf(b []byte, list extentList, limit int) {
 	putExtentHead(b, len(list), limit, 0)
 	for i, x := range list { // struct ext4_extent
@@ -96,7 +99,7 @@ func putLeaf(b []byte, list extentList, limit int) {
 	}
 }
 
-// putExtentHead writes struct ext4_extent_header.
+// putExtentHead writes struct ext4_extent_header of linux/fs/ext4/ext4_extents.h.
 func putExtentHead(b []byte, entries, limit, depth int) {
 	le.PutUint16(b, format.ExtentMagic)
 	le.PutUint16(b[2:], uint16(entries))

@@ -2,12 +2,12 @@ package write
 
 import "math/bits"
 
-// dirHash is the half MD4 hash of names, taken as signed characters
-// (linux/fs/ext4/hash.c). It is apart from the reader's, which has all hashes,
-// so that the two check each other.
+// dirHash is the state of the half MD4 hash of names with signed characters
+// (linux/fs/ext4/hash.c). Package read has its own implementation, so that the two
+// check each other.
 type dirHash [4]uint32
 
-// newDirHash returns the hash with a seed; zeros stand for the one of MD4.
+// newDirHash returns the hash with a seed. A seed of zeros selects the one of MD4.
 func newDirHash(seed [16]byte) dirHash {
 	if seed == [16]byte{} {
 		return dirHash{0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476}
@@ -19,6 +19,7 @@ func newDirHash(seed [16]byte) dirHash {
 	return h
 }
 
+// sum returns the hash of a name.
 func (h dirHash) sum(name string) uint32 {
 	const block = 32
 	for rest := name; rest != ""; rest = rest[min(len(rest), block):] {
@@ -31,7 +32,8 @@ func (h dirHash) sum(name string) uint32 {
 	return hash
 }
 
-// signedWords is str2hashbuf_signed for 8 words.
+// signedWords packs the first 32 bytes of s into words and fills the rest with the
+// length of s (str2hashbuf_signed in linux/fs/ext4/hash.c).
 func signedWords(s string) (out [8]uint32) {
 	pad := uint32(len(s)) * 0x01010101
 	if len(s) > 255 {
@@ -50,6 +52,8 @@ func signedWords(s string) (out [8]uint32) {
 	return out
 }
 
+// mix mixes eight words into the state (half_md4_transform in
+// linux/fs/ext4/hash.c).
 func (h *dirHash) mix(in [8]uint32) {
 	const k2, k3 = 0x5a827999, 0x6ed9eba1
 	a, b, c, d := h[0], h[1], h[2], h[3]

@@ -7,71 +7,70 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Sizes of disks in bytes.
+// The smallest and the largest size of a disk in bytes.
 const (
 	MinSize = 64 << 20
-	MaxSize = maxGroups2TiB * groupBlocks * blockSize // 2 TiB: what the descriptors can grow to
+	MaxSize = maxGroups * groupBlocks * blockSize // 2 TiB: as many groups as the descriptor blocks have room for
 )
 
-const maxLabel = 16 // s_volume_name
+const maxLabel = 16 // bytes of s_volume_name
 
-// Options say what disk to make of a tree.
+// Options configures a disk.
 type Options struct {
-	// Size is the size of the disk in bytes. 0 chooses it: the content and
-	// Headroom in whole block groups of 128 MiB, or MinSize where that does.
+	// Size is the size of the disk in bytes. If it is 0, Plan chooses it: MinSize
+	// if the content and Headroom fit, otherwise whole block groups of 128 MiB.
 	Size int64
-	// Headroom is how many bytes are free over the content where Size is 0.
-	// 0 stands for a quarter of the content, 32 MiB at least.
+	// Headroom is the number of bytes that stay free if Plan chooses the size.
+	// 0 selects a quarter of the content, at least 32 MiB.
 	Headroom int64
 	Label    string // at most 16 bytes
 	UUID     [16]byte
 	HashSeed [16]byte // of directory hashes
 	Created  tree.Time
-	// Direct is the layer whose bodies lie where a DataFile puts them, -1 for
-	// none. It has a say in the bytes of the disk, but it has none whether
-	// they were in the disk before or came from a spool.
+	// Direct is the layer whose bodies are where a DataFile puts them, -1 for
+	// none. It changes the bytes of the disk. But the bytes are the same whether
+	// the bodies are in the disk already or are copied from a spool.
 	Direct int
 }
 
-// A SizeError says that a disk cannot hold its tree.
+// A SizeError reports that a disk is too small for its tree.
 type SizeError struct {
-	Have, Need int64 // bytes
+	Have, Need int64 // sizes of the disk in bytes
 }
 
 func (e *SizeError) Error() string {
 	return fmt.Sprintf("disk of %d bytes is too small: %d bytes (%d MiB) are needed", e.Have, e.Need, e.Need>>20)
 }
 
-// Layout is the place of everything on a disk. Beside the tree it has 28 bytes
-// for each inode.
+// Layout holds the places of all data and metadata on a disk. It takes 28 bytes
+// for each inode, in addition to the tree.
 type Layout struct {
 	t *tree.Tree
 	o Options
 
-	order   []tree.ID // inodes in the order of their numbers
-	numbers []uint32  // by ID; 0: not in the tree
-	parents []uint32  // by position in order: number of the directory of the first name
-	starts  []uint32  // by position in order: where the body is in the row of data
-	bodies  []body
-	base    uint32 // number less position in order, but for the root
-	values  uint32 // inodes of values of extended attributes
-	clamped []string
-	beyond  int // how many times were clamped
+	order        []tree.ID // inodes in the order of their numbers
+	numbers      []uint32  // by ID: number of the inode, 0 if it is not in the tree
+	parents      []uint32  // by position in order: number of the directory with the first name
+	starts       []uint32  // by position in order: position of the body in data
+	bodies       []body    // in their order on the disk
+	base         uint32    // difference of number and position in order, except for the root
+	valueInodes  uint32    // number of inodes that hold values of extended attributes
+	clampedPaths []string  // of the first inodes with a clamped time
+	clampedTimes int       // number of inodes with a clamped time
 
-	size    int64 // of the disk, bytes
-	blocks  int64 // of the file system; less where the last group would be too small
-	data    *space
-	dataEnd int64 // blocks of data's row that bodies take, gaps included
-	compact bool  // data has no gaps, and Direct is not where a DataFile puts it
-	meta    *space
-	metaMax int64 // blocks of metadata, as far as they do not depend on where they lie
-	metaEnd int64 // blocks of meta's row that are set aside
+	size    int64  // of the disk in bytes
+	blocks  int64  // of the file system; fewer than the disk has if the last group would be too small
+	data    *space // for bodies
+	dataEnd int64  // position in data where the bodies end
+	compact bool   // bodies have no gaps between them, so Direct is not where a DataFile puts it
+	meta    *space // for metadata
+	metaMax int64  // upper bound of the blocks of metadata whose number does not depend on places
+	metaEnd int64  // position in meta where the reserved blocks end
 	journal span
 }
 
-// Plan decides where everything goes and finds all that is wrong with the
-// tree: a *SizeError when it does not fit, a *tree.EntryError for an inode
-// that ext4 cannot hold.
+// Plan lays out the disk of a tree. It returns a *SizeError if the tree does not
+// fit, and a *tree.EntryError if ext4 cannot hold one of its inodes.
 func Plan(t *tree.Tree, o Options) (*Layout, error) {
 	if len(o.Label) > maxLabel {
 		return nil, fmt.Errorf("label %q: %d bytes, the most is %d", o.Label, len(o.Label), maxLabel)
@@ -98,24 +97,25 @@ func Plan(t *tree.Tree, o Options) (*Layout, error) {
 // Size returns the size of the disk in bytes.
 func (l *Layout) Size() int64 { return l.size }
 
-// Warnings says what the disk cannot hold exactly: times out of range.
+// Warnings returns a line for each of the first times that are out of range and
+// that the disk holds changed, and one for the rest.
 func (l *Layout) Warnings() []string {
-	if l.beyond == 0 {
+	if l.clampedTimes == 0 {
 		return nil
 	}
-	out := make([]string, 0, len(l.clamped)+1)
-	for _, path := range l.clamped {
+	out := make([]string, 0, len(l.clampedPaths)+1)
+	for _, path := range l.clampedPaths {
 		out = append(out, fmt.Sprintf("%s: time is outside of 1901 to 2446, clamped", path))
 	}
-	if more := l.beyond - len(l.clamped); more > 0 {
+	if more := l.clampedTimes - len(l.clampedPaths); more > 0 {
 		out = append(out, fmt.Sprintf("%d more times were outside of 1901 to 2446 and clamped", more))
 	}
 	return out
 }
 
-// number gives the inodes their numbers: the root 2, lost+found 11, then the
-// directories' contents, breadth first, so that what is in one directory is
-// close together.
+// number numbers the inodes: 2 for the root, 11 for lost+found, then the contents
+// of the directories, breadth first. So inodes of one directory are next to each
+// other.
 func (l *Layout) number() error {
 	t := l.t
 	l.numbers = make([]uint32, t.EndID())
@@ -159,15 +159,17 @@ func (l *Layout) numberAt(i int) uint32 {
 	return l.base + uint32(i)
 }
 
-// ownLostFound reports whether lost+found is not the tree's.
+// ownLostFound reports whether the tree has no lost+found, so that the disk gets
+// one of its own.
 func (l *Layout) ownLostFound() bool { return l.base == firstInode }
 
-// lastInode returns the highest number in use.
+// lastInode returns the highest inode number in use.
 func (l *Layout) lastInode() uint32 {
-	return l.base + uint32(len(l.order)) - 1 + l.values
+	return l.base + uint32(len(l.order)) - 1 + l.valueInodes
 }
 
-// rootExtra is what the root directory has beside the tree's names.
+// rootExtra returns the names that the directory at a position in the order has in
+// addition to the tree's: lost+found in the root.
 func (l *Layout) rootExtra(i int) []dirName {
 	if i > 0 || !l.ownLostFound() {
 		return nil

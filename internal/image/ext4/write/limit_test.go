@@ -19,14 +19,15 @@ import (
 
 const mib = 1 << 20
 
-// crowd adds n empty files to the directory d.
+// crowd adds n empty files to directory d.
 func crowd(img *ext4test.Image, n int) {
 	for i := range n {
 		img.Add(tree.Entry{Name: fmt.Sprintf("d/name-of-file-%07d", i), Type: tree.Regular, Mode: 0o644})
 	}
 }
 
-// TestWriteHugeDirectory has leaves under one and under two levels of index.
+// TestWriteHugeDirectory writes directories around the counts of names at which they
+// get a hash tree and a second level of nodes.
 func TestWriteHugeDirectory(t *testing.T) {
 	for _, n := range []int{100, 101, 102, 103, 104, 105, 20_000, 120_000} {
 		img := ext4test.NewImage(t)
@@ -39,8 +40,8 @@ func TestWriteHugeDirectory(t *testing.T) {
 		dir := lookup(t, fs, "d")
 		for i := 0; i < n; i += max(1, n/5000) {
 			name := fmt.Sprintf("name-of-file-%07d", i)
-			if _, err := fs.Lookup(dir, name); err != nil {
-				t.Fatalf("%d names: %s: %v", n, name, err)
+			if number, err := fs.Lookup(dir, name); number == 0 || err != nil {
+				t.Fatalf("%d names: %s: inode %d (%v)", n, name, number, err)
 			}
 		}
 	}
@@ -76,8 +77,8 @@ func TestBackupsAndGrowth(t *testing.T) {
 		if err := errors.Join(err, f.Close()); err != nil {
 			t.Fatal(err)
 		}
-		// From a backup e2fsprogs takes the bitmaps of all groups as made
-		// (ext2fs_open2), also of those of which nothing is in use.
+		// When it starts from a backup, e2fsprogs ignores the flags of groups without a
+		// bitmap (ext2fs_open2): the zero block in place of the bitmap must do.
 		ext4test.E2Tool(t, 1, "e2fsck", "-fy", "-b", backup, "-B", "4096", damaged)
 		ext4test.E2Tool(t, 0, "e2fsck", "-fn", damaged)
 		compareTree(t, img, damaged)
@@ -89,8 +90,8 @@ func TestBackupsAndGrowth(t *testing.T) {
 	}
 }
 
-// TestLikeStockMke2fs compares the superblock with the one mke2fs makes.
-func TestLikeStockMke2fs(t *testing.T) {
+// TestSuperblockEqualsMke2fs compares the superblock with the one of mke2fs.
+func TestSuperblockEqualsMke2fs(t *testing.T) {
 	for _, size := range []int64{write.MinSize, 256 * mib, 1 << 30, 20 << 30} {
 		o := ext4test.Options()
 		o.Size = size
@@ -103,7 +104,7 @@ func TestLikeStockMke2fs(t *testing.T) {
 			t.Fatal(err)
 		}
 		flags := []string{"-q", "-F", "-b", "4096", "-I", "256", "-T", "ext4"}
-		if size < 128*mib { // journalBlocks says why
+		if size < 128*mib { // see journalBlocks
 			flags = append(flags, "-J", "size=5")
 		}
 		ext4test.E2Tool(t, 0, "mkfs.ext4", append(flags, stock)...)
@@ -132,9 +133,9 @@ func fieldOf(text, field string) string {
 	return ""
 }
 
-// TestB1SizeErrorOnlyWhenItDoesNotFit fills disks to the last megabyte, in
-// place and with gaps.
-func TestB1SizeErrorOnlyWhenItDoesNotFit(t *testing.T) {
+// TestB1SizeErrorOnlyIfTreeDoesNotFit fills a disk that has room for the tree only
+// if replaced bodies leave no gaps.
+func TestB1SizeErrorOnlyIfTreeDoesNotFit(t *testing.T) {
 	for _, direct := range []int{-1, 0, 1} {
 		img := ext4test.NewImage(t)
 		img.File("gone", strings.Repeat("g", 70*mib)) // more than the disk
@@ -189,7 +190,7 @@ func TestPlanRefuses(t *testing.T) {
 	}{
 		"lost+found that is a file":   {func(img *ext4test.Image) { img.File("lost+found", "x") }, "lost+found"},
 		"unknown namespace":           {file(tree.Entry{Name: "f", Xattrs: x("system.nfs4_acl", "x")}), "namespace"},
-		"ACL that is none":            {file(tree.Entry{Name: "f", Xattrs: x("system.posix_acl_access", "text")}), "access control list"},
+		"ACL that is a text":          {file(tree.Entry{Name: "f", Xattrs: x("system.posix_acl_access", "text")}), "access control list"},
 		"ACL with an unknown tag":     {file(tree.Entry{Name: "f", Xattrs: x("system.posix_acl_access", "\x02\x00\x00\x00\x40\x00\x00\x00\x00\x00\x00\x00")}), "tag 0x40"},
 		"more names than inode holds": {file(tree.Entry{Name: "f", Xattrs: crowd}), "more extended attributes"},
 		"value above the largest":     {file(tree.Entry{Name: "f", Xattrs: x("user.a", strings.Repeat("v", 65_537))}), "65537 bytes"},
@@ -236,7 +237,7 @@ func TestMostHardLinks(t *testing.T) {
 	}
 }
 
-func TestClampedTimesAreTold(t *testing.T) {
+func TestWarningsNameClampedTimes(t *testing.T) {
 	img := ext4test.NewImage(t)
 	for i := range 7 {
 		img.FileEntry(tree.Entry{Name: fmt.Sprintf("f%d", i), Mtime: tree.Time{Sec: 1 << 40, Nsec: 5}}, "")
@@ -253,7 +254,7 @@ func TestClampedTimesAreTold(t *testing.T) {
 	}
 }
 
-func TestImageOwnsLostFound(t *testing.T) {
+func TestTreeWithLostFound(t *testing.T) {
 	img := ext4test.NewImage(t)
 	img.Add(tree.Entry{Name: "lost+found", Type: tree.Directory, Mode: 0o750, UID: 7})
 	img.File("lost+found/#12", "found")
@@ -264,7 +265,7 @@ func TestImageOwnsLostFound(t *testing.T) {
 	}
 }
 
-// TestGeometries checks disks of sizes at which something changes.
+// TestGeometries writes disks of sizes around the ends of groups and flex groups.
 func TestGeometries(t *testing.T) {
 	const group = 128 * mib
 	for _, size := range []int64{
@@ -298,7 +299,7 @@ func TestGeometries(t *testing.T) {
 	}
 }
 
-// TestC3MemoryPerInode bounds what a layout has beside the tree.
+// TestC3MemoryPerInode bounds the memory of a layout, without that of the tree.
 func TestC3MemoryPerInode(t *testing.T) {
 	const n = 200_000
 	img := ext4test.NewImage(t)

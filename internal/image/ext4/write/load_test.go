@@ -15,8 +15,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/ext4/write"
 )
 
-// TestKernelWrites mounts the disk for writing, loads it, and has e2fsck say
-// that it is still sound.
+// TestKernelWrites mounts the disk for writing, changes many files and checks the
+// disk with e2fsck.
 func TestKernelWrites(t *testing.T) {
 	o := ext4test.Options()
 	o.Size = 512 * mib
@@ -40,7 +40,7 @@ func TestKernelWrites(t *testing.T) {
 	ext4test.E2Tool(t, 0, "e2fsck", "-fn", disk)
 }
 
-func TestWriteEndsWithItsContext(t *testing.T) {
+func TestWriteStopsWithItsContext(t *testing.T) {
 	img := ext4test.EdgeCases(t)
 	l, err := write.Plan(img.Tree(), ext4test.Options())
 	if err != nil {
@@ -58,20 +58,21 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// TestOverheadAsTheKernelCounts compares what the superblock says of blocks
-// that no file can have with what the kernel counts when it says nothing.
-func TestOverheadAsTheKernelCounts(t *testing.T) {
+// TestOverheadEqualsTheKernels compares the overhead in the superblock, the blocks
+// that no file can use, with the overhead that the kernel computes if the
+// superblock has none.
+func TestOverheadEqualsTheKernels(t *testing.T) {
 	for _, size := range []int64{write.MinSize, 16*128*mib + 600*4096, 20 << 30} {
 		o := ext4test.Options()
 		o.Size = size
 		disk := ext4test.NewImage(t).Write(o)
-		said := usableBlocks(t, disk)
+		stored := usableBlocks(t, disk)
 		ext4test.E2Tool(t, 0, "debugfs", "-w", "-R", "ssv overhead_clusters 0", disk)
 		if out := ext4test.E2Tool(t, 0, "debugfs", "-R", "stats -h", disk); strings.Contains(out, "Overhead clusters") {
 			t.Fatalf("debugfs did not clear the overhead:\n%s", out)
 		}
-		if counted := usableBlocks(t, disk); said != counted {
-			t.Errorf("%d MiB: %d blocks usable, the kernel counts %d", size/mib, said, counted)
+		if counted := usableBlocks(t, disk); stored != counted {
+			t.Errorf("%d MiB: %d blocks usable, the kernel counts %d", size/mib, stored, counted)
 		}
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// TestDirectoryInManyPieces has data end near the end of the first group, so
-// that one directory lies in the gaps between tables, behind the data and in
-// the next group: in more pieces than an inode has extents for.
+// TestDirectoryInManyPieces writes a directory that needs an extent tree. The data
+// ends near the end of the first group, so the blocks of the directory are in the
+// gaps between the tables, behind the data and in the next group.
 func TestDirectoryInManyPieces(t *testing.T) {
 	img := ext4test.NewImage(t)
 	img.File("data", strings.Repeat("d", (groupBlocks-firstData-100)*tree.BlockSize))
@@ -38,12 +38,11 @@ func TestDirectoryInManyPieces(t *testing.T) {
 		}
 	}
 	if pieces <= 4 {
-		t.Errorf("%d blocks in %d pieces: the test tests nothing", len(blocks), pieces)
+		t.Errorf("%d blocks in %d pieces, want more than 4", len(blocks), pieces)
 	}
 }
 
-// Where the tables end that every disk leaves room for, and the group.
 const (
-	firstData   = 257 + 16 + 16 + 16*512
+	firstData   = 257 + 16 + 16 + 16*512 // the first block for data on a disk of any size
 	groupBlocks = 32768
 )

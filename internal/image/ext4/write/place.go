@@ -5,15 +5,17 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// spareBlocks is what the last group must have beside its own metadata, or it
-// is left out, as mke2fs does.
+// spareBlocks is the smallest number of blocks that the last group must have in
+// addition to its own metadata. If it has fewer, the file system ends before it,
+// as with mke2fs (ext2fs_initialize in e2fsprogs).
 const spareBlocks = 50
 
-// journalBlocks is ext2fs_default_journal_size of e2fsprogs, at most 128 MiB,
-// but for the smallest disks. A transaction of jbd2 takes at most a quarter of
-// the journal, and the one that grows a file system with 255 reserved
-// descriptor blocks asks for 261 blocks: with the 1024 of e2fsprogs the kernel
-// stops growing such a disk at 128 MiB.
+// journalBlocks returns the number of blocks of the journal of a disk with so many
+// blocks. It is that of ext2fs_default_journal_size in e2fsprogs with two
+// exceptions. The largest journals have 128 MiB. The smallest have 1280 blocks
+// instead of 1024: with 1024 the kernel cannot grow a disk beyond 128 MiB, because
+// jbd2 allows a transaction a quarter of the journal and growing takes 261 blocks
+// if 255 descriptor blocks are reserved.
 func journalBlocks(blocks int64) int64 {
 	for _, step := range [...]struct{ below, size int64 }{
 		{32768, 1280}, {256 << 10, 4096}, {512 << 10, 8192}, {4096 << 10, 16384},
@@ -25,7 +27,8 @@ func journalBlocks(blocks int64) int64 {
 	return 32768
 }
 
-// usableBlocks is how many blocks of a disk the file system takes.
+// usableBlocks returns the number of blocks that the file system takes on a disk
+// of size bytes.
 func usableBlocks(size int64) int64 {
 	blocks := size / blockSize
 	last := blocks / groupBlocks
@@ -43,12 +46,12 @@ func usableBlocks(size int64) int64 {
 	return blocks
 }
 
-// place puts all on a disk of some blocks and returns how many stay free, less
-// than 0 when it does not fit.
+// place places data, metadata and journal on a disk of so many blocks. It returns
+// the number of blocks that stay free, or -1 if the disk is too small.
 func (l *Layout) place(blocks int64) int64 {
 	l.blocks = blocks
 	groups := (blocks + groupBlocks - 1) / groupBlocks
-	usable := subtract([]span{{0, blocks}}, fixed(blocks))
+	usable := subtract([]span{{0, blocks}}, fixedSpans(blocks))
 	if int64(l.lastInode()) > groups*groupInodes {
 		return -1
 	}
@@ -58,7 +61,7 @@ func (l *Layout) place(blocks int64) int64 {
 			return -1
 		}
 	}
-	taken := l.data.taken(l.dataEnd)
+	taken := l.data.prefix(l.dataEnd)
 	if n := len(taken); n > 0 && taken[n-1].end > blocks {
 		return -1
 	}
@@ -73,7 +76,7 @@ func (l *Layout) place(blocks int64) int64 {
 	l.metaEnd = metaMax
 	want := journalBlocks(blocks)
 	rest := int64(-1)
-	for _, s := range subtract(free, l.meta.taken(metaMax)) {
+	for _, s := range subtract(free, l.meta.prefix(metaMax)) {
 		if rest < 0 && s.end-s.start >= want {
 			l.journal = span{s.start, s.start + want}
 			rest = 0
@@ -85,9 +88,11 @@ func (l *Layout) place(blocks int64) int64 {
 	return l.meta.total - metaMax - want
 }
 
-// spread gives bodies their places in the row of data: the direct layer's
-// where a DataFile puts them, gaps included, or all of them without gaps.
-func (l *Layout) spread(compact bool) {
+// placeBodies sets the positions of the bodies in the data space. If compact is
+// set, no body has a gap before it. Otherwise the bodies of the direct layer are
+// where a DataFile puts them, with gaps in place of the bodies that later layers
+// replace.
+func (l *Layout) placeBodies(compact bool) {
 	l.compact, l.dataEnd = compact, 0
 	for i := range l.bodies {
 		b := &l.bodies[i]
@@ -99,17 +104,19 @@ func (l *Layout) spread(compact bool) {
 	}
 }
 
-// metaTrees is how many blocks the extent trees of directories and of other
-// inodes whose blocks are in the first n of meta's row take at most. Such an
-// inode is in one piece but where a span ends or an extent does, and needs a
-// tree only when it has passed four of those ends; a tree has less than a block
-// for each of them. The trees are in the row themselves, hence the spare span.
+// metaTrees returns an upper bound of the blocks of the extent trees that map the
+// first n blocks of the metadata space, for example those of directories. An
+// inode there needs one extent more for each end of a span, and for each maximum
+// length of an extent, that it crosses. It needs a tree only if it crosses more
+// than four, and a tree has fewer blocks than it has such crossings. The trees are
+// in the metadata space, too: the block added at the end is for the span that they
+// may begin.
 func (l *Layout) metaTrees(n int64) int64 {
 	n = min(n, l.meta.total)
-	return int64(len(l.meta.taken(n))) + n/format.MaxInitialized + 1
+	return int64(len(l.meta.prefix(n))) + n/format.MaxInitialized + 1
 }
 
-// fileTrees counts the blocks of the extent trees of all files.
+// fileTrees returns the number of blocks of the extent trees of all regular files.
 func (l *Layout) fileTrees() int64 {
 	var list extentList
 	blocks := int64(0)
@@ -125,7 +132,8 @@ func (l *Layout) fileTrees() int64 {
 	return blocks
 }
 
-// fileExtents maps the runs of the file at a position in the order.
+// fileExtents appends the extents of the regular file at a position in the order
+// to list.
 func (l *Layout) fileExtents(list extentList, i int, in *tree.Inode) extentList {
 	pos := int64(l.starts[i])
 	bodyRuns(in, func(r tree.Run) {
@@ -139,44 +147,47 @@ func (l *Layout) fileExtents(list extentList, i int, in *tree.Inode) extentList 
 	return list
 }
 
-// open places data as on a disk of any size.
-func (l *Layout) open() (int64, bool) {
-	l.spread(false)
-	l.data = anySize()
+// placeForAnySize places the bodies in the blocks that hold data whatever the size
+// of the disk is. It returns the number of blocks of their extent trees. It
+// reports false if the bodies do not fit into the largest disk.
+func (l *Layout) placeForAnySize() (int64, bool) {
+	l.placeBodies(false)
+	l.data = anySizeSpace()
 	if l.dataEnd > l.data.total {
 		return 0, false
 	}
 	return l.fileTrees(), true
 }
 
-// fit places all on a disk of the given size.
+// fit lays out a disk of size bytes. If the tree does not fit with gaps between the
+// bodies, fit tries without gaps.
 func (l *Layout) fit(size int64) error {
 	l.size = size
 	surveyed := l.metaMax
 	if size >= MinSize {
-		if trees, ok := l.open(); ok {
+		if trees, ok := l.placeForAnySize(); ok {
 			l.metaMax = surveyed + trees
 			if l.place(usableBlocks(size)) >= 0 {
 				return nil
 			}
 		}
 		l.metaMax = surveyed
-		l.spread(true)
+		l.placeBodies(true)
 		if l.place(usableBlocks(size)) >= 0 {
 			return nil
 		}
 	}
 	l.metaMax = surveyed
-	l.spread(true)
+	l.placeBodies(true)
 	need := l.grow(0)
 	return &SizeError{Have: size, Need: need}
 }
 
-const leastHeadroom = 32 << 20
+const leastHeadroom = 32 << 20 // bytes
 
-// choose places all on a disk that has the headroom.
+// choose lays out the smallest disk that has the headroom.
 func (l *Layout) choose() error {
-	trees, ok := l.open()
+	trees, ok := l.placeForAnySize()
 	if !ok {
 		return &SizeError{Have: MaxSize, Need: l.dataEnd * blockSize}
 	}
@@ -192,8 +203,8 @@ func (l *Layout) choose() error {
 	return nil
 }
 
-// grow places all on the smallest disk that leaves so many bytes free and
-// returns its size, more than MaxSize if there is none.
+// grow lays out the smallest disk on which headroom bytes stay free, and returns
+// its size in bytes. The size is above MaxSize if there is no such disk.
 func (l *Layout) grow(headroom int64) int64 {
 	const group = groupBlocks * blockSize
 	inodes := int64(l.lastInode())

@@ -18,17 +18,17 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// TestHashCollisionAcrossLeaves has two names of one hash of which the second
-// begins a leaf: its key must say so.
+// TestHashCollisionAcrossLeaves writes two names with the same hash, of which the
+// second begins a leaf. The key of that leaf must have the lowest bit set.
 func TestHashCollisionAcrossLeaves(t *testing.T) {
 	seed := ext4test.Options().HashSeed
-	long := strings.Repeat("x", 240) // 12 records a leaf
+	long := strings.Repeat("x", 240) // 12 entries in a leaf
 	byHash := map[uint32]string{}
 	var a, b string
-	var low []string // names before the two
+	var low []string // names with lower hashes
 	for i := 0; a == "" || len(low) < 11; i++ {
 		name := fmt.Sprintf("%08d%s", i, long)
-		h := write.WriterHash(seed, name)
+		h := write.NameHash(seed, name)
 		if other, ok := byHash[h]; ok && a == "" && h > 1<<30 {
 			a, b = other, name
 		} else if !ok && h < 1<<30 && len(low) < 11 {
@@ -39,7 +39,7 @@ func TestHashCollisionAcrossLeaves(t *testing.T) {
 	names := append([]string{a, b}, low...)
 	for i := 0; len(names) < 25; i++ {
 		name := fmt.Sprintf("high%04d%s", i, long)
-		if write.WriterHash(seed, name) > write.WriterHash(seed, a) {
+		if write.NameHash(seed, name) > write.NameHash(seed, a) {
 			names = append(names, name)
 		}
 	}
@@ -51,13 +51,13 @@ func TestHashCollisionAcrossLeaves(t *testing.T) {
 	fs := ext4test.Open(t, disk)
 	dir := lookup(t, fs, "d")
 	for _, name := range names {
-		if _, err := fs.Lookup(dir, name); err != nil {
-			t.Error(err)
+		if n, err := fs.Lookup(dir, name); n == 0 || err != nil {
+			t.Errorf("%q: inode %d (%v)", name, n, err)
 		}
 	}
 	compareTree(t, img, disk)
 	if keys := rootKeys(t, fs, disk, dir); !slices.ContainsFunc(keys, func(k uint32) bool { return k&1 == 1 }) {
-		t.Errorf("no leaf says that its hash began before: %x", keys)
+		t.Errorf("no key has the lowest bit set: %x", keys)
 	}
 }
 
@@ -84,8 +84,9 @@ func rootKeys(t *testing.T, fs *read.FS, disk string, dir *read.Inode) (keys []u
 	return keys
 }
 
-// TestB3GoldenDigest holds the bytes of a small disk still. A change of them
-// is a change of the layout, which rootfs has a version for.
+// TestB3GoldenDigest compares the bytes of a disk with those of earlier versions.
+// If they change on purpose, raise layoutVersion of package build as well: it is
+// part of the identity of a disk.
 func TestB3GoldenDigest(t *testing.T) {
 	const want = "sha256:703cec2ac409cefa874af1b63d2832dcef40e4483233e97c416d655f52455459"
 	for _, procs := range []int{1, 4} {
@@ -98,7 +99,7 @@ func TestB3GoldenDigest(t *testing.T) {
 	}
 }
 
-// around draws numbers near the given limits.
+// around draws numbers near one of the limits.
 func around(limits ...int) *rapid.Generator[int] {
 	return rapid.Custom(func(t *rapid.T) int {
 		return max(0, rapid.SampledFrom(limits).Draw(t, "limit")+rapid.IntRange(-2, 2).Draw(t, "offset"))
@@ -124,7 +125,7 @@ func drawXattrs(t *rapid.T) []tree.Xattr {
 
 func draw(t *rapid.T, img *ext4test.Image, name string) {
 	kind := rapid.IntRange(0, 6).Draw(t, "kind")
-	name = fmt.Sprintf("%s-%d", name, kind) // a name keeps its kind
+	name = fmt.Sprintf("%s-%d", name, kind) // entries of one name have the same kind
 	e := tree.Entry{
 		Name: name, Mode: uint16(rapid.IntRange(0, 0o7777).Draw(t, "mode")), Xattrs: drawXattrs(t),
 		UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"),
@@ -161,8 +162,8 @@ func draw(t *rapid.T, img *ext4test.Image, name string) {
 	}
 }
 
-// TestWritePropertyReadsBack writes random trees with all numbers near the
-// format's limits.
+// TestWritePropertyReadsBack writes random trees whose numbers are near the limits
+// of the format, and reads them back.
 func TestWritePropertyReadsBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")

@@ -2,15 +2,15 @@ package write
 
 import "sort"
 
-// span is a range of blocks of the disk.
+// span is a range of blocks of the disk, from start up to end.
 type span struct{ start, end int64 }
 
-// space is a list of usable spans in ascending order, seen as one row of
-// blocks that are counted from 0.
+// space joins free spans of the disk, in ascending order, to one range of blocks.
+// A position in the space is a number of blocks from its beginning.
 type space struct {
 	spans []span
-	first []int64 // position in the row where each span begins
-	total int64
+	first []int64 // position of the first block of each span
+	total int64   // blocks
 }
 
 func newSpace(spans []span) *space {
@@ -22,15 +22,16 @@ func newSpace(spans []span) *space {
 	return s
 }
 
-// at returns the block at position n of the row and how many follow each other
-// from there, itself included. n must be less than the total.
+// at returns the block at position n, and the number of blocks from there to the
+// end of the span. n must be less than total.
 func (s *space) at(n int64) (block, count int64) {
 	i := sort.Search(len(s.first), func(i int) bool { return s.first[i] > n }) - 1
 	block = s.spans[i].start + n - s.first[i]
 	return block, s.spans[i].end - block
 }
 
-// each calls do for the pieces of disk that n blocks of the row from pos take.
+// each calls do for each piece of the disk that the n blocks from position pos
+// take.
 func (s *space) each(pos, n int64, do func(block, count int64)) {
 	for n > 0 {
 		block, count := s.at(pos)
@@ -40,14 +41,15 @@ func (s *space) each(pos, n int64, do func(block, count int64)) {
 	}
 }
 
-// taken returns the spans that the first n blocks of the row take.
-func (s *space) taken(n int64) []span {
+// prefix returns the spans of the first n blocks.
+func (s *space) prefix(n int64) []span {
 	var out []span
 	s.each(0, n, func(block, count int64) { out = append(out, span{block, block + count}) })
 	return out
 }
 
-// subtract returns what of the spans a is in none of b. Both ascend.
+// subtract returns the parts of the spans a that are in no span of b. Both lists
+// must ascend.
 func subtract(a, b []span) []span {
 	var out []span
 	for _, s := range a {
@@ -70,8 +72,9 @@ func subtract(a, b []span) []span {
 	return out
 }
 
-// hasBackup reports whether a group has a copy of the superblock: 0, 1 and the
-// powers of 3, 5 and 7 (sparse_super).
+// hasBackup reports whether a group begins with a copy of the superblock and the
+// descriptors. With the feature sparse_super these are groups 0, 1 and the powers
+// of 3, 5 and 7.
 func hasBackup(group int64) bool {
 	if group <= 1 {
 		return true
@@ -88,7 +91,8 @@ func hasBackup(group int64) bool {
 	return false
 }
 
-// flexStart is where the bitmaps and tables of a group's flex group begin.
+// flexStart returns the first block of the bitmaps and tables of the group's flex
+// group: first all block bitmaps, then all inode bitmaps, then all inode tables.
 func flexStart(group int64) int64 {
 	group -= group % flexGroups
 	if group == 0 {
@@ -105,27 +109,28 @@ func inodeTable(group int64) int64 {
 	return flexStart(group) + 2*flexGroups + group%flexGroups*tableBlocks
 }
 
-// anySize are the blocks that can hold data on a disk of any size up to the
-// largest: room is left for the tables of all groups of a flex group.
-func anySize() *space {
+// anySizeSpace returns the blocks that can hold data whatever the size of the disk
+// is, up to the largest. It leaves room for the tables of all groups of each flex
+// group, though the last flex group of a disk may have fewer.
+func anySizeSpace() *space {
 	var reserved []span
-	for g := range int64(maxGroups2TiB) {
+	for g := range int64(maxGroups) {
 		start := g * groupBlocks
 		switch {
 		case g == 0:
 			reserved = append(reserved, span{0, backupBlocks + flexBlocks})
-		case g%flexGroups == 0: // even, hence without a backup
+		case g%flexGroups == 0: // an even number, which is no power of 3, 5 or 7
 			reserved = append(reserved, span{start, start + flexBlocks})
 		case hasBackup(g):
 			reserved = append(reserved, span{start, start + backupBlocks})
 		}
 	}
-	return newSpace(subtract([]span{{0, maxGroups2TiB * groupBlocks}}, reserved))
+	return newSpace(subtract([]span{{0, maxGroups * groupBlocks}}, reserved))
 }
 
-// fixed are the blocks of a disk that have their place by the format, in
-// ascending order.
-func fixed(blocks int64) []span {
+// fixedSpans returns the blocks of superblocks, descriptors, bitmaps and inode
+// tables on a disk of so many blocks, in ascending order.
+func fixedSpans(blocks int64) []span {
 	groups := (blocks + groupBlocks - 1) / groupBlocks
 	var out []span
 	for g := range groups {

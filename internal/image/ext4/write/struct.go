@@ -8,46 +8,46 @@ import (
 
 var le = binary.LittleEndian
 
-// What every disk of the writer has in common: the geometry of mke2fs, except
-// that the descriptors and the room for more of them are a constant.
+// The geometry that all disks of this package share. It is the geometry of mke2fs,
+// except for descBlocks, which mke2fs computes from the size of the disk. A
+// constant makes the places of metadata independent of that size.
 const (
-	blockSize      = 4096
-	inodeSize      = 256
-	descSize       = 64
-	groupBlocks    = 8 * blockSize // what one bitmap block covers
-	groupInodes    = 8192
-	tableBlocks    = groupInodes * inodeSize / blockSize
-	flexGroups     = 16             // groups whose bitmaps and tables lie together
-	descBlocks     = 256            // descriptors and s_reserved_gdt_blocks
-	backupBlocks   = 1 + descBlocks // superblock and descriptors
-	flexBlocks     = 2*flexGroups + flexGroups*tableBlocks
-	descPerBlock   = blockSize / descSize
-	inodesPerBlock = blockSize / inodeSize
-	maxGroups2TiB  = descBlocks * descPerBlock
-	extraSize      = 32  // i_extra_isize: up to i_projid
-	maxName        = 255 // EXT4_NAME_LEN
-	fastSymlink    = 59  // bytes: i_block less the final NUL
-	firstInode     = 11  // s_first_ino: 1 to 10 are reserved
-	blockSectors   = blockSize / 512
-	maxFileBlocks  = 1<<32 - 1 // ee_block, the last one left free
+	blockSize     = 4096
+	inodeSize     = 256
+	descSize      = 64
+	groupBlocks   = 8 * blockSize // one bit of a bitmap block for each
+	groupInodes   = 8192
+	tableBlocks   = groupInodes * inodeSize / blockSize
+	flexGroups    = 16                                    // groups in a flex group, whose bitmaps and tables lie together
+	descBlocks    = 256                                   // descriptors and s_reserved_gdt_blocks
+	backupBlocks  = 1 + descBlocks                        // superblock and descriptors
+	flexBlocks    = 2*flexGroups + flexGroups*tableBlocks // bitmaps and tables of a flex group
+	descPerBlock  = blockSize / descSize
+	maxGroups     = descBlocks * descPerBlock
+	extraSize     = 32  // i_extra_isize: the fields up to i_projid
+	maxName       = 255 // EXT4_NAME_LEN
+	fastSymlink   = 59  // bytes of a target in i_block, without its final NUL
+	firstInode    = 11  // s_first_ino: 1 to 10 are reserved
+	blockSectors  = blockSize / 512
+	maxFileBlocks = 1<<32 - 1 // ee_block has 32 bits; its highest value, EXT_MAX_BLOCKS, is no block
 
 	extentsInInode = 4
-	extentsInBlock = (blockSize - format.ExtentSize) / format.ExtentSize // and a tail of 4 bytes
+	extentsInBlock = (blockSize - format.ExtentSize) / format.ExtentSize // the rest holds a checksum of 4 bytes
 
 	dxRootLimit = (blockSize - format.DXRootHead - format.DXTail) / format.DXEntry
 	dxNodeLimit = (blockSize - format.DXNodeHead - format.DXTail) / format.DXEntry
 	direntArea  = blockSize - format.DirTail
 )
 
-// Features as stock mke2fs 1.47 sets them.
+// Features that mke2fs 1.47 sets by default.
 const (
 	featureCompat   = 0x3c  // has_journal, ext_attr, resize_inode, dir_index
 	featureIncompat = 0x2c2 // filetype, extent, 64bit, flex_bg
 	featureROCompat = 0x46b // sparse_super, large_file, huge_file, dir_nlink, extra_isize, metadata_csum
 )
 
-// diskSuper is struct ext4_super_block of linux/fs/ext4/ext4.h. Fields that
-// are always zero here are in the gaps.
+// diskSuper is struct ext4_super_block of linux/fs/ext4/ext4.h. Fields that are
+// zero on every new disk are left blank.
 type diskSuper struct {
 	InodesCount       uint32
 	BlocksCountLo     uint32
@@ -76,7 +76,7 @@ type diskSuper struct {
 	DefResGID         uint16
 	FirstIno          uint32
 	InodeSize         uint16
-	BlockGroupNr      uint16 // of this copy
+	BlockGroupNr      uint16 // the group that holds this copy
 	FeatureCompat     uint32
 	FeatureIncompat   uint32
 	FeatureROCompat   uint32
@@ -121,10 +121,10 @@ type diskSuper struct {
 	MkfsTimeHi        uint8
 	LastCheckHi       uint8
 	_                 [0x3fc - 0x278]byte
-	Checksum          uint32 // of all before it
+	Checksum          uint32 // of all fields before
 }
 
-// diskGroup is struct ext4_group_desc of 64 bytes.
+// diskGroup is struct ext4_group_desc of linux/fs/ext4/ext4.h with 64 bytes.
 type diskGroup struct {
 	BlockBitmapLo     uint32
 	InodeBitmapLo     uint32
@@ -132,7 +132,7 @@ type diskGroup struct {
 	FreeBlocksLo      uint16
 	FreeInodesLo      uint16
 	UsedDirsLo        uint16
-	Flags             uint16 // format.GroupInodeUninit and so on
+	Flags             uint16 // for example format.GroupInodeUninit
 	ExcludeBitmapLo   uint32
 	BlockBitmapCsumLo uint16
 	InodeBitmapCsumLo uint16
@@ -151,21 +151,22 @@ type diskGroup struct {
 	_                 uint32
 }
 
-// encode is the form of a superblock or descriptor on the disk.
+// encode returns the bytes of a superblock or descriptor.
 func encode(v any) []byte {
 	raw, err := binary.Append(nil, le, v)
 	if err != nil {
-		panic(err) // only for a type that has no fixed size
+		panic(err) // v is of a type without a fixed size
 	}
 	return raw
 }
 
-// diskTime is a point in time in the fields of an inode: 32 bits of seconds,
-// and two more of them below the nanoseconds.
+// diskTime is a time in the fields of an inode. sec holds the lower 32 bits of the
+// seconds. extra holds two more bits of them, and above these the nanoseconds.
 type diskTime struct{ sec, extra uint32 }
 
-// diskInode is struct ext4_inode of 256 bytes with i_extra_isize 32. It has no
-// fields for what is zero on a new disk: i_dtime, i_generation, i_projid.
+// diskInode is struct ext4_inode of linux/fs/ext4/ext4.h with 256 bytes and an
+// i_extra_isize of 32. Fields that are zero on a new disk are missing: i_dtime,
+// i_generation and i_projid.
 type diskInode struct {
 	mode     uint16
 	uid, gid uint32
@@ -173,17 +174,17 @@ type diskInode struct {
 	links    uint16
 	sectors  uint64 // i_blocks, in units of 512 bytes
 	flags    uint32
-	version  uint32 // low half; the reference count of a value's inode
+	version  uint32 // i_disk_version; in an inode that holds the value of an attribute, its reference count
 	block    [60]byte
 	acl      uint64 // block of extended attributes
 	atime    diskTime
 	ctime    diskTime
 	mtime    diskTime
 	crtime   diskTime
-	xattrs   []byte // behind the fixed fields, at most inodeSize-format.OldInodeSize-extraSize
+	xattrs   []byte // attributes behind the fixed fields, at most inodeSize-format.OldInodeSize-extraSize
 }
 
-// put writes the inode with its checksum to raw, which must be zero.
+// put writes the inode with its checksum to raw, which must be all zero.
 func (in *diskInode) put(raw []byte, seed uint32) {
 	le.PutUint16(raw[0x00:], in.mode)
 	le.PutUint16(raw[0x02:], uint16(in.uid))
@@ -215,8 +216,8 @@ func (in *diskInode) put(raw []byte, seed uint32) {
 	le.PutUint16(raw[0x82:], uint16(sum>>16))
 }
 
-// inodeSeed starts the checksums of an inode of generation 0 and of the blocks
-// that belong to it.
+// inodeSeed returns the seed of the checksums of an inode with generation 0 and of
+// its metadata blocks.
 func inodeSeed(seed, number uint32) uint32 {
 	var raw [8]byte
 	le.PutUint32(raw[:], number)

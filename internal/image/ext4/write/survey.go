@@ -10,14 +10,14 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-const maxClamped = 5 // paths that a warning names
+const maxClampedPaths = 5 // paths that Warnings names
 
-// lostFoundBlocks is what mke2fs gives lost+found, so that e2fsck need not
-// allocate.
+// lostFoundBlocks is the number of blocks of lost+found, as with mke2fs. They are
+// allocated in advance so that e2fsck need not allocate blocks on a damaged disk.
 const lostFoundBlocks = 4
 
-// survey checks every inode and counts the blocks of metadata that do not
-// depend on where anything lies: all but extent trees.
+// survey checks every inode and counts the blocks of metadata whose number does not
+// depend on places: all except those of extent trees.
 func (l *Layout) survey() error {
 	l.metaMax = 1 // the resize inode's
 	if l.ownLostFound() {
@@ -32,14 +32,16 @@ func (l *Layout) survey() error {
 		}
 		l.metaMax += n
 		if _, ok := encodeTime(in.Mtime); !ok {
-			if l.beyond++; len(l.clamped) < maxClamped {
-				l.clamped = append(l.clamped, l.path(i))
+			if l.clampedTimes++; len(l.clampedPaths) < maxClampedPaths {
+				l.clampedPaths = append(l.clampedPaths, l.path(i))
 			}
 		}
 	}
 	return nil
 }
 
+// inodeBlocks checks the inode at a position in the order and returns the number
+// of its blocks of metadata, without its extent tree.
 func (l *Layout) inodeBlocks(i int, in tree.Inode, dirs *dirBuilder) (int64, error) {
 	blocks := int64(0)
 	if len(in.Xattrs) > 0 {
@@ -48,7 +50,7 @@ func (l *Layout) inodeBlocks(i int, in tree.Inode, dirs *dirBuilder) (int64, err
 			return 0, err
 		}
 		blocks += set.blocks()
-		l.values += uint32(set.values)
+		l.valueInodes += uint32(set.values)
 	}
 	if in.Links > format.MaxLinks {
 		return 0, fmt.Errorf("%d hard links: the most is %d", in.Links, format.MaxLinks)
@@ -84,7 +86,8 @@ func (l *Layout) inodeBlocks(i int, in tree.Inode, dirs *dirBuilder) (int64, err
 	return blocks, nil
 }
 
-// blocks returns how many blocks the attributes take outside of the inode.
+// blocks returns the number of blocks that the attributes take outside of the
+// inode.
 func (s *xattrSet) blocks() int64 {
 	n := int64(0)
 	if len(s.block) > 0 {
@@ -98,9 +101,11 @@ func (s *xattrSet) blocks() int64 {
 	return n
 }
 
+// blocksOf returns the number of blocks that hold so many bytes.
 func blocksOf(bytes int64) int64 { return (bytes + blockSize - 1) / blockSize }
 
-// bodyRuns calls do for the runs of a file's data.
+// bodyRuns calls do for each run of a file's data. A body without a list of runs is
+// one run.
 func bodyRuns(in *tree.Inode, do func(r tree.Run)) {
 	if in.Body.Runs == nil && in.Size > 0 {
 		do(tree.Run{Length: in.Size})
@@ -110,7 +115,9 @@ func bodyRuns(in *tree.Inode, do func(r tree.Run)) {
 	}
 }
 
-// checkBody makes sure that arithmetic on a body is sound.
+// checkBody returns an error if the body of a file is too large or its runs are out
+// of order. Without an error, arithmetic on the numbers of the body cannot
+// overflow.
 func checkBody(in tree.Inode) error {
 	if in.Size < 0 || blocksOf(in.Size) > maxFileBlocks {
 		return fmt.Errorf("file of %d bytes: the most is %d", in.Size, int64(maxFileBlocks)*blockSize)
@@ -130,20 +137,21 @@ func checkBody(in tree.Inode) error {
 	return nil
 }
 
-// body is the data of a file in the row of data.
+// body is the data of a regular file.
 type body struct {
-	key    uint64 // rank of its layer, then its block in the spool
+	key    uint64 // rank of its layer, and in the low spoolBits its block in the spool
 	blocks uint32
 	inode  uint32 // position in the order
 }
 
-const spoolBits = 40 // of a body's key
+const spoolBits = 40 // bits of a body's key that hold a block number
 
 func (b *body) spoolBlock() int64 { return int64(b.key & (1<<spoolBits - 1)) }
 
 func (b *body) rank() int { return int(b.key >> spoolBits) }
 
-// rank orders layers: the direct one comes first.
+// rank returns the rank of a layer on the disk. The direct layer has rank 0, the
+// others follow in their order.
 func (l *Layout) rank(layer int) int {
 	if layer == l.o.Direct {
 		return 0
@@ -151,7 +159,7 @@ func (l *Layout) rank(layer int) int {
 	return layer + 1
 }
 
-// layerOf undoes rank.
+// layerOf returns the layer of a rank.
 func (l *Layout) layerOf(rank int) int {
 	if rank == 0 {
 		return l.o.Direct
@@ -159,8 +167,10 @@ func (l *Layout) layerOf(rank int) int {
 	return rank - 1
 }
 
-// sortBodies lists the bodies in the order in which they go to the disk: the
-// direct layer's, then those of the others, each as they lie in the spool.
+// sortBodies lists the bodies in their order on the disk: the bodies of the direct
+// layer, then those of the others, each layer in the order of its spool. It
+// returns an error if two bodies overlap or if all of them exceed the largest
+// disk.
 func (l *Layout) sortBodies() error {
 	total := int64(0)
 	for id := tree.Root; id < l.t.EndID(); id++ {

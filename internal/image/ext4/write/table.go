@@ -5,27 +5,27 @@ import (
 	"os"
 )
 
-// bufferSize is how much metadata is written at a time.
+// bufferSize is the size in bytes of a write of metadata.
 const bufferSize = 1 << 20
 
-// metaWriter puts blocks of metadata one after the other into the row that is
-// set aside for them.
+// metaWriter writes blocks of metadata one after the other into the space that is
+// reserved for them.
 type metaWriter struct {
 	f     *os.File
-	row   *space
-	pos   int64 // in the row, of the next block
-	end   int64 // of the row: what lies behind is not for metadata
+	space *space
+	pos   int64 // position of the next block
+	end   int64 // position at which the reserved blocks end
 	buf   []byte
-	start int64 // block of the disk where buf goes
+	start int64 // block of the disk to which buf goes
 }
 
-// next returns where the next block goes.
+// next returns the number of the block that put will write next.
 func (m *metaWriter) next() int64 {
-	block, _ := m.row.at(m.pos)
+	block, _ := m.space.at(m.pos)
 	return block
 }
 
-// put writes a block and returns where it is.
+// put writes a block and returns its number.
 func (m *metaWriter) put(b []byte) (int64, error) {
 	if m.pos >= m.end {
 		return 0, fmt.Errorf("metadata takes more than the %d blocks set aside for it", m.end)
@@ -44,22 +44,24 @@ func (m *metaWriter) put(b []byte) (int64, error) {
 	return at, nil
 }
 
+// flush writes the buffer.
 func (m *metaWriter) flush() error {
 	_, err := m.f.WriteAt(m.buf, m.start*blockSize)
 	m.buf = m.buf[:0]
 	return err
 }
 
-// tableWriter fills the inode tables, group after group.
+// tableWriter writes the inode tables, group after group.
 type tableWriter struct {
 	f      *os.File
-	seed   uint32
+	seed   uint32 // of checksums
 	groups []groupState
-	group  int64
-	buf    []byte // the table of the group, as far as it is in use
+	group  int64  // number of the group in buf
+	buf    []byte // the beginning of its table, up to the last block in use
 }
 
-// put takes an inode. Numbers may be in any order within a group.
+// put adds an inode to its table. The numbers may come in any order within a
+// group. put writes the table when the first inode of another group comes.
 func (t *tableWriter) put(number uint32, in *diskInode) error {
 	t.reserve(number)
 	if in.mode&0xf000 == 0x4000 {
@@ -79,12 +81,13 @@ func (t *tableWriter) put(number uint32, in *diskInode) error {
 	return nil
 }
 
-// reserve counts a number as used.
+// reserve marks an inode number and all before it in the group as used.
 func (t *tableWriter) reserve(number uint32) {
 	g := &t.groups[(number-1)/groupInodes]
 	g.inodes = max(g.inodes, int64((number-1)%groupInodes)+1)
 }
 
+// flush writes the table in the buffer.
 func (t *tableWriter) flush() error {
 	_, err := t.f.WriteAt(t.buf, inodeTable(t.group)*blockSize)
 	t.buf = t.buf[:0]

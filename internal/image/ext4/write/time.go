@@ -6,15 +6,16 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// What the 34 bits of an inode's times can hold: 1901-12-13 to 2446-05-10.
+// The range of the seconds of an inode's times, which have 34 bits: 1901-12-13 to
+// 2446-05-10.
 const (
 	minTime = math.MinInt32
 	maxTime = math.MaxInt32 + 3<<32
 )
 
-// encodeTime is a time in the form of EXT4_INODE_SET_XTIME in
-// linux/fs/ext4/ext4.h. A time out of range comes as the nearest that can be
-// held, and false.
+// encodeTime encodes a time as ext4_encode_extra_time in linux/fs/ext4/ext4.h
+// does. If the time is out of range, encodeTime returns the nearest time in range
+// and reports false.
 func encodeTime(t tree.Time) (diskTime, bool) {
 	inside := true
 	switch {

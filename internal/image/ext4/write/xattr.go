@@ -11,34 +11,37 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Room for entries with their values: in the inode behind the magic number, in
-// a block behind its header, both less four zero bytes at the end.
+// Bytes for attributes: in the inode behind the magic number, and in a block behind
+// its header. xattrEnd of them are zero and end the list.
 const (
 	xattrInInode = inodeSize - format.OldInodeSize - extraSize - 4
 	xattrInBlock = blockSize - format.XattrHead
 	xattrEnd     = 4
 )
 
-// xattr is an extended attribute as the disk has it.
+// xattr is an extended attribute in the form on disk.
 type xattr struct {
 	index byte   // of its namespace
 	name  string // without its namespace
 	value []byte
-	inode uint32 // that holds the value, or 0
-	size  int
+	inode uint32 // the inode that holds the value, or 0
+	size  int    // of the value in bytes
 	hash  uint32
 }
 
-// xattrSet is where the extended attributes of an inode go. Values that
-// neither the inode nor the block has room for get inodes of their own.
+// xattrSet distributes the extended attributes of an inode over the inode and its
+// block of attributes. Values that fit into neither get inodes of their own.
 type xattrSet struct {
 	inode  []xattr
 	block  []xattr
-	values int // of block, those that have inodes: their inode is not 0
+	values int // number of attributes in block whose value is in an inode of its own
 }
 
+// entrySize returns the size in bytes of the entry.
 func (x *xattr) entrySize() int { return (format.XattrEntry + len(x.name) + 3) &^ 3 }
 
+// valueSize returns the size in bytes of the value beside the entries: 0 if an
+// inode of its own holds it.
 func (x *xattr) valueSize() int {
 	if x.inode != 0 {
 		return 0
@@ -46,7 +49,8 @@ func (x *xattr) valueSize() int {
 	return (len(x.value) + 3) &^ 3
 }
 
-// splitName gives the namespace of an attribute as e_name_index.
+// splitName splits the name of an attribute into its namespace, e_name_index, and
+// the rest. It returns an error if ext4 cannot hold the name.
 func splitName(name string) (index byte, rest string, err error) {
 	switch name {
 	case format.XattrACLAccess:
@@ -66,9 +70,10 @@ func splitName(name string) (index byte, rest string, err error) {
 	return 0, "", fmt.Errorf("extended attribute %q: ext4 has no such namespace", name)
 }
 
-// makeXattrs distributes the attributes of an inode. The order is the one in
-// which the kernel searches a block: by namespace, length and bytes of the
-// name.
+// makeXattrs distributes the attributes of an inode. It sorts them in the order in
+// which the kernel searches a block: by namespace, then by length of the name, then
+// by its bytes (xattr_find_entry in linux/fs/ext4/xattr.c). It returns an error if
+// ext4 cannot hold them.
 func makeXattrs(list []tree.Xattr) (set xattrSet, err error) {
 	all := make([]xattr, 0, len(list))
 	for _, a := range list {
@@ -102,8 +107,8 @@ func makeXattrs(list []tree.Xattr) (set xattrSet, err error) {
 	return set, set.evict()
 }
 
-// evict gives the largest values inodes of their own until the rest fits the
-// block.
+// evict moves the largest values to inodes of their own until the rest fits into
+// the block.
 func (s *xattrSet) evict() error {
 	used := xattrEnd
 	for i := range s.block {
@@ -126,8 +131,9 @@ func (s *xattrSet) evict() error {
 	return nil
 }
 
-// encodeInode gives what is behind the fixed fields of an inode, nil for
-// nothing. Hashes are 0 there, and values are found from the first entry on.
+// encodeInode returns the bytes of the attributes behind the fixed fields of an
+// inode, or nil if there are none. In an inode the hashes are 0, and values have
+// offsets from the first entry.
 func (s *xattrSet) encodeInode() []byte {
 	if len(s.inode) == 0 {
 		return nil
@@ -138,8 +144,8 @@ func (s *xattrSet) encodeInode() []byte {
 	return b
 }
 
-// encodeBlock writes the block at the place at of the disk, on which its
-// checksum depends.
+// encodeBlock writes the block of attributes to b. The checksum covers at, the
+// number of the block.
 func (s *xattrSet) encodeBlock(b []byte, at int64, seed uint32) {
 	clear(b)
 	le.PutUint32(b, format.XattrMagic)
@@ -152,14 +158,15 @@ func (s *xattrSet) encodeBlock(b []byte, at int64, seed uint32) {
 		all = all<<16 ^ all>>16 ^ x.hash
 	}
 	if slices.ContainsFunc(s.block, func(x xattr) bool { return x.hash == 0 }) {
-		all = 0 // ext4_xattr_rehash: not to be shared
+		all = 0 // the block must not be shared (ext4_xattr_rehash in linux/fs/ext4/xattr.c)
 	}
 	le.PutUint32(b[12:], all)
 	putXattrs(b, format.XattrHead, s.block)
 	le.PutUint32(b[16:], format.Checksum(format.Checksum(seed, le.AppendUint64(nil, uint64(at))), b))
 }
 
-// putXattrs writes entries from start on and values from the end down.
+// putXattrs writes the entries from offset start up and the values from the end of
+// area down.
 func putXattrs(area []byte, start int, list []xattr) {
 	at, end := start, len(area)
 	for i := range list {
@@ -179,8 +186,8 @@ func putXattrs(area []byte, start int, list []xattr) {
 	}
 }
 
-// entryHash is ext4_xattr_hash_entry of linux/fs/ext4/xattr.c. For a value in
-// an inode the value's checksum stands for the value.
+// entryHash returns e_hash (ext4_xattr_hash_entry in linux/fs/ext4/xattr.c). If an
+// inode of its own holds the value, the hash covers the value's checksum instead.
 func entryHash(x *xattr, seed uint32) uint32 {
 	var hash uint32
 	for _, c := range []byte(x.name) {
@@ -199,9 +206,10 @@ func entryHash(x *xattr, seed uint32) uint32 {
 	return hash
 }
 
-// encodeACL turns the form of getxattr(2), version 2 of
-// linux/posix_acl_xattr.h, into the one on disk, version 1 of
-// linux/fs/ext4/acl.h, in which only named entries have an id.
+// encodeACL converts an access control list from the form of getxattr(2), version 2
+// of linux/posix_acl_xattr.h, to the form on disk, version 1 of
+// linux/fs/ext4/acl.h. On disk only the entries of named users and groups have an
+// ID.
 func encodeACL(data []byte) ([]byte, error) {
 	const (
 		owner, user, owning, named, mask, other = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
