@@ -19,8 +19,8 @@ const (
 	XattrIndexRichACL    = 8
 )
 
-// Names of the attributes that hold an access control list. On disk their
-// index says all and their name is empty.
+// Names of the attributes that hold an access control list. On disk they have an
+// index of their own and an empty name.
 const (
 	XattrACLAccess  = "system.posix_acl_access"
 	XattrACLDefault = "system.posix_acl_default"

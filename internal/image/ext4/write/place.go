@@ -147,9 +147,9 @@ func (l *Layout) fileExtents(list extentList, i int, in *tree.Inode) extentList 
 	return list
 }
 
-// placeForAnySize places the bodies in the blocks that hold data whatever the size
-// of the disk is. It returns the number of blocks of their extent trees. It
-// reports false if the bodies do not fit into the largest disk.
+// placeForAnySize places the bodies in the blocks that can hold data on a disk of any
+// size. It returns the number of blocks of their extent trees. It reports false if
+// the bodies do not fit into the largest disk.
 func (l *Layout) placeForAnySize() (int64, bool) {
 	l.placeBodies(false)
 	l.data = anySizeSpace()

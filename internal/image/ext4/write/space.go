@@ -109,9 +109,9 @@ func inodeTable(group int64) int64 {
 	return flexStart(group) + 2*flexGroups + group%flexGroups*tableBlocks
 }
 
-// anySizeSpace returns the blocks that can hold data whatever the size of the disk
-// is, up to the largest. It leaves room for the tables of all groups of each flex
-// group, though the last flex group of a disk may have fewer.
+// anySizeSpace returns the blocks that can hold data on a disk of any size, up to the
+// largest. It leaves room for the tables of all groups of each flex group, though
+// the last flex group of a disk may have fewer.
 func anySizeSpace() *space {
 	var reserved []span
 	for g := range int64(maxGroups) {
