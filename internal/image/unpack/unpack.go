@@ -1,10 +1,10 @@
 // Package unpack writes the tree of an ext4 disk into a folder of the host.
 //
-// Everything goes through os.Root: a name of the image is only ever a name
-// below the folder, and no symlink of the image is followed. What the host
-// or the user's rights do not allow — other owners, devices, attributes —
-// is left out, counted and told of. Where the owner is left out, so are the
-// setuid and setgid bits: they would give the rights of the wrong user.
+// It accesses the folder through os.Root, so a name of the image is always a name
+// below the folder, and it follows no symlink of the image. It leaves out owners,
+// devices and attributes that the host or the user's rights do not allow, and
+// returns warnings that count them. If it leaves out the owner of a file, it also
+// leaves out the setuid and setgid bits: they would give the rights of another user.
 package unpack
 
 import (
@@ -24,19 +24,19 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// lostFound is made by every builder of ext4; it is the image's only when
-// there is something in it.
+// lostFound is the directory that mke2fs and package ext4/write add to a disk. It
+// belongs to the image only if it is not empty.
 const lostFound = "lost+found"
 
-// Into writes what is in fs into the empty folder dir. The warnings count
-// what could not be had and name the first paths.
+// Into writes the tree of fs into dir, an empty folder. The warnings count the parts
+// that it has left out and name the first paths.
 func Into(ctx context.Context, fs *ext4.FS, dir string) (warnings []string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	u := unpacker{fs: fs, root: root, first: map[uint32]string{}, left: map[string]*left{}}
+	u := unpacker{fs: fs, root: root, first: map[uint32]string{}, skipped: map[string]*skipped{}}
 	err = fs.Walk(func(name string, in *ext4.Inode) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -55,13 +55,15 @@ func Into(ctx context.Context, fs *ext4.FS, dir string) (warnings []string, err 
 	return u.warnings(), u.finishDirs(ctx)
 }
 
+// unpacker holds the state of one call of Into.
 type unpacker struct {
 	fs    *ext4.FS
 	root  *os.Root
-	first map[uint32]string // where an inode with several names was made
-	dirs  []directory       // in the order of the walk
-	kinds []string          // of left, in the order in which they came up
-	left  map[string]*left
+	first map[uint32]string // inode number -> first name, of inodes with several names
+	dirs  []directory       // all directories, in the order of the walk
+	kinds []string          // of skipped, in order of their first entry
+
+	skipped map[string]*skipped // by kind
 }
 
 type directory struct {
@@ -69,19 +71,21 @@ type directory struct {
 	in   *ext4.Inode
 }
 
-// left is what could not be had, of one kind.
-type left struct {
+// skipped counts the paths at which unpacking left out something of one kind.
+type skipped struct {
 	count int
-	paths []string
+	paths []string // the first of them, quoted
 }
 
-const namedPaths = 5 // in a warning
+const namedPaths = 5 // paths that a warning names
 
-func (u *unpacker) leave(kind, name string) {
-	l := u.left[kind]
+// skip records that a part of the entry at path name is left out. kind begins the
+// text of the warning.
+func (u *unpacker) skip(kind, name string) {
+	l := u.skipped[kind]
 	if l == nil {
-		l = &left{}
-		u.left[kind] = l
+		l = &skipped{}
+		u.skipped[kind] = l
 		u.kinds = append(u.kinds, kind)
 	}
 	if l.count++; len(l.paths) < namedPaths {
@@ -91,7 +95,7 @@ func (u *unpacker) leave(kind, name string) {
 
 func (u *unpacker) warnings() (out []string) {
 	for _, kind := range u.kinds {
-		l := u.left[kind]
+		l := u.skipped[kind]
 		text := fmt.Sprintf("%s: %d left out: %s", kind, l.count, strings.Join(l.paths, ", "))
 		if l.count > len(l.paths) {
 			text += ", …"
@@ -101,6 +105,7 @@ func (u *unpacker) warnings() (out []string) {
 	return out
 }
 
+// isLostFound reports whether the entry is the empty lost+found of the disk.
 func (u *unpacker) isLostFound(name string, in *ext4.Inode) (bool, error) {
 	if name != lostFound || in.Type != tree.Directory {
 		return false, nil
@@ -113,6 +118,8 @@ func (u *unpacker) isLostFound(name string, in *ext4.Inode) (bool, error) {
 	return empty, err
 }
 
+// create writes the entry at path name: a directory without its metadata, everything
+// else with it.
 func (u *unpacker) create(name string, in *ext4.Inode) error {
 	if in.Type == tree.Directory {
 		u.dirs = append(u.dirs, directory{name, in})
@@ -134,7 +141,8 @@ func (u *unpacker) create(name string, in *ext4.Inode) error {
 	return u.metadata(name, in)
 }
 
-// inode makes what is no directory, or reports that it can't be had.
+// inode writes an entry that is not a directory, without its metadata. It reports
+// false if it has left out the entry.
 func (u *unpacker) inode(name string, in *ext4.Inode) (made bool, err error) {
 	switch in.Type {
 	case tree.Regular:
@@ -151,7 +159,7 @@ func (u *unpacker) inode(name string, in *ext4.Inode) (made bool, err error) {
 			return unix.Mknodat(dir, base, kinds[in.Type]|0o600, int(unix.Mkdev(in.Major, in.Minor)))
 		})
 		if errors.Is(err, unix.EPERM) {
-			u.leave("devices", name)
+			u.skip("devices", name)
 			return false, nil
 		}
 		return true, err
@@ -160,7 +168,7 @@ func (u *unpacker) inode(name string, in *ext4.Inode) (made bool, err error) {
 	}
 }
 
-// file copies the data; holes stay holes.
+// file writes a regular file. It keeps the holes.
 func (u *unpacker) file(name string, in *ext4.Inode) (err error) {
 	data, err := u.fs.Data(in)
 	if err != nil {
@@ -183,8 +191,9 @@ func (u *unpacker) file(name string, in *ext4.Inode) (err error) {
 	return nil
 }
 
-// finishDirs gives directories their metadata, the deepest first: before
-// that nothing more could be put into some of them.
+// finishDirs sets the metadata of the directories, the deepest first. It does so
+// after all entries are written, because the mode of a directory may not allow to
+// add entries and an added entry changes the directory's time.
 func (u *unpacker) finishDirs(ctx context.Context) error {
 	for i := len(u.dirs) - 1; i >= 0; i-- {
 		if err := ctx.Err(); err != nil {
@@ -197,13 +206,13 @@ func (u *unpacker) finishDirs(ctx context.Context) error {
 	return nil
 }
 
-// metadata sets owner, mode, attributes and time in the order in which none
-// undoes another: chown(2) clears setuid bits and capabilities.
+// metadata sets owner, attributes, mode and time, in this order: chown(2) clears
+// setuid bits and capabilities.
 func (u *unpacker) metadata(name string, in *ext4.Inode) error {
 	mode := uint32(in.Mode)
 	err := u.root.Lchown(name, int(in.UID), int(in.GID))
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
-		u.leave("owners", name)
+		u.skip("owners", name)
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	} else if err != nil {
 		return err
@@ -212,7 +221,7 @@ func (u *unpacker) metadata(name string, in *ext4.Inode) error {
 		if err := u.xattrs(dir, base, name, in); err != nil {
 			return err
 		}
-		if in.Type != tree.Symlink { // has no mode of its own on Linux
+		if in.Type != tree.Symlink { // symlinks have no mode on Linux
 			if err := unix.Fchmodat(dir, base, mode, 0); err != nil {
 				return err
 			}
@@ -226,17 +235,19 @@ func (u *unpacker) metadata(name string, in *ext4.Inode) error {
 	})
 }
 
+// xattrs sets the extended attributes of base in the open folder dir, whose path in
+// the image is name.
 func (u *unpacker) xattrs(dir int, base, name string, in *ext4.Inode) error {
 	list, err := u.fs.Xattrs(in)
 	if err != nil {
 		return err
 	}
 	for _, x := range list {
-		// There is no lsetxattrat(2) in older kernels; base has no slash.
+		// setxattrat(2) needs Linux 6.13. base has no slash, so the path does not leave dir.
 		err := unix.Lsetxattr("/proc/self/fd/"+strconv.Itoa(dir)+"/"+base, x.Name, []byte(x.Value), 0)
 		switch {
 		case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EINVAL):
-			u.leave("attributes "+x.Name, name)
+			u.skip("attributes "+x.Name, name)
 		case err != nil:
 			return err
 		}
@@ -244,8 +255,8 @@ func (u *unpacker) xattrs(dir int, base, name string, in *ext4.Inode) error {
 	return nil
 }
 
-// inParent calls do with the folder that holds name, opened without
-// following a symlink, and the last part of name.
+// inParent calls do with the open folder that holds name and the last element of
+// name. os.Root opens the folder without leaving the root.
 func (u *unpacker) inParent(name string, do func(dir int, base string) error) error {
 	dir, err := u.root.Open(path.Dir(name))
 	if err != nil {
