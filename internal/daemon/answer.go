@@ -36,15 +36,12 @@ type jsonLines struct {
 	w       http.ResponseWriter
 	enc     *json.Encoder
 	control *http.ResponseController
-	explain func(error) *api.Error // see server.explain
-	begun   bool                   // the header is written
+	request *http.Request
+	begun   bool // the header is written
 }
 
-func (s *server) newJSONLines(w http.ResponseWriter, r *http.Request) *jsonLines {
-	return &jsonLines{
-		w: w, enc: json.NewEncoder(w), control: http.NewResponseController(w),
-		explain: func(err error) *api.Error { return s.explain(r, err) },
-	}
+func newJSONLines(w http.ResponseWriter, r *http.Request) *jsonLines {
+	return &jsonLines{w: w, enc: json.NewEncoder(w), control: http.NewResponseController(w), request: r}
 }
 
 // begin writes the header of the answer, if it is not written yet.
@@ -79,7 +76,7 @@ func (l *jsonLines) end(err error) error {
 		return nil
 	}
 	if l.begun {
-		_ = l.put(api.StreamError{Error: l.explain(err)}) // fails only if the client has disconnected
+		_ = l.put(api.StreamError{Error: explain(l.request, err)}) // fails only if the client has disconnected
 	}
 	return err
 }

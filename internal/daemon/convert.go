@@ -17,19 +17,26 @@ import (
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
+// A converter converts between the types of packages api and machine. It finds the
+// images and kernels that requests name.
+type converter struct {
+	Config
+	started time.Time // when the daemon started
+}
+
 // createOptions returns the options for the machine that a request describes. The
-// error is an *spec.InputError, or it has the code api.CodeNoImage or
+// error is a *spec.InputError, or it has the code api.CodeNoImage or
 // api.CodeNoKernel if this host does not have the image or the kernel.
-func (s *server) createOptions(r api.CreateRequest) (machine.Options, error) {
+func (c *converter) createOptions(r api.CreateRequest) (machine.Options, error) {
 	config := spec.FromAPI(r)
 	if err := spec.Validate(&config, r.Remove); err != nil {
 		return machine.Options{}, err
 	}
-	img, err := s.image(r.Image)
+	img, err := c.image(r.Image)
 	if err != nil {
 		return machine.Options{}, err
 	}
-	kernel, err := s.kernel(r.Kernel)
+	kernel, err := c.kernel(r.Kernel)
 	if err != nil {
 		return machine.Options{}, err
 	}
@@ -38,21 +45,21 @@ func (s *server) createOptions(r api.CreateRequest) (machine.Options, error) {
 		name = r.Image
 	}
 	return machine.Options{
-		Image: img, DiskPath: s.Images.DiskPath(img), Kernel: kernel.ID, ImageName: name, Remove: r.Remove, Config: config,
+		Image: img, DiskPath: c.Images.DiskPath(img), Kernel: kernel.ID, ImageName: name, Remove: r.Remove, Config: config,
 	}, nil
 }
 
 // launch returns the options for the start that a request describes. The error has
 // the code api.CodeNoKernel if this host does not have the kernel.
-func (s *server) launch(r api.StartRequest) (control.Launch, error) {
+func (c *converter) launch(r api.StartRequest) (control.Launch, error) {
 	if err := spec.Validate(&spec.Config{Accel: vmm.Accel(r.Accel)}, false); err != nil {
 		return control.Launch{}, err
 	}
-	l := control.Launch{Supervisor: s.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
+	l := control.Launch{Supervisor: c.Supervisor, Accel: vmm.Accel(r.Accel), Attach: r.Attach, Console: r.Console, TTY: r.TTY}
 	if r.Kernel == "" {
 		return l, nil
 	}
-	k, err := s.kernel(r.Kernel)
+	k, err := c.kernel(r.Kernel)
 	if err == nil {
 		l.Kernel = k.ID
 	}
@@ -60,9 +67,9 @@ func (s *server) launch(r api.StartRequest) (control.Launch, error) {
 }
 
 // image returns the image that a request names.
-func (s *server) image(ref string) (*store.Image, error) {
-	img, err := s.Images.Find(ref, pull.CanonicalName(ref))
-	if errors.Is(err, store.ErrNotFound) || err == nil && !s.Images.HasDisk(img) {
+func (c *converter) image(ref string) (*store.Image, error) {
+	img, err := c.Images.Find(ref, pull.CanonicalName(ref))
+	if errors.Is(err, store.ErrNotFound) || err == nil && !c.Images.HasDisk(img) {
 		return nil, &api.Error{Code: api.CodeNoImage, Message: "image " + ref + ": not on this host"}
 	}
 	if several, ok := errors.AsType[*store.AmbiguousError](err); ok {
@@ -72,11 +79,11 @@ func (s *server) image(ref string) (*store.Image, error) {
 }
 
 // kernel returns the kernel that a request names, or the default kernel for "".
-func (s *server) kernel(ref string) (*kernel.Kernel, error) {
+func (c *converter) kernel(ref string) (*kernel.Kernel, error) {
 	if ref == "" {
 		ref = kernel.DefaultName
 	}
-	k, err := s.Kernels.Find(ref)
+	k, err := c.Kernels.Find(ref)
 	if errors.Is(err, kernel.ErrNotFound) {
 		return nil, &api.Error{Code: api.CodeNoKernel, Message: "kernel " + ref + ": not on this host"}
 	}
@@ -106,23 +113,23 @@ func stopGrace(r api.StopRequest) (time.Duration, error) {
 }
 
 // machine returns a machine as the protocol describes it.
-func (s *server) machine(rec *record.Record) api.Machine {
-	folder := s.Machines.Folder(rec.ID)
-	c := &rec.Config
+func (c *converter) machine(rec *record.Record) api.Machine {
+	folder := c.Machines.Folder(rec.ID)
+	config := &rec.Config
 	pid := 0
 	if isRunning(rec) {
-		pid = s.Machines.Supervisor(rec)
+		pid = c.Machines.Supervisor(rec)
 	}
 	return api.Machine{
-		ID: rec.ID, Name: c.Name, State: api.State(rec.State), Image: string(rec.Image), ImageName: rec.ImageName,
+		ID: rec.ID, Name: config.Name, State: api.State(rec.State), Image: string(rec.Image), ImageName: rec.ImageName,
 		Kernel: string(rec.Kernel), Command: append([]string{}, rec.Plan.Words()...), Disk: disk(rec, folder), Remove: rec.Remove,
 		Created: rec.Created, Started: rec.Started, Finished: rec.Finished, ExitCode: rec.ExitCode, Error: rec.Error,
 		Restarts: rec.Restarts, PID: pid, Folder: folder,
 		Config: api.Config{
-			Hostname: c.Hostname, CPUs: c.CPUs, Memory: c.Memory, DiskSize: c.DiskSize, DiskDriver: string(c.DiskDriver),
-			Model: string(c.Model), Init: string(c.Init), Accel: string(c.Accel), ReadOnly: c.ReadOnly,
-			Entrypoint: c.Entrypoint, Args: c.Args, Env: c.Env, User: c.User, Dir: c.Dir, TTY: c.TTY, Stdin: c.Stdin,
-			Labels: c.Labels, Restart: api.Restart{Policy: string(c.Restart.Policy), Retries: c.Restart.Retries},
+			Hostname: config.Hostname, CPUs: config.CPUs, Memory: config.Memory, DiskSize: config.DiskSize, DiskDriver: string(config.DiskDriver),
+			Model: string(config.Model), Init: string(config.Init), Accel: string(config.Accel), ReadOnly: config.ReadOnly,
+			Entrypoint: config.Entrypoint, Args: config.Args, Env: config.Env, User: config.User, Dir: config.Dir, TTY: config.TTY, Stdin: config.Stdin,
+			Labels: config.Labels, Restart: api.Restart{Policy: string(config.Restart.Policy), Retries: config.Restart.Retries},
 		},
 	}
 }
@@ -140,9 +147,9 @@ func disk(rec *record.Record, folder string) api.Disk {
 }
 
 // info returns the properties of this daemon.
-func (s *server) info(records []*record.Record) api.Info {
+func (c *converter) info(records []*record.Record) api.Info {
 	info := api.Info{
-		API: api.Version, Version: s.Version, PID: os.Getpid(), DataRoot: s.DataRoot, Started: s.started, Machines: len(records),
+		API: api.Version, Version: c.Version, PID: os.Getpid(), DataRoot: c.DataRoot, Started: c.started, Machines: len(records),
 	}
 	for _, rec := range records {
 		if isRunning(rec) {

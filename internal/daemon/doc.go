@@ -7,9 +7,10 @@
 // process of its own that outlives the daemon. The daemon uses the images and
 // kernels of this host and pulls none.
 //
-// The code is grouped by task. listen takes the socket, peer accepts connections,
-// route answers requests. machine, start, stop, stream and report have the handlers
-// of the routes; convert translates between the types of packages api and machine.
-// lock lets one request at a time change a machine. watch waits for the ends of
-// supervisors.
+// The files are named for their tasks. listen takes the socket, peer accepts
+// connections, serve runs the daemon from start to shutdown. server receives the
+// requests, route lists the routes, and machine, start, stop, stream and report
+// have their handlers. convert translates between the types of packages api and
+// machine. boot starts machines, watch waits for the ends of their supervisors, and
+// lock lets one request at a time change a machine.
 package daemon

@@ -28,12 +28,12 @@ import (
 type fakeMachines struct {
 	dir string
 
-	mu      sync.Mutex
-	recs    map[string]*record.Record
-	calls   []string // the calls that changed a machine, in order
-	launch  control.Launch
-	gone    map[string]chan struct{} // closed when a machine's supervisor ends
-	settled chan string              // the IDs with which Settle was called
+	mu       sync.Mutex
+	recs     map[string]*record.Record
+	calls    []string // the calls that changed a machine, in order
+	launch   control.Launch
+	gone     map[string]chan struct{} // closed when a machine's supervisor ends
+	repaired chan string              // the IDs with which RepairMachine was called
 
 	supervise func(ctx context.Context, id string, c *frames.Conn) // serves the stream of a start
 	serve     func(route string, req any, c *frames.Conn)          // serves the streams of exec, attach and archive
@@ -48,7 +48,7 @@ type fakeMachines struct {
 func newFakeMachines(t *testing.T) *fakeMachines {
 	t.Helper()
 	return &fakeMachines{
-		dir: t.TempDir(), recs: map[string]*record.Record{}, gone: map[string]chan struct{}{}, settled: make(chan string, 100),
+		dir: t.TempDir(), recs: map[string]*record.Record{}, gone: map[string]chan struct{}{}, repaired: make(chan string, 100),
 		supervise: bootMachine,
 	}
 }
@@ -176,7 +176,7 @@ func (f *fakeMachines) Reconcile(ctx context.Context) (repair.Report, error) {
 }
 
 func (f *fakeMachines) RepairMachine(_ context.Context, id string) (restart bool, err error) {
-	f.settled <- id
+	f.repaired <- id
 	_, running := f.supervisorEnd(id)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,9 +184,9 @@ func (f *fakeMachines) RepairMachine(_ context.Context, id string) (restart bool
 	return rec != nil && !running && rec.Config.Restart.Policy == spec.RestartAlways && !rec.Stopped, nil
 }
 
-// awaitSettled waits until Settle has been called with the ID.
-func (f *fakeMachines) awaitSettled(id string) {
-	for <-f.settled != id {
+// awaitRepair waits until RepairMachine has been called with the ID.
+func awaitRepair(f *fakeMachines, id string) {
+	for <-f.repaired != id {
 		continue // the ID of another machine
 	}
 }
@@ -295,7 +295,8 @@ func (f *fakeMachines) WaitGone(ctx context.Context, id string) error {
 	return err
 }
 
-func (f *fakeMachines) open(route, id string, req any) (*frames.Conn, error) {
+// openStream returns a stream to the machine's supervisor.
+func openStream(f *fakeMachines, route, id string, req any) (*frames.Conn, error) {
 	if _, running := f.supervisorEnd(id); !running {
 		return nil, fmt.Errorf("machine %s: %w", id, record.ErrNotRunning)
 	}
@@ -303,15 +304,15 @@ func (f *fakeMachines) open(route, id string, req any) (*frames.Conn, error) {
 }
 
 func (f *fakeMachines) Exec(_ context.Context, id string, r api.ExecRequest) (*frames.Conn, error) {
-	return f.open("exec", id, r)
+	return openStream(f, "exec", id, r)
 }
 
 func (f *fakeMachines) Attach(_ context.Context, id string, r api.AttachRequest) (*frames.Conn, error) {
-	return f.open("attach", id, r)
+	return openStream(f, "attach", id, r)
 }
 
 func (f *fakeMachines) Archive(_ context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error) {
-	return f.open("archive", id, r)
+	return openStream(f, "archive", id, r)
 }
 
 func (f *fakeMachines) Dial(context.Context, *record.Record) (net.Conn, error) {

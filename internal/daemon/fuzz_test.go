@@ -90,7 +90,7 @@ func addMachine(t testing.TB, machines *machine.Store, image string) {
 // an answer with the status 500.
 func FuzzRequest(f *testing.F) {
 	upgrade := "Connection: Upgrade\r\nUpgrade: " + api.Protocol + "\r\n"
-	for _, r := range new(server).routes() {
+	for _, r := range new(handlers).routes() {
 		method, path, _ := strings.Cut(r.pattern, " ")
 		for _, ref := range []string{"one", "1", "none", "%2e%2e", "a%2fb"} {
 			path := strings.ReplaceAll(path, "{ref}", ref)

@@ -113,21 +113,21 @@ func (l *machineLocks) busy(m *machineLock, req lockRequest) error {
 
 // change calls do with the record of the request's machine while it holds the
 // machine's lock, and answers the request.
-func (s *server) change(w http.ResponseWriter, r *http.Request, operation string, grace time.Duration,
+func (h *handlers) change(w http.ResponseWriter, r *http.Request, operation string, grace time.Duration,
 	do func(context.Context, *record.Record) error,
 ) error {
-	rec, err := s.find(r)
+	rec, err := h.find(r)
 	if err != nil {
 		return err
 	}
-	return s.changeLocked(w, r, lockRequest{rec.ID, rec.Config.Name, operation, grace},
+	return h.changeLocked(w, r, lockRequest{rec.ID, rec.Config.Name, operation, grace},
 		func(ctx context.Context) error { return do(ctx, rec) })
 }
 
 // changeLocked calls do while it holds the lock of a machine, whose record may be
 // unreadable, and answers the request.
-func (s *server) changeLocked(w http.ResponseWriter, r *http.Request, req lockRequest, do func(context.Context) error) error {
-	unlock, err := s.locks.lock(r.Context(), req)
+func (h *handlers) changeLocked(w http.ResponseWriter, r *http.Request, req lockRequest, do func(context.Context) error) error {
+	unlock, err := h.locks.lock(r.Context(), req)
 	if err != nil {
 		return err
 	}

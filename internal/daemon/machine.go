@@ -9,7 +9,7 @@ import (
 	"github.com/banger-vm/banger/internal/machine/record"
 )
 
-func (s *server) list(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) list(w http.ResponseWriter, r *http.Request) error {
 	q, err := query(r, "all", "filter")
 	if err != nil {
 		return err
@@ -22,14 +22,14 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	records, damaged, err := s.Machines.Machines()
+	records, damaged, err := h.machines.Machines()
 	if err != nil {
 		return err
 	}
 	list := api.List{Machines: []api.Machine{}}
 	for _, rec := range records {
 		if (all || want.hasState() || isRunning(rec)) && want.match(rec) {
-			list.Machines = append(list.Machines, s.machine(rec))
+			list.Machines = append(list.Machines, h.convert.machine(rec))
 		}
 	}
 	for _, d := range damaged {
@@ -38,37 +38,37 @@ func (s *server) list(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, list)
 }
 
-func (s *server) inspect(w http.ResponseWriter, r *http.Request) error {
-	rec, err := s.find(r)
+func (h *handlers) inspect(w http.ResponseWriter, r *http.Request) error {
+	rec, err := h.find(r)
 	if err != nil {
 		return err
 	}
-	return answer(w, s.machine(rec))
+	return answer(w, h.convert.machine(rec))
 }
 
 // find returns the record of the machine that a request names.
-func (s *server) find(r *http.Request) (*record.Record, error) {
-	return s.Machines.Find(r.PathValue("ref"))
+func (h *handlers) find(r *http.Request) (*record.Record, error) {
+	return h.machines.Find(r.PathValue("ref"))
 }
 
-func (s *server) create(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) create(w http.ResponseWriter, r *http.Request) error {
 	var req api.CreateRequest
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	o, err := s.createOptions(req)
+	o, err := h.convert.createOptions(req)
 	if err != nil {
 		return err
 	}
-	rec, warnings, err := s.Machines.Create(r.Context(), o)
+	rec, warnings, err := h.machines.Create(r.Context(), o)
 	if err != nil {
 		return err
 	}
-	encode(w, http.StatusCreated, api.Created{Machine: s.machine(rec), Warnings: warnings})
+	encode(w, http.StatusCreated, api.Created{Machine: h.convert.machine(rec), Warnings: warnings})
 	return nil
 }
 
-func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) remove(w http.ResponseWriter, r *http.Request) error {
 	q, err := query(r, "force")
 	if err != nil {
 		return err
@@ -77,17 +77,17 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := s.Machines.FindID(r.PathValue("ref"))
+	id, err := h.machines.FindID(r.PathValue("ref"))
 	if err != nil {
 		return err
 	}
 	if force {
-		if err := s.Machines.Kill(r.Context(), id, ""); err != nil && !hasEnded(err) {
+		if err := h.machines.Kill(r.Context(), id, ""); err != nil && !hasEnded(err) {
 			return err
 		}
 	}
-	return s.changeLocked(w, r, lockRequest{id, r.PathValue("ref"), "rm", 0}, func(ctx context.Context) error {
-		err := s.Machines.Remove(ctx, id)
+	return h.changeLocked(w, r, lockRequest{id, r.PathValue("ref"), "rm", 0}, func(ctx context.Context) error {
+		err := h.machines.Remove(ctx, id)
 		if force && errors.Is(err, record.ErrNotFound) {
 			return nil // its supervisor has removed it: a machine with Remove
 		}
@@ -100,17 +100,17 @@ func hasEnded(err error) bool {
 	return errors.Is(err, record.ErrNotRunning) || errors.Is(err, record.ErrNotFound)
 }
 
-func (s *server) rename(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) rename(w http.ResponseWriter, r *http.Request) error {
 	var req api.RenameRequest
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	return s.change(w, r, "rename", 0, func(ctx context.Context, rec *record.Record) error {
-		return s.Machines.Rename(ctx, rec.ID, req.Name)
+	return h.change(w, r, "rename", 0, func(ctx context.Context, rec *record.Record) error {
+		return h.machines.Rename(ctx, rec.ID, req.Name)
 	})
 }
 
-func (s *server) prune(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) prune(w http.ResponseWriter, r *http.Request) error {
 	var req api.PruneRequest
 	if err := decode(w, r, &req); err != nil {
 		return err
@@ -119,7 +119,7 @@ func (s *server) prune(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ids, freed, err := s.Machines.Prune(r.Context(), func(rec *record.Record) bool { return !want.match(rec) })
+	ids, freed, err := h.machines.Prune(r.Context(), func(rec *record.Record) bool { return !want.match(rec) })
 	if err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 			described = append(described, strings.ToUpper(method)+" "+path)
 		}
 	}
-	for _, r := range new(server).routes() {
+	for _, r := range new(handlers).routes() {
 		routes = append(routes, r.pattern)
 	}
 	slices.Sort(described)

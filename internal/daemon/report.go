@@ -11,17 +11,17 @@ import (
 // statsInterval is the time between two values of stats that are followed.
 const statsInterval = time.Second
 
-func (s *server) logs(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) logs(w http.ResponseWriter, r *http.Request) error {
 	o, err := logOptions(r)
 	if err != nil {
 		return err
 	}
-	rec, err := s.find(r)
+	rec, err := h.find(r)
 	if err != nil {
 		return err
 	}
-	out := s.newJSONLines(w, r)
-	return out.end(s.Machines.Logs(r.Context(), rec.ID, o, func(line api.LogLine) error {
+	out := newJSONLines(w, r)
+	return out.end(h.machines.Logs(r.Context(), rec.ID, o, func(line api.LogLine) error {
 		if err := out.put(line); err != nil || !o.Follow {
 			return err
 		}
@@ -51,7 +51,7 @@ func logOptions(r *http.Request) (o machine.LogOptions, err error) {
 	return o, err
 }
 
-func (s *server) stats(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) stats(w http.ResponseWriter, r *http.Request) error {
 	q, err := query(r, "follow")
 	if err != nil {
 		return err
@@ -60,15 +60,15 @@ func (s *server) stats(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	rec, err := s.find(r)
+	rec, err := h.find(r)
 	if err != nil {
 		return err
 	}
-	now, err := s.Machines.Stats(r.Context(), rec.ID)
+	now, err := h.machines.Stats(r.Context(), rec.ID)
 	if err != nil {
 		return err
 	}
-	out := s.newJSONLines(w, r)
+	out := newJSONLines(w, r)
 	tick := time.NewTicker(statsInterval)
 	defer tick.Stop()
 	for {
@@ -83,7 +83,7 @@ func (s *server) stats(w http.ResponseWriter, r *http.Request) error {
 		case <-r.Context().Done():
 			return nil
 		}
-		now, err = s.Machines.Stats(r.Context(), rec.ID)
+		now, err = h.machines.Stats(r.Context(), rec.ID)
 		if hasEnded(err) {
 			return nil
 		}

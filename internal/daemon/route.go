@@ -1,48 +1,19 @@
 package daemon
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"log/slog"
 	"net/http"
-	"runtime/debug"
-	"strconv"
-	"strings"
-	"sync"
-	"time"
 
 	"github.com/banger-vm/banger/api"
-	"github.com/banger-vm/banger/internal/machine/control"
 )
 
-// A server is the HTTP handler of the daemon.
-type server struct {
-	Config
-	mux         *http.ServeMux
-	locks       *machineLocks
-	watcher     *watcher
-	idle        *idleTimer
-	started     time.Time
-	reconciled  chan struct{}  // closed when the daemon has reconciled the machines
-	quit        chan struct{}  // closed when the daemon begins to shut down
-	requestQuit func()         // closes quit; may be called more than once
-	requests    sync.WaitGroup // in progress, with their streams
-}
-
-func newServer(c Config) *server {
-	quit := make(chan struct{})
-	s := &server{
-		Config: c, mux: http.NewServeMux(), locks: newMachineLocks(lockTimeout),
-		idle: newIdleTimer(c.Idle), started: time.Now().UTC(), reconciled: make(chan struct{}), quit: quit,
-		requestQuit: sync.OnceFunc(func() { close(quit) }),
-	}
-	s.watcher = newWatcher(c.Machines, c.Log, s.restartByPolicy)
-	for _, r := range s.routes() {
-		s.mux.HandleFunc(r.pattern, func(w http.ResponseWriter, q *http.Request) { s.serve(r, w, q) })
-	}
-	return s
+// handlers has the handlers of the routes.
+type handlers struct {
+	machines machines
+	convert  *converter
+	locks    *machineLocks
+	starter  *starter
+	quit     *quitSignal
 }
 
 // A route is a kind of request that the daemon answers.
@@ -56,175 +27,50 @@ type route struct {
 	early bool
 }
 
-func (s *server) routes() []route {
+// routes returns all routes.
+func (h *handlers) routes() []route {
 	return []route{
-		{"GET /v1/version", s.version, true},
-		{"GET /v1/openapi.json", s.openAPI, true},
-		{"POST /v1/shutdown", s.shutdown, true},
-		{"GET /v1/machines", s.list, false},
-		{"POST /v1/machines", s.create, false},
-		{"GET /v1/machines/{ref}", s.inspect, false},
-		{"DELETE /v1/machines/{ref}", s.remove, false},
-		{"POST /v1/machines/{ref}/start", s.start, false},
-		{"POST /v1/machines/{ref}/stop", s.stop, false},
-		{"POST /v1/machines/{ref}/kill", s.kill, false},
-		{"POST /v1/machines/{ref}/restart", s.restart, false},
-		{"POST /v1/machines/{ref}/rename", s.rename, false},
-		{"POST /v1/machines/{ref}/wait", s.wait, false},
-		{"GET /v1/machines/{ref}/stats", s.stats, false},
-		{"GET /v1/machines/{ref}/logs", s.logs, false},
-		{"POST /v1/machines/{ref}/exec", s.exec, false},
-		{"POST /v1/machines/{ref}/attach", s.attach, false},
-		{"POST /v1/machines/{ref}/archive", s.archive, false},
-		{"POST /v1/machines/{ref}/agent", s.agent, false},
-		{"POST /v1/run", s.run, false},
-		{"POST /v1/prune", s.prune, false},
+		{"GET /v1/version", h.version, true},
+		{"GET /v1/openapi.json", h.openAPI, true},
+		{"POST /v1/shutdown", h.shutdown, true},
+		{"GET /v1/machines", h.list, false},
+		{"POST /v1/machines", h.create, false},
+		{"GET /v1/machines/{ref}", h.inspect, false},
+		{"DELETE /v1/machines/{ref}", h.remove, false},
+		{"POST /v1/machines/{ref}/start", h.start, false},
+		{"POST /v1/machines/{ref}/stop", h.stop, false},
+		{"POST /v1/machines/{ref}/kill", h.kill, false},
+		{"POST /v1/machines/{ref}/restart", h.restart, false},
+		{"POST /v1/machines/{ref}/rename", h.rename, false},
+		{"POST /v1/machines/{ref}/wait", h.wait, false},
+		{"GET /v1/machines/{ref}/stats", h.stats, false},
+		{"GET /v1/machines/{ref}/logs", h.logs, false},
+		{"POST /v1/machines/{ref}/exec", h.exec, false},
+		{"POST /v1/machines/{ref}/attach", h.attach, false},
+		{"POST /v1/machines/{ref}/archive", h.archive, false},
+		{"POST /v1/machines/{ref}/agent", h.agent, false},
+		{"POST /v1/run", h.run, false},
+		{"POST /v1/prune", h.prune, false},
 	}
 }
 
-// ServeHTTP implements http.Handler. It also answers the requests that have no
-// route, instead of the mux, so that their errors are of type api.Error too.
-func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.requests.Add(1)
-	defer s.requests.Done()
-	s.idle.begin()
-	defer s.idle.end()
-	w.Header().Set(api.HeaderAPI, strconv.Itoa(api.Version))
-	w.Header().Set(api.HeaderVersion, s.Version)
-	if _, pattern := s.mux.Handler(r); pattern != "" {
-		s.mux.ServeHTTP(w, r)
-		return
-	}
-	if allowed := s.allowed(r); len(allowed) > 0 {
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		encode(w, http.StatusMethodNotAllowed, invalid("%s: this route takes %s", r.Method, strings.Join(allowed, " or ")))
-		return
-	}
-	encode(w, http.StatusNotFound, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("%s: no such route", r.URL.Path)})
-}
-
-// allowed returns the methods for which the path of r has a route.
-func (s *server) allowed(r *http.Request) (methods []string) {
-	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPost} {
-		other := r.Clone(r.Context())
-		other.Method = method
-		if _, pattern := s.mux.Handler(other); pattern != "" {
-			methods = append(methods, method)
-		}
-	}
-	return methods
-}
-
-// serve answers a request of a route.
-func (s *server) serve(route route, w http.ResponseWriter, r *http.Request) {
-	rec := &statusRecorder{ResponseWriter: w}
-	begin := time.Now()
-	var err error
-	defer func() {
-		if fault := recover(); fault != nil {
-			s.Log.Error("panic", "route", route.pattern, "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
-			err = &api.Error{Code: api.CodeInternal, Message: "the daemon has a fault; its log says more"}
-		}
-		s.finish(route, rec, r, err, time.Since(begin))
-	}()
-	if err = s.await(route, r); err == nil {
-		err = route.handle(rec, r)
-	}
-}
-
-// await waits until the daemon has reconciled the machines, unless the route is
-// early. It returns an error if the client speaks another version of the protocol.
-func (s *server) await(route route, r *http.Request) error {
-	if route.early {
-		return nil
-	}
-	if v := r.Header.Get(api.HeaderAPI); v != "" && v != strconv.Itoa(api.Version) {
-		return &api.Error{Code: api.CodeVersion, Message: fmt.Sprintf(
-			"version %q of the protocol: the daemon (banger %s) speaks version %d", v, s.Version, api.Version)}
-	}
-	select {
-	case <-s.reconciled:
-		return nil
-	case <-r.Context().Done():
-		return r.Context().Err()
-	}
-}
-
-// finish answers a request that has failed and has no answer yet, and logs the
-// request.
-func (s *server) finish(route route, w *statusRecorder, r *http.Request, err error, took time.Duration) {
-	level := slog.LevelInfo
-	if r.Method == http.MethodGet {
-		level = slog.LevelDebug
-	}
-	attrs := []slog.Attr{slog.String("route", route.pattern), slog.Duration("took", took.Round(time.Microsecond))}
-	if ref := r.PathValue("ref"); ref != "" {
-		attrs = append(attrs, slog.String("machine", ref))
-	}
-	if by := r.UserAgent(); by != "" {
-		attrs = append(attrs, slog.String("by", by))
-	}
-	if err != nil {
-		level = slog.LevelWarn
-		attrs = append(attrs, slog.String("error", err.Error()))
-		if w.status == 0 {
-			e := s.explain(r, err)
-			encode(w, e.Code.Status(), e)
-		}
-	}
-	s.Log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", append(attrs, slog.Int("status", w.status))...)
-}
-
-// explain returns the error of the protocol for the error of a request.
-func (s *server) explain(r *http.Request, err error) *api.Error {
-	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
-		return &api.Error{Code: api.CodeFailed, Message: "the daemon is about to end"}
-	}
-	return control.WireError(err)
-}
-
-// A statusRecorder records the status of an answer.
-type statusRecorder struct {
-	http.ResponseWriter
-	status int // 0 as long as there is no answer
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (r *statusRecorder) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
-	}
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter.
-func (r *statusRecorder) Write(b []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	return r.ResponseWriter.Write(b)
-}
-
-// Unwrap gives http.ResponseController access to the connection.
-func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-func (s *server) version(w http.ResponseWriter, _ *http.Request) error {
-	records, _, err := s.Machines.Machines()
+func (h *handlers) version(w http.ResponseWriter, _ *http.Request) error {
+	records, _, err := h.machines.Machines()
 	if err != nil {
 		return err
 	}
-	return answer(w, s.info(records))
+	return answer(w, h.convert.info(records))
 }
 
-func (s *server) openAPI(w http.ResponseWriter, _ *http.Request) error {
+func (h *handlers) openAPI(w http.ResponseWriter, _ *http.Request) error {
 	return answer(w, json.RawMessage(api.OpenAPI()))
 }
 
-func (s *server) shutdown(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) shutdown(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &struct{}{}); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)
-	s.requestQuit()
+	h.quit.request()
 	return nil
 }

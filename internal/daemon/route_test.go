@@ -264,7 +264,7 @@ func TestEveryRoute(t *testing.T) {
 			}
 		})
 	}
-	for _, r := range new(server).routes() {
+	for _, r := range new(handlers).routes() {
 		if !tested[r.pattern] {
 			t.Errorf("route %s has no test", r.pattern)
 		}

@@ -10,8 +10,6 @@ import (
 	"runtime"
 	"sync"
 	"time"
-
-	"github.com/banger-vm/banger/api"
 )
 
 // Limits of a connection.
@@ -62,14 +60,14 @@ func (s *server) serveOn(ctx context.Context, listener net.Listener) error {
 	select {
 	case <-ctx.Done():
 		why = "signal"
-	case <-s.quit:
+	case <-s.quit.requested:
 	case <-s.idle.expired:
 		why = "idle"
 	case failed = <-served:
 		why = failed.Error()
 	}
 	s.Log.Info("daemon ends", "why", why)
-	s.requestQuit()
+	s.quit.request()
 	return errors.Join(failed, s.shutDown(h, cancel))
 }
 
@@ -113,7 +111,7 @@ func (s *server) reconcile(ctx context.Context) {
 	}
 	close(s.reconciled)
 	for _, id := range done.Adopted {
-		s.watcher.watch(id, s.quit)
+		s.watcher.watch(id)
 	}
 	var boots sync.WaitGroup
 	defer boots.Wait()
@@ -122,36 +120,7 @@ func (s *server) reconcile(ctx context.Context) {
 		slots <- struct{}{}
 		boots.Go(func() {
 			defer func() { <-slots }()
-			s.restartByPolicy(ctx, id)
+			s.starter.restartByPolicy(ctx, id)
 		})
 	}
-}
-
-// restartByPolicy boots a machine without a supervisor if its policy requires it,
-// and logs an error.
-func (s *server) restartByPolicy(ctx context.Context, id string) {
-	s.idle.begin()
-	defer s.idle.end()
-	if err := s.bootByPolicy(ctx, id); err != nil && ctx.Err() == nil {
-		s.Log.Error("start machine again", "machine", id, "error", err)
-	}
-}
-
-// bootByPolicy boots a machine if its policy still requires it when bootByPolicy
-// has the machine's lock: another request may have stopped, removed or started the
-// machine.
-func (s *server) bootByPolicy(ctx context.Context, id string) error {
-	unlock, err := s.locks.lock(ctx, lockRequest{id, id, "start", 0})
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if wanted, err := s.Machines.RepairMachine(ctx, id); err != nil || !wanted {
-		return err
-	}
-	l, err := s.launch(api.StartRequest{})
-	if err != nil {
-		return err
-	}
-	return s.boot(ctx, id, l)
 }

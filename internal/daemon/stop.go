@@ -9,13 +9,13 @@ import (
 	"github.com/banger-vm/banger/internal/machine/record"
 )
 
-func (s *server) stop(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) stop(w http.ResponseWriter, r *http.Request) error {
 	grace, err := decodeGrace(w, r)
 	if err != nil {
 		return err
 	}
-	return s.change(w, r, "stop", grace, func(ctx context.Context, rec *record.Record) error {
-		return s.Machines.Stop(ctx, rec.ID, grace)
+	return h.change(w, r, "stop", grace, func(ctx context.Context, rec *record.Record) error {
+		return h.machines.Stop(ctx, rec.ID, grace)
 	})
 }
 
@@ -30,31 +30,31 @@ func decodeGrace(w http.ResponseWriter, r *http.Request) (time.Duration, error) 
 }
 
 // kill does not take the machine's lock: a user cuts a long stop short with it.
-func (s *server) kill(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) kill(w http.ResponseWriter, r *http.Request) error {
 	var req api.KillRequest
 	if err := decode(w, r, &req); err != nil {
 		return err
 	}
-	rec, err := s.find(r)
+	rec, err := h.find(r)
 	if err != nil {
 		return err
 	}
-	if err := s.Machines.Kill(r.Context(), rec.ID, req.Signal); err != nil {
+	if err := h.machines.Kill(r.Context(), rec.ID, req.Signal); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (s *server) wait(w http.ResponseWriter, r *http.Request) error {
+func (h *handlers) wait(w http.ResponseWriter, r *http.Request) error {
 	if err := decode(w, r, &struct{}{}); err != nil {
 		return err
 	}
-	rec, err := s.find(r)
+	rec, err := h.find(r)
 	if err != nil {
 		return err
 	}
-	exit, err := s.Machines.Wait(r.Context(), rec.ID)
+	exit, err := h.machines.Wait(r.Context(), rec.ID)
 	if err != nil {
 		return err
 	}

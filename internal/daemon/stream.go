@@ -66,25 +66,25 @@ func upgrade(w http.ResponseWriter) (*frames.Conn, error) {
 	return frames.NewBuffered(conn, r), nil
 }
 
-func (s *server) exec(w http.ResponseWriter, r *http.Request) error {
-	return relay(s, w, r, s.Machines.Exec)
+func (h *handlers) exec(w http.ResponseWriter, r *http.Request) error {
+	return relay(h, w, r, h.machines.Exec)
 }
 
-func (s *server) attach(w http.ResponseWriter, r *http.Request) error {
-	return relay(s, w, r, s.Machines.Attach)
+func (h *handlers) attach(w http.ResponseWriter, r *http.Request) error {
+	return relay(h, w, r, h.machines.Attach)
 }
 
-func (s *server) archive(w http.ResponseWriter, r *http.Request) error {
-	return relay(s, w, r, s.Machines.Archive)
+func (h *handlers) archive(w http.ResponseWriter, r *http.Request) error {
+	return relay(h, w, r, h.machines.Archive)
 }
 
 // relay opens a stream to a machine's supervisor by open and passes frames between
 // it and the client, without a look at them.
-func relay[T any](s *server, w http.ResponseWriter, r *http.Request,
+func relay[T any](h *handlers, w http.ResponseWriter, r *http.Request,
 	open func(ctx context.Context, id string, req T) (*frames.Conn, error),
 ) error {
 	var req T
-	rec, err := s.decodeStream(w, r, &req)
+	rec, err := h.decodeStream(w, r, &req)
 	if err != nil {
 		return err
 	}
@@ -97,30 +97,30 @@ func relay[T any](s *server, w http.ResponseWriter, r *http.Request,
 		supervisor.Close()
 		return err
 	}
-	defer s.closeOnQuit(client, supervisor)()
+	defer h.quit.closeOnRequest(client, supervisor)()
 	frames.Relay(client, supervisor)
 	return nil
 }
 
 // decodeStream reads the body of a request that needs a stream, and returns the
 // record of its machine.
-func (s *server) decodeStream(w http.ResponseWriter, r *http.Request, req any) (*record.Record, error) {
+func (h *handlers) decodeStream(w http.ResponseWriter, r *http.Request, req any) (*record.Record, error) {
 	if err := decode(w, r, req); err != nil {
 		return nil, err
 	}
 	if !wantsStream(r) {
 		return nil, errNeedsStream()
 	}
-	return s.find(r)
+	return h.find(r)
 }
 
 // agent joins the connection of a request to the SSH server of a machine's agent.
-func (s *server) agent(w http.ResponseWriter, r *http.Request) error {
-	rec, err := s.decodeStream(w, r, &struct{}{})
+func (h *handlers) agent(w http.ResponseWriter, r *http.Request) error {
+	rec, err := h.decodeStream(w, r, &struct{}{})
 	if err != nil {
 		return err
 	}
-	agent, err := s.Machines.Dial(r.Context(), rec)
+	agent, err := h.machines.Dial(r.Context(), rec)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (s *server) agent(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer client.Close()
-	defer s.closeOnQuit(client, agent)()
+	defer h.quit.closeOnRequest(client, agent)()
 	unixsocket.Join(struct {
 		io.Reader
 		io.WriteCloser
@@ -148,25 +148,5 @@ func copyFrames(to, from *frames.Conn) {
 		if err := to.Send(f.Kind, f.Payload); err != nil {
 			return
 		}
-	}
-}
-
-// closeOnQuit closes connections when the daemon shuts down. The caller calls stop
-// when it has done with the connections.
-func (s *server) closeOnQuit(conns ...io.Closer) (stop func()) {
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		select {
-		case <-s.quit:
-			for _, c := range conns {
-				c.Close()
-			}
-		case <-done:
-		}
-	}()
-	return func() {
-		close(done)
-		<-stopped
 	}
 }

@@ -10,21 +10,17 @@ import (
 // the record of the machine and releases its resources if the supervisor was killed.
 type watcher struct {
 	machines machines
-	restart  func(ctx context.Context, id string) // boots a machine again; see server.restartByPolicy
+	restart  func(ctx context.Context, id string) // boots a machine again; see starter.restartByPolicy
+	quit     *quitSignal
 	log      *slog.Logger
 	started  chan string // IDs of machines that run
 }
 
-func newWatcher(m machines, log *slog.Logger, restart func(context.Context, string)) *watcher {
-	return &watcher{machines: m, restart: restart, log: log, started: make(chan string)}
-}
-
-// watch makes the watcher watch a machine. It returns without effect if quit is
-// closed before the watcher takes the machine.
-func (w *watcher) watch(id string, quit <-chan struct{}) {
+// watch makes the watcher watch a machine, unless the daemon shuts down.
+func (w *watcher) watch(id string) {
 	select {
 	case w.started <- id:
-	case <-quit:
+	case <-w.quit.requested:
 	}
 }
 
@@ -74,7 +70,7 @@ func (w *watcher) awaitEnd(ctx context.Context, id string) {
 		restart, err = w.machines.RepairMachine(ctx, id)
 	}
 	if err != nil && ctx.Err() == nil {
-		w.log.Error("settle machine", "machine", id, "error", err)
+		w.log.Error("repair machine", "machine", id, "error", err)
 	}
 	if restart {
 		w.restart(ctx, id)

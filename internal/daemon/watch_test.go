@@ -13,9 +13,9 @@ import (
 	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
-// TestWatcherSettlesMachines ends supervisors. The watcher settles their machines, also
+// TestWatcherRepairsMachines ends supervisors. The watcher repairs their machines, also
 // after they were started again.
-func TestWatcherSettlesMachines(t *testing.T) {
+func TestWatcherRepairsMachines(t *testing.T) {
 	f := newFakeMachines(t)
 	f.add(idOne, "one", record.StateRunning)
 	f.add(idTwo, "two", record.StateExited)
@@ -25,7 +25,7 @@ func TestWatcherSettlesMachines(t *testing.T) {
 	}
 	d := startDaemon(t, f)
 	f.endSupervisor(idOne)
-	f.awaitSettled(idOne)
+	awaitRepair(f, idOne)
 	for range 3 {
 		p, err := d.Start(t.Context(), "one", api.StartRequest{}, api.Stdio{})
 		if err != nil {
@@ -35,7 +35,7 @@ func TestWatcherSettlesMachines(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.endSupervisor(idOne)
-		f.awaitSettled(idOne)
+		awaitRepair(f, idOne)
 	}
 	// The start of the machine with a restart policy may still be in progress.
 	for !strings.Contains(f.called(), "start two") && t.Context().Err() == nil {
@@ -55,7 +55,7 @@ func TestWatcherRestartsByPolicy(t *testing.T) {
 	startDaemon(t, f)
 	for range 2 {
 		f.endSupervisor(idOne)
-		<-f.settled
+		<-f.repaired
 		for {
 			if _, running := f.supervisorEnd(idOne); running {
 				break
@@ -92,9 +92,9 @@ func TestStopOverridesThePolicy(t *testing.T) {
 	go func() { stopped <- d.Stop(t.Context(), "one", api.StopRequest{}) }()
 	<-entered
 	f.endSupervisor(idOne)
-	f.awaitSettled(idOne) // the machine is to be started, and the stop holds its lock
+	awaitRepair(f, idOne) // the machine is to be started, and the stop holds its lock
 	close(proceed)
-	f.awaitSettled(idOne) // examined again with the lock
+	awaitRepair(f, idOne) // examined again with the lock
 	// The rename waits for the lock.
 	err := errors.Join(<-stopped, d.Rename(t.Context(), "one", "other"))
 	if calls := f.called(); err != nil || strings.Contains(calls, "start") {
