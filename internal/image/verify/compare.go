@@ -16,20 +16,20 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// comparison walks the expected tree and looks up what the disk has for it.
-// Only names that are expected are followed, so that a directory of the disk
-// that contains itself leads nowhere.
+// comparison walks the expected tree and compares each inode with the one on
+// the disk. It follows only expected names, so a directory on the disk that
+// contains itself does not make it loop.
 type comparison struct {
-	fs      *ext4.FS
-	onDisk  map[*node]uint32 // inodes of several names, on either side
-	planned map[uint32]*node
-	hashes  chan hashJob
+	fs       *ext4.FS
+	onDisk   map[*node]uint32 // inodes on the disk of expected inodes with several names
+	expected map[uint32]*node // the reverse of onDisk
+	hashes   chan hashJob
 
 	mu          sync.Mutex
 	differences []Difference
 }
 
-// hashJob is a file whose content is still to be compared.
+// hashJob is a file whose content a worker must compare.
 type hashJob struct {
 	path string
 	want *node
@@ -38,7 +38,7 @@ type hashJob struct {
 
 func compare(ctx context.Context, fs *ext4.FS, root *node, workers int) ([]Difference, error) {
 	c := &comparison{
-		fs: fs, onDisk: map[*node]uint32{}, planned: map[uint32]*node{}, hashes: make(chan hashJob, workers),
+		fs: fs, onDisk: map[*node]uint32{}, expected: map[uint32]*node{}, hashes: make(chan hashJob, workers),
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for range workers {
@@ -65,8 +65,8 @@ func (c *comparison) differ(path, field string, want, got any) {
 	c.differences = append(c.differences, Difference{Path: path, Field: field, Want: fmt.Sprint(want), Got: fmt.Sprint(got)})
 }
 
-// inode compares the inode that path has on the disk. The error is that of
-// ctx.
+// inode compares the inode that path has on the disk with the expected one.
+// Its only error is that of ctx.
 func (c *comparison) inode(ctx context.Context, path string, want *node, number uint32) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (c *comparison) inode(ctx context.Context, path string, want *node, number 
 		c.differ(path, FieldType, want.typ, got.Type)
 		return nil
 	}
-	c.metadata(path, want, got)
+	c.fields(path, want, got)
 	switch want.typ {
 	case tree.Directory:
 		return c.directory(ctx, path, want, got)
@@ -111,9 +111,8 @@ func (c *comparison) inode(ctx context.Context, path string, want *node, number 
 	return nil
 }
 
-// group compares which names share an inode: one on the disk for each in the
-// image, and the other way round. It reports whether the rest is still to be
-// compared.
+// group checks that the same names share an inode on the disk and in the
+// image. It returns false if the inode has been compared under another name.
 func (c *comparison) group(path string, want *node, got *ext4.Inode) bool {
 	if want.typ != tree.Directory && int(got.Links) != want.links {
 		c.differ(path, FieldLinks, want.links, got.Links)
@@ -122,7 +121,7 @@ func (c *comparison) group(path string, want *node, got *ext4.Inode) bool {
 		return true
 	}
 	number, again := c.onDisk[want]
-	other, taken := c.planned[got.Number]
+	other, taken := c.expected[got.Number]
 	switch {
 	case again && number == got.Number:
 		return false
@@ -134,12 +133,13 @@ func (c *comparison) group(path string, want *node, got *ext4.Inode) bool {
 		return true
 	}
 	if want.typ != tree.Directory {
-		c.onDisk[want], c.planned[got.Number] = got.Number, want
+		c.onDisk[want], c.expected[got.Number] = got.Number, want
 	}
 	return true
 }
 
-func (c *comparison) metadata(path string, want *node, got *ext4.Inode) {
+// fields compares the metadata of an inode that every type has.
+func (c *comparison) fields(path string, want *node, got *ext4.Inode) {
 	if got.Mode != want.mode {
 		c.differ(path, FieldMode, fmt.Sprintf("%04o", want.mode), fmt.Sprintf("%04o", got.Mode))
 	}
@@ -180,8 +180,8 @@ func (c *comparison) xattrs(path string, want *node, got *ext4.Inode) {
 	}
 }
 
-// directory compares the names in a directory, and what they stand for. A
-// name too few or too many stands for all that is below it.
+// directory compares the names in a directory, and their inodes. A missing or
+// additional name is one difference, which includes all names below it.
 func (c *comparison) directory(ctx context.Context, path string, want *node, got *ext4.Inode) error {
 	names := map[string]uint32{}
 	err := c.fs.ReadDir(got, func(e ext4.DirEntry) error {
@@ -208,7 +208,7 @@ func (c *comparison) directory(ctx context.Context, path string, want *node, got
 	}
 	for leaf, number := range names {
 		if path == "." && leaf == "lost+found" && c.isEmptyDirectory(number) {
-			continue // every ext4 file system has one, whatever the image says
+			continue // every ext4 file system has one
 		}
 		c.differ(join(path, leaf), FieldName, "absent", "present")
 	}
@@ -257,7 +257,8 @@ func (c *comparison) content(ctx context.Context, job hashJob) error {
 	return nil
 }
 
-// hashFile reads the runs of a file and takes holes as the zeros they are.
+// hashFile writes the content of a file to the hash. It reads only the runs
+// and writes zeros for the holes.
 func hashFile(ctx context.Context, to io.Writer, f *ext4.File) error {
 	buf, zeros := make([]byte, 1<<18), make([]byte, 1<<16)
 	at := int64(0)
@@ -290,9 +291,9 @@ func hashFile(ctx context.Context, to io.Writer, f *ext4.File) error {
 	return hole(f.Size())
 }
 
-// clamp moves a time into the range of ext4, 32 bits of seconds and 2 of
-// epoch. The kernel drops the nanoseconds of what it moves
-// (timestamp_truncate in linux/fs/inode.c).
+// clamp returns the nearest time that ext4 can store, with 32 bits of seconds
+// and 2 bits of epoch. If the time changes, its nanoseconds become zero, as in
+// the kernel (timestamp_truncate in linux/fs/inode.c).
 func clamp(t tree.Time) tree.Time {
 	const earliest, latest = math.MinInt32, math.MaxInt32 + 3<<32
 	switch {

@@ -16,7 +16,8 @@ import (
 
 var created = tree.Time{Sec: 1700000000, Nsec: 5}
 
-// merged gives the tree of layers by package tree, a line for each path.
+// merged merges layers with package tree and returns a description of each
+// path.
 func merged(layers [][]entry, scoped bool) (map[string]string, error) {
 	m := tree.NewMerger(tree.Options{Scoped: scoped, Created: created})
 	for _, layer := range layers {
@@ -44,7 +45,7 @@ func merged(layers [][]entry, scoped bool) (map[string]string, error) {
 		if first[id] == "" {
 			first[id] = path
 		}
-		f := facts{
+		f := metadata{
 			typ: in.Type, mode: in.Mode, uid: in.UID, gid: in.GID, mtime: in.Mtime, major: in.Major, minor: in.Minor,
 			size: in.Size, target: in.Target, xattrs: in.Xattrs,
 		}
@@ -53,7 +54,8 @@ func merged(layers [][]entry, scoped bool) (map[string]string, error) {
 	return out, nil
 }
 
-// replayed gives the same by this package.
+// replayed replays layers with this package and returns a description of each
+// path.
 func replayed(layers [][]entry, scoped bool) (map[string]string, error) {
 	r := newReplay(created, scoped, 1<<20)
 	for _, layer := range layers {
@@ -70,7 +72,7 @@ func replayed(layers [][]entry, scoped bool) (map[string]string, error) {
 		if first[n] == "" {
 			first[n] = path
 		}
-		out[path] = describe(n.facts, n.links, first[n])
+		out[path] = describe(n.metadata, n.links, first[n])
 		for _, leaf := range slices.Sorted(maps.Keys(n.names)) {
 			walk(join(path, leaf), n.names[leaf].node)
 		}
@@ -79,7 +81,7 @@ func replayed(layers [][]entry, scoped bool) (map[string]string, error) {
 	return out, nil
 }
 
-func describe(f facts, links int, first string) string {
+func describe(f metadata, links int, first string) string {
 	if len(f.xattrs) == 0 {
 		f.xattrs = nil
 	}
@@ -87,7 +89,9 @@ func describe(f facts, links int, first string) string {
 	return fmt.Sprintf("%d links, first %s: %+v", links, first, f)
 }
 
-// part makes names meet: few letters, and what is special about layers.
+// part draws a component of a path from a few letters, so that paths are often
+// equal, and from the names of whiteouts. If hostile is set, it also draws
+// invalid components.
 func part(hostile bool) *rapid.Generator[string] {
 	usual := []string{"a", "a", "b", "b", "c", "d", ".wh.a", ".wh.b", ".wh.c", ".wh..wh..opq"}
 	if hostile {
@@ -99,7 +103,7 @@ func part(hostile bool) *rapid.Generator[string] {
 func path(hostile bool) *rapid.Generator[string] {
 	return rapid.Custom(func(t *rapid.T) string {
 		parts := rapid.SliceOfN(part(hostile), 1, 4).Draw(t, "parts")
-		if !hostile { // whiteouts as a directory are rare
+		if !hostile { // real layers have no whiteouts as directories
 			for i := range parts[:len(parts)-1] {
 				parts[i] = strings.TrimPrefix(strings.ReplaceAll(parts[i], ".wh..wh..opq", "a"), ".wh.")
 			}
@@ -137,8 +141,9 @@ func layerEntry(hostile bool) *rapid.Generator[entry] {
 	})
 }
 
-// TestReplayAgreesWithMerge gives random layers to the merge that builds disks
-// and to the replay that checks them: both make the same tree, or both refuse.
+// TestReplayAgreesWithMerge applies random layers with the merge, which builds
+// disks, and with the replay, which verifies them. Both must make the same
+// tree, or both must return an error.
 func TestReplayAgreesWithMerge(t *testing.T) {
 	if !testing.Short() {
 		if err := flag.Set("rapid.checks", "1500"); err != nil {

@@ -19,20 +19,20 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// A Layer is one layer of an image as it is stored.
+// A Layer is one stored layer of an image.
 type Layer struct {
-	Digest string // names the layer in errors; may be empty
-	// Open gives the stored bytes: a tar, plain or compressed by gzip or zstd.
+	Digest string // of the layer, for errors; may be empty
+	// Open opens the stored layer: a tar, plain or compressed with gzip or zstd.
 	Open func(context.Context) (io.ReadCloser, error)
 }
 
-// maxWindow is the zstd window in bytes up to which decoders are expected to
-// go (RFC 8878, section 3.1.1.1.2, has 8 MiB; zstd(1) goes to 128 MiB).
+// maxWindow is the largest zstd window that decompress accepts, in bytes. RFC
+// 8878, section 3.1.1.1.2, recommends 8 MiB; zstd(1) accepts 128 MiB.
 const maxWindow = 128 << 20
 
-// read gives the entries of a layer, with the hashes of their contents. It
-// reads the layer to its very end, where a reader that checks digests says
-// what it found.
+// read returns the entries of a layer, with the hashes of their contents. It
+// reads the layer to its end, because a reader that checks a digest returns
+// its error there.
 func (l Layer) read(ctx context.Context, budget *atomic.Int64) (entries []entry, err error) {
 	stored, err := l.Open(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func (l Layer) read(ctx context.Context, budget *atomic.Int64) (entries []entry,
 		return nil, err
 	}
 	defer stop()
-	bounded := &meter{ctx: ctx, r: plain, left: budget}
+	bounded := &limitedReader{ctx: ctx, r: plain, left: budget}
 	if entries, err = readTar(bounded); err != nil {
 		return nil, err
 	}
@@ -56,7 +56,8 @@ func (l Layer) read(ctx context.Context, budget *atomic.Int64) (entries []entry,
 	return entries, err
 }
 
-// decompress tells the form of a stream by its first bytes.
+// decompress returns the uncompressed stream in r. It recognises the format by
+// the first bytes. The caller must call stop after the last read.
 func decompress(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
 	start, err := r.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -67,7 +68,8 @@ func decompress(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
 		z, err := gzip.NewReader(r)
 		return z, func() {}, err
 	case isZstd(start):
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -76,7 +78,8 @@ func decompress(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
 	return r, func() {}, nil
 }
 
-// isZstd knows a frame and a skippable frame (RFC 8878, section 3.1).
+// isZstd reports whether b starts a frame or a skippable frame (RFC 8878,
+// section 3.1).
 func isZstd(b []byte) bool {
 	if len(b) < 4 {
 		return false
@@ -84,9 +87,9 @@ func isZstd(b []byte) bool {
 	return string(b) == "\x28\xb5\x2f\xfd" || b[0]&0xf0 == 0x50 && string(b[1:]) == "\x2a\x4d\x18"
 }
 
-// meter ends a stream when ctx is done, or when the layers of the image have
-// more bytes than they may.
-type meter struct {
+// limitedReader returns an error when ctx ends, or when the layers of the
+// image have more bytes than allowed.
+type limitedReader struct {
 	ctx  context.Context //nolint:containedctx // an io.Reader has no other way to be cancelled
 	r    io.Reader
 	left *atomic.Int64
@@ -94,12 +97,12 @@ type meter struct {
 
 var errTooLarge = errors.New("layers unpack to more bytes than allowed")
 
-func (m *meter) Read(p []byte) (int, error) {
-	if err := m.ctx.Err(); err != nil {
+func (l *limitedReader) Read(p []byte) (int, error) {
+	if err := l.ctx.Err(); err != nil {
 		return 0, err
 	}
-	n, err := m.r.Read(p)
-	if m.left.Add(-int64(n)) < 0 {
+	n, err := l.r.Read(p)
+	if l.left.Add(-int64(n)) < 0 {
 		return 0, errTooLarge
 	}
 	return n, err
@@ -117,7 +120,7 @@ func readTar(r io.Reader) ([]entry, error) {
 		if errors.Is(err, io.EOF) {
 			return entries, nil
 		}
-		if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // names are judged by the replay
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) { // the replay checks names
 			return nil, fmt.Errorf("entry %d: %w", len(entries)+1, err)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
@@ -139,8 +142,9 @@ func readTar(r io.Reader) ([]entry, error) {
 	}
 }
 
-// addGlobal notes records that stand for all entries to come, and refuses
-// those that only make sense for one.
+// addGlobal adds the records of a global header, which apply to all entries
+// that follow. It returns an error for a record that makes sense for only one
+// entry.
 func addGlobal(global, records map[string]string) error {
 	for key, value := range records {
 		for _, prefix := range []string{
@@ -192,8 +196,8 @@ func newEntry(h *tar.Header, global map[string]string) (entry, error) {
 	return e, err
 }
 
-// number gives a field at full width: an entry's own PAX record first, then
-// the global one, then the header.
+// number returns a field at full width: from the entry's own PAX record if
+// there is one, else from the global record, else from the header.
 func number(key string, header int64, own, global map[string]string) (uint32, error) {
 	text := own[key]
 	if text == "" {
@@ -212,8 +216,8 @@ func number(key string, header int64, own, global map[string]string) (uint32, er
 	return uint32(header), nil
 }
 
-// parseTime reads the time of a global record, in whole seconds as git-archive
-// and others write it there.
+// parseTime parses the time of a global record. It accepts only whole seconds,
+// the form that git-archive and other programs write.
 func parseTime(text string) (tree.Time, error) {
 	sec, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// TestF8HeadersAgree reads headers of all forms by this package and by package
-// layer, which reads tar in its own way.
+// TestF8HeadersAgree reads headers of all formats with this package and with
+// package layer, which has a tar reader of its own. The entries must be equal.
 func TestF8HeadersAgree(t *testing.T) {
 	at := time.Unix(1600000000, 123456789)
 	records := func(kv ...string) map[string]string {
@@ -93,7 +93,7 @@ func TestF8HeadersAgree(t *testing.T) {
 				got = append(got, line(e))
 			}
 			if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
-				t.Errorf("here:\n%s\nlayer:\n%s", g, w)
+				t.Errorf("verify:\n%s\nlayer:\n%s", g, w)
 			}
 		})
 	}
@@ -122,7 +122,7 @@ func archive(t *testing.T, headers []tar.Header) []byte {
 	return out.Bytes()
 }
 
-// byLayer reads a tar by package layer.
+// byLayer reads a tar with package layer.
 func byLayer(t *testing.T, data []byte) ([]string, error) {
 	t.Helper()
 	spool, err := os.CreateTemp(t.TempDir(), "spool")
@@ -141,7 +141,7 @@ func byLayer(t *testing.T, data []byte) ([]string, error) {
 		if err = table.Next(&e); err != nil {
 			break
 		}
-		mine := entry{name: e.Name, facts: facts{
+		mine := entry{name: e.Name, metadata: metadata{
 			typ: e.Type, mode: e.Mode, uid: e.UID, gid: e.GID, mtime: e.Mtime, size: e.Size, xattrs: e.Xattrs,
 		}}
 		switch e.Type {

@@ -23,8 +23,8 @@ const (
 	maxHops = 40 // MAXSYMLINKS of linux/namei.h
 )
 
-// split gives the components of a path, without empty ones and ".". Only
-// scoped mode lets ".." through.
+// split returns the components of a path, without empty ones and ".". It
+// accepts ".." only in scoped mode.
 func (r *replay) split(path string) ([]string, error) {
 	if path == "" || len(path) > maxPath || strings.ContainsRune(path, 0) {
 		return nil, errBadName
@@ -48,9 +48,10 @@ func components(path string) []string {
 	return slices.DeleteFunc(strings.Split(path, "/"), func(p string) bool { return p == "" || p == "." })
 }
 
-// descend finds the directory that parts lead to. What is missing is made
-// when create is set; otherwise the result is nil. A symlink on the way is an
-// error, or in scoped mode is followed as in a chroot.
+// descend returns the directory at the path parts. If a directory is missing,
+// descend makes it if create is set, and returns nil otherwise. A symlink on
+// the path is an error in strict mode. In scoped mode descend follows it, as
+// in a chroot.
 func (r *replay) descend(parts []string, create bool) (*node, error) {
 	trail := []*node{r.root}
 	for hops := 0; len(parts) > 0; {
@@ -60,7 +61,7 @@ func (r *replay) descend(parts []string, create bool) (*node, error) {
 			trail = trail[:max(1, len(trail)-1)]
 			continue
 		}
-		if strings.HasPrefix(part, whiteout) {
+		if strings.HasPrefix(part, whiteoutPrefix) {
 			return nil, errReserved
 		}
 		dir := trail[len(trail)-1]
@@ -69,7 +70,7 @@ func (r *replay) descend(parts []string, create bool) (*node, error) {
 			if !create {
 				return nil, nil
 			}
-			if err := r.put(dir, part, &node{facts: r.implied(), names: map[string]*name{}}); err != nil {
+			if err := r.put(dir, part, &node{metadata: r.implied(), names: map[string]*name{}}); err != nil {
 				return nil, err
 			}
 			n = dir.names[part]
@@ -94,8 +95,9 @@ func (r *replay) descend(parts []string, create bool) (*node, error) {
 	return trail[len(trail)-1], nil
 }
 
-// checkTarget refuses a symlink in a directory of the given depth whose
-// relative target climbs above the root.
+// checkTarget returns an error if the target of a symlink is not valid. In
+// strict mode that includes a relative target that climbs above the root from
+// a directory of the given depth.
 func (r *replay) checkTarget(target string, depth int) error {
 	if target == "" || len(target) >= maxPath || strings.ContainsRune(target, 0) {
 		return errBadName

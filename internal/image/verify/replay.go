@@ -8,8 +8,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// facts are what an inode of the image must be like on the disk.
-type facts struct {
+// metadata is the expected metadata of an inode on the disk, with the hash of
+// its content.
+type metadata struct {
 	typ          tree.Type
 	mode         uint16
 	uid, gid     uint32
@@ -25,27 +26,27 @@ type facts struct {
 type entry struct {
 	name string // as in the tar header
 	link string // target of a hard link, as in the header
-	facts
+	metadata
 }
 
 // node is an inode of the expected tree.
 type node struct {
-	facts
-	names map[string]*name // of a directory
-	links int              // names of it in the tree
-	swept int              // number of the last layer that hid what lower layers put in this directory
+	metadata
+	names    map[string]*name // of a directory
+	links    int              // number of names in the tree
+	hiddenBy int              // number of the last layer that hid the children of this directory
 }
 
-// name is a name in a directory, and the number of the layer that set it.
+// name is a name in a directory.
 type name struct {
 	node  *node
-	layer int
+	layer int // number of the last layer that set the name
 }
 
-// The reasons to refuse an entry. They say what product.md's F2 to F7 say.
+// The reasons to refuse an entry: F2 to F7 of docs/contract.md.
 var (
 	errReserved  = errors.New("name is reserved for whiteouts")
-	errBadName   = errors.New("not a usable name")
+	errBadName   = errors.New("name is empty, too long or contains a NUL byte")
 	errRoot      = errors.New("the root can only be a directory")
 	errNoTarget  = errors.New("hard link target does not exist")
 	errDirTarget = errors.New("hard link target is a directory")
@@ -54,45 +55,45 @@ var (
 )
 
 const (
-	whiteout = ".wh."
-	aufs     = ".wh..wh."
-	opaque   = ".wh..wh..opq"
+	whiteoutPrefix = ".wh."
+	aufsPrefix     = ".wh..wh."
+	opaqueName     = ".wh..wh..opq"
 )
 
-// replay is the tree that layers make, applied one after the other.
+// replay applies layers one after the other to a tree.
 type replay struct {
 	root    *node
 	layer   int // number of the current layer, from 1
 	created tree.Time
 	scoped  bool
-	left    int // inodes that may still be made
+	left    int // number of inodes that the layers may still make
 }
 
 func newReplay(created tree.Time, scoped bool, maxInodes int) *replay {
 	r := &replay{created: created, scoped: scoped, left: maxInodes}
-	r.root = &node{facts: r.implied(), names: map[string]*name{}, links: 1}
+	r.root = &node{metadata: r.implied(), names: map[string]*name{}, links: 1}
 	return r
 }
 
 func (r *replay) nextLayer() { r.layer++ }
 
-// implied are the facts of a directory that no entry describes.
-func (r *replay) implied() facts {
-	return facts{typ: tree.Directory, mode: 0o755, mtime: r.created}
+// implied returns the metadata of a directory that no entry describes.
+func (r *replay) implied() metadata {
+	return metadata{typ: tree.Directory, mode: 0o755, mtime: r.created}
 }
 
-// apply carries out one entry of the current layer.
+// apply applies one entry of the current layer.
 func (r *replay) apply(e *entry) error {
 	parts, err := r.split(e.name)
 	if err != nil || ignored(parts) {
 		return err
 	}
 	if len(parts) == 0 || parts[len(parts)-1] == ".." {
-		return r.describe(parts, e)
+		return r.setDirectory(parts, e)
 	}
 	parents, leaf := parts[:len(parts)-1], parts[len(parts)-1]
-	if hidden, ok := strings.CutPrefix(leaf, whiteout); ok {
-		return r.hideBelow(parents, leaf, hidden)
+	if hidden, ok := strings.CutPrefix(leaf, whiteoutPrefix); ok {
+		return r.applyWhiteout(parents, leaf, hidden)
 	}
 	n, err := r.inode(e, len(parents))
 	if err != nil {
@@ -105,44 +106,44 @@ func (r *replay) apply(e *entry) error {
 	return r.put(dir, leaf, n)
 }
 
-// describe sets the facts of a directory that is named by its own path, such
-// as the root by ".".
-func (r *replay) describe(parts []string, e *entry) error {
+// setDirectory sets the metadata of a directory whose path does not end in its
+// name, such as "." for the root.
+func (r *replay) setDirectory(parts []string, e *entry) error {
 	if e.typ != tree.Directory {
 		return errRoot
 	}
 	dir, err := r.descend(parts, true)
 	if err == nil {
-		dir.facts = e.facts
+		dir.metadata = e.metadata
 	}
 	return err
 }
 
-// inode gives what the name of e will stand for: a new inode, or for a hard
-// link the one that is there already.
+// inode returns the inode for the name of e: the existing one if e is a hard
+// link, and a new one otherwise.
 func (r *replay) inode(e *entry, depth int) (*node, error) {
 	switch e.typ {
 	case tree.HardLink:
-		return r.linked(e.link)
+		return r.linkTarget(e.link)
 	case tree.Symlink:
 		if err := r.checkTarget(e.target, depth); err != nil {
 			return nil, err
 		}
 	case tree.Directory:
-		return &node{facts: e.facts, names: map[string]*name{}}, nil
+		return &node{metadata: e.metadata, names: map[string]*name{}}, nil
 	case tree.Regular, tree.CharDevice, tree.BlockDevice, tree.Fifo:
 	default:
 		return nil, fmt.Errorf("entry type %d is unknown", e.typ)
 	}
-	return &node{facts: e.facts}, nil
+	return &node{metadata: e.metadata}, nil
 }
 
-// put makes leaf in dir stand for n. A directory on a directory takes its
-// facts and keeps what is in it.
+// put makes leaf in dir a name of n. If both the old inode of the name and n
+// are directories, the old one gets the metadata of n and keeps its children.
 func (r *replay) put(dir *node, leaf string, n *node) error {
 	old := dir.names[leaf]
 	if old != nil && old.node.typ == tree.Directory && n.typ == tree.Directory {
-		old.node.facts = n.facts
+		old.node.metadata = n.metadata
 		old.layer = r.layer
 		return nil
 	}
@@ -153,23 +154,23 @@ func (r *replay) put(dir *node, leaf string, n *node) error {
 	}
 	n.links++
 	if old != nil {
-		drop(old.node)
+		unlink(old.node)
 	}
 	dir.names[leaf] = &name{node: n, layer: r.layer}
 	return nil
 }
 
-// drop takes one name from n, and from all that is in it if it is a directory.
-func drop(n *node) {
+// unlink removes one name of n, and all names below n if it is a directory.
+func unlink(n *node) {
 	n.links--
 	for _, child := range n.names {
-		drop(child.node)
+		unlink(child.node)
 	}
 }
 
-// linked finds the inode that a hard link shares. An absolute target means
-// the image's root, whatever the mode.
-func (r *replay) linked(target string) (*node, error) {
+// linkTarget returns the inode that the target of a hard link names. An
+// absolute target starts at the image's root in both modes.
+func (r *replay) linkTarget(target string) (*node, error) {
 	parts, err := r.split(strings.TrimLeft(target, "/"))
 	if err != nil {
 		return nil, fmt.Errorf("hard link target %q: %w", target, err)
@@ -191,8 +192,9 @@ func (r *replay) linked(target string) (*node, error) {
 	return n, nil
 }
 
-// hideBelow carries out a whiteout or an opaque marker.
-func (r *replay) hideBelow(parents []string, leaf, hidden string) error {
+// applyWhiteout applies a whiteout or an opaque marker. It does nothing if the
+// directory or the name is missing.
+func (r *replay) applyWhiteout(parents []string, leaf, hidden string) error {
 	if hidden == "" || hidden == "." || hidden == ".." {
 		return errReserved
 	}
@@ -200,47 +202,47 @@ func (r *replay) hideBelow(parents []string, leaf, hidden string) error {
 	switch {
 	case err != nil || dir == nil:
 		return err
-	case leaf == opaque:
-		r.sweep(dir)
+	case leaf == opaqueName:
+		r.hideChildren(dir)
 	case dir.names[hidden] != nil:
 		r.hide(dir, hidden)
 	}
 	return nil
 }
 
-// hide removes what lower layers put at a name and below it. A directory of
-// theirs that the current layer has put something into stays, but its
-// metadata is gone: it is implied from now on.
+// hide removes the entries of lower layers at a name and below it. It keeps a
+// directory of a lower layer if the current layer has added a child to it, but
+// gives it the metadata of an implied directory.
 func (r *replay) hide(dir *node, leaf string) {
 	n := dir.names[leaf]
-	r.sweep(n.node)
+	r.hideChildren(n.node)
 	switch {
 	case n.layer == r.layer:
 	case len(n.node.names) > 0:
-		n.node.facts = r.implied()
+		n.node.metadata = r.implied()
 		n.layer = r.layer
 	default:
-		drop(n.node)
+		unlink(n.node)
 		delete(dir.names, leaf)
 	}
 }
 
-// sweep hides everything in a directory, once a layer: a second time finds
-// nothing, as only the current layer adds to it.
-func (r *replay) sweep(dir *node) {
-	if dir.swept == r.layer {
+// hideChildren hides the children of a directory. A second call for the same
+// layer does nothing, because only the current layer has added children since.
+func (r *replay) hideChildren(dir *node) {
+	if dir.hiddenBy == r.layer {
 		return
 	}
-	dir.swept = r.layer
+	dir.hiddenBy = r.layer
 	for leaf := range dir.names {
 		r.hide(dir, leaf)
 	}
 }
 
-// ignored reports whether a path is bookkeeping of AUFS.
+// ignored reports whether a path is part of AUFS's own metadata.
 func ignored(parts []string) bool {
 	for _, p := range parts {
-		if strings.HasPrefix(p, aufs) && p != opaque {
+		if strings.HasPrefix(p, aufsPrefix) && p != opaqueName {
 			return true
 		}
 	}

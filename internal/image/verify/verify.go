@@ -1,12 +1,14 @@
-// Package verify holds a disk against the layers that it was made of.
+// Package verify compares a disk with the layers that it was built from.
 //
-// It reads the layers again and replays them in its own way: the standard
-// library's tar reader and a tree of maps, plain and slow beside packages
-// layer and tree, whose readers and merge it must not use. A mistake there
-// would otherwise be made twice and found never. The disk is read by package
-// ext4's reader, which trusts nothing on it.
+// The package reads the layers again and replays them with code of its own:
+// the standard library's tar reader and a tree of maps. It is simple, and
+// slow in comparison with packages layer and tree. It must not use the tar
+// reader of layer or the merge of tree, because a fault in shared code would
+// go unnoticed. It reads the disk with packages ext4/read and ext4/check,
+// which validate all data on it.
 //
-// It changes nothing and opens nothing but what it is given.
+// The package writes nothing, and reads only the layers and the disk that the
+// caller passes.
 package verify
 
 import (
@@ -31,17 +33,17 @@ const (
 	DefaultMaxBytes  = 64 << 30
 )
 
-// Options say how the disk was built. The zero value stands for strict paths
+// Options describe how the disk was built. The zero value is for strict paths
 // and an image created at the Unix epoch.
 type Options struct {
 	Created   tree.Time // of the image: the time of directories that no layer describes
-	Scoped    bool      // paths were resolved inside the image, not refused
-	MaxInodes int       // that layers may make; 0: DefaultMaxInodes
-	MaxBytes  int64     // that layers may unpack to; 0: DefaultMaxBytes
-	Workers   int       // layers read and files hashed at a time; 0: one for each core
+	Scoped    bool      // the build resolved paths inside the image, like --paths=scoped
+	MaxInodes int       // limit on the inodes that the layers make; 0 is DefaultMaxInodes
+	MaxBytes  int64     // limit on the unpacked layers; 0 is DefaultMaxBytes
+	Workers   int       // number of layers to read, and of files to hash, in parallel; 0 is one per core
 }
 
-// Difference is one fact that is not on the disk as the layers have it.
+// Difference is one value on the disk that differs from the layers.
 type Difference struct {
 	Path  string `json:"path"` // in the image, relative to its root; the root is "."
 	Field string `json:"field"`
@@ -49,10 +51,10 @@ type Difference struct {
 	Got   string `json:"got"`
 }
 
-// The fields of a Difference. That of an extended attribute is FieldXattr, a
-// space and the attribute's name.
+// The fields of a Difference. The field of an extended attribute is FieldXattr,
+// a space and the name of the attribute.
 const (
-	FieldName    = "name" // whether the path exists at all
+	FieldName    = "name" // the path exists
 	FieldInode   = "inode"
 	FieldType    = "type"
 	FieldMode    = "mode"
@@ -67,12 +69,13 @@ const (
 	FieldXattr   = "xattr"
 )
 
-// String gives the difference as one line.
+// String returns the difference as one line.
 func (d Difference) String() string {
 	return fmt.Sprintf("%q: %s: want %s, got %s", d.Path, d.Field, d.Want, d.Got)
 }
 
-// Report is what came out. Its memory grows with the differences.
+// Report is the result of Verify. Its size has no limit: it grows with the
+// number of differences.
 type Report struct {
 	Differences []Difference `json:"differences"` // by path and field
 	Problems    []string     `json:"problems"`    // of the disk's structure
@@ -80,13 +83,13 @@ type Report struct {
 	Bytes       int64        `json:"bytes"`       // of the image's files, holes included
 }
 
-// OK reports whether the disk is as it should be.
+// OK reports whether the disk matches the layers and has no problems.
 func (r *Report) OK() bool { return len(r.Differences) == 0 && len(r.Problems) == 0 }
 
-// Verify compares every inode of a disk of size bytes with what the layers,
-// oldest first, make together, and checks the disk's structure. The error is
-// about the layers or about ctx: whatever is wrong with the disk is in the
-// report.
+// Verify replays the layers, oldest first, compares every inode of the result
+// with a disk of size bytes, and checks the structure of the disk. Its error
+// is an error in the layers or that of ctx. The report has the faults of the
+// disk.
 func Verify(ctx context.Context, layers []Layer, disk io.ReaderAt, size int64, o Options) (*Report, error) {
 	o.setDefaults()
 	report := &Report{Differences: []Difference{}, Problems: []string{}}
@@ -94,7 +97,7 @@ func Verify(ctx context.Context, layers []Layer, disk io.ReaderAt, size int64, o
 	var root *node
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		root, err = expect(groupCtx, layers, o)
+		root, err = expectedTree(groupCtx, layers, o)
 		return err
 	})
 	if openErr == nil {
@@ -134,8 +137,9 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// expect reads layers in parallel and replays them in order.
-func expect(ctx context.Context, layers []Layer, o Options) (*node, error) {
+// expectedTree reads the layers in parallel, replays them in order and returns
+// the root of the tree.
+func expectedTree(ctx context.Context, layers []Layer, o Options) (*node, error) {
 	var left atomic.Int64
 	left.Store(o.MaxBytes)
 	entries := make([][]entry, len(layers))
@@ -164,7 +168,8 @@ func expect(ctx context.Context, layers []Layer, o Options) (*node, error) {
 	return r.root, nil
 }
 
-// measure counts inodes and the bytes of files, each inode once.
+// measure returns the number of inodes and the bytes of files. It counts each
+// inode once.
 func measure(root *node) (inodes int, bytes int64) {
 	linked := map[*node]bool{}
 	var count func(*node)

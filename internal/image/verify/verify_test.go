@@ -15,7 +15,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/verify"
 )
 
-func TestVerifyTakesWhatWasBuilt(t *testing.T) {
+func TestVerifyAcceptsBuiltDisks(t *testing.T) {
 	for builder := range builders {
 		t.Run(builder, func(t *testing.T) {
 			layers := archives(t, baseline())
@@ -26,7 +26,7 @@ func TestVerifyTakesWhatWasBuilt(t *testing.T) {
 			for _, p := range report.Problems {
 				t.Error(p)
 			}
-			const inodes = 23 // the root among them; three names for one, two for another
+			const inodes = 23 // with the root; one inode has three names, another has two
 			if report.Inodes != inodes || report.Bytes != 100_074 {
 				t.Errorf("%d inodes and %d bytes", report.Inodes, report.Bytes)
 			}
@@ -34,7 +34,8 @@ func TestVerifyTakesWhatWasBuilt(t *testing.T) {
 	}
 }
 
-// TestVerifyScoped follows careless paths as the disk's build did.
+// TestVerifyScoped verifies an image with unsafe paths in scoped mode, and
+// checks that strict mode refuses it.
 func TestVerifyScoped(t *testing.T) {
 	layers := archives(t, [][]member{
 		{other(tar.TypeDir, "usr/bin/", ""), other(tar.TypeSymlink, "bin", "../../usr/bin")},
@@ -50,9 +51,9 @@ func TestVerifyScoped(t *testing.T) {
 	}
 }
 
-// TestVerifySeesEachField holds a disk against an image that differs in one
-// fact.
-func TestVerifySeesEachField(t *testing.T) {
+// TestVerifyFindsEachDifference verifies a disk against images that differ from
+// it in one value.
+func TestVerifyFindsEachDifference(t *testing.T) {
 	disk := build(t, "native", archives(t, baseline()), false)
 	for _, row := range []struct {
 		path, field string
@@ -96,7 +97,7 @@ func TestVerifySeesEachField(t *testing.T) {
 	}
 }
 
-// edit changes the last entry of a name.
+// edit returns a function that changes the last entry with the name.
 func edit(name string, change func(*member)) func([][]member) [][]member {
 	return func(layers [][]member) [][]member {
 		for _, members := range slices.Backward(layers) {
@@ -111,6 +112,8 @@ func edit(name string, change func(*member)) func([][]member) [][]member {
 	}
 }
 
+// record returns a function that sets a PAX record of the last entry with the
+// name.
 func record(name, key, value string) func([][]member) [][]member {
 	return edit(name, func(m *member) {
 		if m.PAXRecords == nil {
@@ -120,8 +123,8 @@ func record(name, key, value string) func([][]member) [][]member {
 	})
 }
 
-// TestVerifySeesOneBit flips one bit of a disk in places of every kind.
-func TestVerifySeesOneBit(t *testing.T) {
+// TestVerifyFindsFlippedBit flips one bit of a disk in each kind of structure.
+func TestVerifyFindsFlippedBit(t *testing.T) {
 	for builder := range builders {
 		t.Run(builder, func(t *testing.T) { flipOneBit(t, builder) })
 	}
@@ -168,8 +171,8 @@ func flipOneBit(t *testing.T, builder string) {
 	}
 }
 
-// TestVerifyReportsBadLayers gives layers that cannot be read, which is no
-// fault of the disk.
+// TestVerifyReportsBadLayers verifies invalid layers. Verify must return an
+// error, because the fault is not on the disk.
 func TestVerifyReportsBadLayers(t *testing.T) {
 	good := archive(t, "gzip", []member{file("a", "b")})
 	link := func(name, target string) []byte {
@@ -180,16 +183,16 @@ func TestVerifyReportsBadLayers(t *testing.T) {
 		data []byte
 		want string
 	}{
-		{"cut off", good[:len(good)-10], "EOF"},
-		{"no tar", bytes.Repeat([]byte("no tar"), 1000), "tar"},
+		{"truncated", good[:len(good)-10], "EOF"},
+		{"not a tar", bytes.Repeat([]byte("no tar"), 1000), "tar"},
 		{"a name that climbs", archive(t, "none", []member{file("a/../../b", "")}), "parent directory"},
 		{"an absolute name", archive(t, "none", []member{file("/a", "")}), "absolute"},
 		{"a symlink that climbs", archive(t, "none", []member{other(tar.TypeSymlink, "a", "../b")}), "unsafe symlink"},
-		{"a link to nothing", link("a", "b"), "does not exist"},
+		{"a link to a missing file", link("a", "b"), "does not exist"},
 		{"a link to a directory", link("a", "."), "is a directory"},
 		{"through a symlink", archive(t, "none", []member{other(tar.TypeSymlink, "a", "b"), file("a/c", "")}), "passes through a symlink"},
 		{"through a file", archive(t, "none", []member{file("a", ""), file("a/c", "")}), "not a directory"},
-		{"a whiteout of nothing", archive(t, "none", []member{file("a/.wh.", "")}), "reserved"},
+		{"a whiteout of an empty name", archive(t, "none", []member{file("a/.wh.", "")}), "reserved"},
 		{"an owner of 33 bits", archive(t, "none", []member{{tar.Header{Typeflag: tar.TypeReg, Name: "a", Uid: 1 << 32}, ""}}), "uid"},
 		{"too many bytes", archive(t, "zstd", []member{file("a", string(make([]byte, 2<<20)))}), "more bytes than allowed"},
 		{"too many inodes", archive(t, "none", []member{file("1/2/3/4/5/6/7/8/9/10/11", "")}), "too many inodes"},
@@ -206,8 +209,8 @@ func TestVerifyReportsBadLayers(t *testing.T) {
 	}
 }
 
-// TestVerifyReadsLayersToTheEnd lets a source that checks its digest at the end
-// say so.
+// TestVerifyReadsLayersToTheEnd checks that Verify returns the error of a source
+// that checks its digest at the end.
 func TestVerifyReadsLayersToTheEnd(t *testing.T) {
 	for _, compression := range []string{"none", "gzip", "zstd"} {
 		bad := errors.New("digest does not match")
@@ -226,8 +229,8 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// TestVerifyOfNoDisk finds a file that is no disk at all.
-func TestVerifyOfNoDisk(t *testing.T) {
+// TestVerifyFileThatIsNotADisk verifies a file of zeros.
+func TestVerifyFileThatIsNotADisk(t *testing.T) {
 	layers := archives(t, baseline())
 	report := verifyDisk(t, layers, make([]byte, 1<<20), verify.Options{})
 	if report.OK() || !strings.Contains(report.Problems[0], "not an ext4 file system") {
@@ -235,7 +238,7 @@ func TestVerifyOfNoDisk(t *testing.T) {
 	}
 }
 
-func TestVerifyEndsWithItsContext(t *testing.T) {
+func TestVerifyReturnsErrorOfContext(t *testing.T) {
 	layers := archives(t, baseline())
 	disk := build(t, "native", layers, false)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -14,8 +14,9 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// xattrs gives the extended attributes that PAX records hold, sorted by name.
-// The raw form of star(1) wins over forms that are made from it.
+// xattrs returns the extended attributes in PAX records, sorted by name. If an
+// attribute is present in the raw form of star(1) and in a derived form, the
+// raw form wins.
 func xattrs(records map[string]string) ([]tree.Xattr, error) {
 	raw, derived := map[string]string{}, map[string]string{}
 	for key, value := range records {
@@ -44,12 +45,12 @@ func xattrs(records map[string]string) ([]tree.Xattr, error) {
 	return out, nil
 }
 
-// deriveXattr reads an attribute from the records of other programs. The name
-// is empty where the record holds none.
+// deriveXattr returns the attribute in a record of another form than star's.
+// The name is empty if the record has no attribute.
 func deriveXattr(key, value string) (name, data string, err error) {
 	switch key {
 	case "RHT.security.selinux":
-		return "security.selinux", value + "\x00", nil // the kernel keeps the NUL, tar does not
+		return "security.selinux", value + "\x00", nil // the attribute ends with a NUL, the record does not
 	case "SCHILY.acl.access":
 		data, err = parseACL(value)
 		name = "system.posix_acl_access"
@@ -73,7 +74,8 @@ func deriveXattr(key, value string) (name, data string, err error) {
 	return name, data, err
 }
 
-// aclTags are those of linux/posix_acl.h, without and with a qualifier.
+// aclTags are the tags of linux/posix_acl.h: for an entry without a qualifier,
+// and for one with a qualifier.
 var aclTags = map[string][2]uint16{
 	"user": {0x01, 0x02}, "u": {0x01, 0x02},
 	"group": {0x04, 0x08}, "g": {0x04, 0x08},
@@ -81,9 +83,9 @@ var aclTags = map[string][2]uint16{
 	"other": {0x20}, "o": {0x20},
 }
 
-// parseACL turns a text ACL into the value that getxattr(2) gives for it:
-// version 2, then tag, permissions and id of each entry
-// (linux/posix_acl_xattr.h). Blank text gives no value.
+// parseACL converts a text ACL to the value that getxattr(2) returns for it:
+// version 2, then tag, permissions and ID of each entry
+// (linux/posix_acl_xattr.h). If the text is blank, the value is empty.
 func parseACL(text string) (string, error) {
 	type line struct {
 		tag, perm uint16
@@ -114,8 +116,8 @@ func parseACL(text string) (string, error) {
 	return string(out), nil
 }
 
-// parseACLEntry reads "user:NAME:rwx", with the number of the user in place of
-// the name or as a fourth field.
+// parseACLEntry parses the fields of "user:NAME:rwx". The number of the user
+// is in the place of the name or in a fourth field.
 func parseACLEntry(fields []string) (tag uint16, id uint32, perm uint16, err error) {
 	if len(fields) == 2 {
 		fields = []string{fields[0], "", fields[1]}
@@ -127,13 +129,13 @@ func parseACLEntry(fields []string) (tag uint16, id uint32, perm uint16, err err
 	tag, id = tags[0], math.MaxUint32
 	if fields[1] != "" {
 		tag = tags[1]
-		who := fields[1]
+		qualifier := fields[1]
 		if len(fields) == 4 {
-			who = fields[3]
+			qualifier = fields[3]
 		}
-		number, err := strconv.ParseUint(who, 10, 32)
+		number, err := strconv.ParseUint(qualifier, 10, 32)
 		if err != nil || tag == 0 {
-			return 0, 0, 0, fmt.Errorf("qualifier is no number")
+			return 0, 0, 0, fmt.Errorf("qualifier %q is not a user or group number", qualifier)
 		}
 		id = uint32(number)
 	}

@@ -38,7 +38,7 @@ func other(kind byte, name, link string) member {
 	return member{tar.Header{Typeflag: kind, Name: name, Linkname: link, Mode: 0o755, ModTime: time.Unix(1600000001, 5)}, ""}
 }
 
-// archive gives a layer as it is stored.
+// archive returns the stored layer of the members.
 func archive(t testing.TB, compression string, members []member) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -75,7 +75,7 @@ func archive(t testing.TB, compression string, members []member) []byte {
 	return out.Bytes()
 }
 
-// archives stores every layer in another way.
+// archives returns the stored layers, each with another compression.
 func archives(t testing.TB, layers [][]member) (out [][]byte) {
 	t.Helper()
 	for i, members := range layers {
@@ -93,7 +93,7 @@ func stored(layers [][]byte) (out []verify.Layer) {
 	return out
 }
 
-// builders make disks by the code that verify must not share.
+// builders build disks with the code that verify must not share.
 var builders = map[string]func(t testing.TB, m *tree.Merger, spools []io.ReaderAt, dir string) string{
 	"native": native, "e2fsprogs": e2fsprogs,
 }
@@ -192,8 +192,8 @@ func verifyDisk(t testing.TB, layers [][]byte, disk []byte, o verify.Options) *v
 	return report
 }
 
-// baseline is an image with one of everything, and what layers do to each
-// other.
+// baseline returns an image with every type of file and every way in which a
+// layer changes a lower one.
 func baseline() [][]member {
 	capable := file("bin/ping", "a program")
 	capable.PAXRecords = map[string]string{
