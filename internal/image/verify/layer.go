@@ -48,11 +48,11 @@ func (l Layer) read(ctx context.Context, budget *atomic.Int64) (entries []entry,
 		return nil, err
 	}
 	defer stop()
-	bounded := &limitedReader{ctx: ctx, r: plain, left: budget}
-	if entries, err = readTar(bounded); err != nil {
+	limited := limit(ctx, plain, budget)
+	if entries, err = readTar(limited); err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(io.Discard, bounded)
+	_, err = io.Copy(io.Discard, limited)
 	return entries, err
 }
 
@@ -87,25 +87,26 @@ func isZstd(b []byte) bool {
 	return string(b) == "\x28\xb5\x2f\xfd" || b[0]&0xf0 == 0x50 && string(b[1:]) == "\x2a\x4d\x18"
 }
 
-// limitedReader returns an error when ctx ends, or when the layers of the
-// image have more bytes than allowed.
-type limitedReader struct {
-	ctx  context.Context //nolint:containedctx // an io.Reader has no other way to be cancelled
-	r    io.Reader
-	left *atomic.Int64
-}
-
 var errTooLarge = errors.New("layers unpack to more bytes than allowed")
 
-func (l *limitedReader) Read(p []byte) (int, error) {
-	if err := l.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := l.r.Read(p)
-	if l.left.Add(-int64(n)) < 0 {
-		return 0, errTooLarge
-	}
-	return n, err
+// readerFunc is a function as an io.Reader.
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// limit returns a reader of r that returns an error when ctx ends, or when the
+// layers of the image have more bytes than left. All layers share left.
+func limit(ctx context.Context, r io.Reader, left *atomic.Int64) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, err := r.Read(p)
+		if left.Add(-int64(n)) < 0 {
+			return 0, errTooLarge
+		}
+		return n, err
+	})
 }
 
 func readTar(r io.Reader) ([]entry, error) {
