@@ -54,7 +54,7 @@ func TestConsoleWatcherMayLeave(t *testing.T) {
 	}
 }
 
-// stuckWriter takes nothing until it is let go.
+// A stuckWriter blocks every Write until it is closed.
 type stuckWriter chan struct{}
 
 func (s stuckWriter) Write(p []byte) (int, error) {
@@ -62,7 +62,8 @@ func (s stuckWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestConsoleWatcherMayHang: a guest must not wait for who watches it.
+// TestConsoleWatcherMayHang checks that a watcher that blocks does not block the
+// guest.
 func TestConsoleWatcherMayHang(t *testing.T) {
 	watcher := make(stuckWriter)
 	defer close(watcher)

@@ -57,7 +57,8 @@ func TestFanOutDropsClosedConnections(t *testing.T) {
 
 func noProcess() *client.Process { return nil }
 
-// TestReceiverEnds: what nobody reads must not hide the end of a connection.
+// TestReceiverEnds checks that input that is not read does not hide the end of a
+// connection.
 func TestReceiverEnds(t *testing.T) {
 	mine, theirs := connected(t)
 	reader, in := io.Pipe()
@@ -72,7 +73,7 @@ func TestReceiverEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.receive(&group) // returns though nothing was read
-	// All that came is passed on, and then the end, since nobody can send more.
+	// The receiver passes on all input, then the end: no client can send more.
 	got, err := io.ReadAll(reader)
 	if err != nil || len(got) != frames.Window {
 		t.Errorf("input %q, %v", got, err)
@@ -97,7 +98,8 @@ func TestReceiverKeepsInputOpen(t *testing.T) {
 	group.Wait()
 }
 
-// TestReceiverCredits: a client may send as much again as was taken.
+// TestReceiverCredits checks that the client gets a credit for each frame that was
+// passed on.
 func TestReceiverCredits(t *testing.T) {
 	mine, theirs := connected(t)
 	reader, in := io.Pipe()

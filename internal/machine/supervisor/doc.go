@@ -7,19 +7,23 @@
 // One event loop owns the state of the machine. Requests and the steps of a
 // machine's life post events to the loop; the table transitions gives the next
 // state and the action for each. Steps that block (boot, run, settle, finish)
-// run beside the loop, one at a time, and end with an event:
+// run beside the loop, one at a time, and end with an event. stop and kill, the
+// events of requests, change nothing in the other states but the cause of the
+// end, which keeps the restart policy from booting the machine again:
 //
-//	          +-------------------- restartDue ---------------------+
-//	          v                                                     |
-//	start > booting -- booted -----> running -- ended --> settling -+- willRestart > backingOff
-//	          |  |                      |                  ^  ^  |                        |
-//	          |  +- stop, kill          +- stop, kill      |  |  +- willFinish            +- stop, kill
-//	          |        v                      v            |  |        |                  |
-//	          |    cancelling -- booted,  stopping -ended -+  |        v                  |
-//	          |        |         bootFailed ------------------+    finishing <------------+
-//	          |        |                                            ^  |
-//	          +--------+- firstBootFailed > abandoning              |  +- finished > ended
-//	                                          +----- finished ------|---------------> ended
+//	             +----------------------------------- restartDue -------------------------------+
+//	             v                                                                              |
+//	start --> booting -- bootSucceeded --> running -- machineEnded --> settling -- willRestart --> backingOff
+//	          |  |  |                         |                        ^  ^  |                        |
+//	          |  |  |                    stop, kill                    |  |  |                   stop, kill
+//	          |  |  |                         v                        |  |  |                        |
+//	          |  |  |                      stopping -- machineEnded ---+  |  +-- willFinish --+       |
+//	          |  |  +-- bootFailed ---------------------------------------+                  v       v
+//	          |  +-- stop, kill --> cancelling -- bootFailed -------------+                  finishing
+//	          |                         |                                                        |
+//	          |                  firstBootFailed                                             finished
+//	          |                         v                                                        v
+//	          +-- firstBootFailed --> abandoning -- finished -------------------------------> ended
 //
 // The package imports nothing of the daemon's side of a machine.
 package supervisor

@@ -14,8 +14,8 @@ import (
 	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
-// TestChooseAccelAsksTheGuest: the guest program knows a probe by its word. The stand-in for QEMU writes down what
-// it was called with and ends, so that there is no KVM.
+// TestChooseAccelAsksTheGuest checks that a probe of KVM boots the kernel with the word that the guest program
+// recognizes. The stand-in for QEMU writes its arguments to a file and fails, so KVM does not work.
 func TestChooseAccelAsksTheGuest(t *testing.T) {
 	dir := t.TempDir()
 	program, device, called := filepath.Join(dir, "qemu"), filepath.Join(dir, "kvm"), filepath.Join(dir, "called")
@@ -25,7 +25,7 @@ func TestChooseAccelAsksTheGuest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Started by root, the stand-in is another user.
+	// If the test runs as root, the stand-in runs as another user.
 	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/banger-vm/banger/internal/machine/control"
 )
 
-// guestOf is a guest's end of the port, whose streams are served by serve.
-func guestOf(t *testing.T, port io.ReadWriteCloser, serve func(net.Conn)) {
+// serveGuest serves the guest's end of the port: serve gets each stream.
+func serveGuest(t *testing.T, port io.ReadWriteCloser, serve func(net.Conn)) {
 	t.Helper()
 	l := link.Listen(port)
 	t.Cleanup(func() { l.Close() })
@@ -32,7 +32,7 @@ func guestOf(t *testing.T, port io.ReadWriteCloser, serve func(net.Conn)) {
 func openTestForwarder(t *testing.T, serve func(net.Conn)) (f *sshForwarder, conn net.Conn) {
 	t.Helper()
 	host, port := net.Pipe()
-	guestOf(t, port, serve)
+	serveGuest(t, port, serve)
 	session, err := link.Connect(t.Context(), host)
 	if err != nil {
 		t.Fatal(err)
@@ -63,8 +63,8 @@ func TestForwarderCopiesBothWays(t *testing.T) {
 	}
 }
 
-// TestForwarderClosesStuckConnections: a conn who has stopped reading, as a suspended ssh has, must not hold up the
-// end of the machine.
+// TestForwarderClosesStuckConnections checks that a client that does not read, such as a suspended ssh, does not
+// delay the end of the machine.
 func TestForwarderClosesStuckConnections(t *testing.T) {
 	var written atomic.Int64
 	f, _ := openTestForwarder(t, func(s net.Conn) {

@@ -19,7 +19,7 @@ const (
 type event string
 
 const (
-	bootSucceeded   event = "bootSucceeded"   // the agent answers, and the record says so
+	bootSucceeded   event = "bootSucceeded"   // the agent answers, and the machine is recorded as running
 	bootFailed      event = "bootFailed"      // after the machine has run once
 	firstBootFailed event = "firstBootFailed" // the machine has never run
 	stopRequested   event = "stopRequested"   // by a user or by a signal to the supervisor
