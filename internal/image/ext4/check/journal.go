@@ -45,8 +45,8 @@ func (c *checker) journal() {
 		at    int
 		value uint32
 	}{
-		{"magic number", 0, 0xc03b3998},
-		{"type", 4, 4},
+		{"magic number", 0, format.JournalMagic},
+		{"type", 4, format.JournalSuperblockV2},
 		{"block size", 0xc, uint32(c.sb.BlockSize)},
 		{"length", 0x10, uint32(in.Size / int64(c.sb.BlockSize))},
 		{"first block", 0x14, 1},

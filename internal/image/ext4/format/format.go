@@ -3,11 +3,12 @@
 // sizes, inode numbers and the checksum. Their sources are the kernel's headers
 // and Documentation/filesystems/ext4.
 //
-// It holds no logic. Package write makes disks and packages read and check
-// judge them, so an error in code that they share would stay unseen. Therefore
-// read and write never import each other, and each has its own version of the
-// field positions, the directory hash, the groups with backups, the bitmaps,
-// the extent tree, the times, the device numbers and the attribute lists.
+// The checksum is its only code beside tables of constants. Package write makes
+// disks and packages read and check judge them, so an error in code that they
+// share would stay unseen. Therefore read and write never import each other, and
+// each has its own version of the field positions, the directory hash, the groups
+// with backups, the bitmaps, the extent tree, the times, the device numbers and
+// the attribute lists.
 package format
 
 // Inode numbers with a fixed meaning, EXT4_ROOT_INO and others in
@@ -71,6 +72,17 @@ const (
 	FlagInlineData = 0x10000000
 )
 
+// Types of file, the upper bits of i_mode (S_IF* in linux/stat.h).
+const (
+	ModeType        = 0xf000 // mask
+	ModeFifo        = 0x1000
+	ModeCharDevice  = 0x2000
+	ModeDirectory   = 0x4000
+	ModeBlockDevice = 0x6000
+	ModeRegular     = 0x8000
+	ModeSymlink     = 0xa000
+)
+
 const (
 	// OldInodeSize is EXT4_GOOD_OLD_INODE_SIZE: the bytes of an inode before
 	// i_extra_isize.
@@ -100,6 +112,23 @@ const (
 	DXRootHead   = 32   // struct dx_root before the entries
 	DXNodeHead   = 8    // struct dx_node before the entries
 	DXEntry      = 8    // struct dx_entry
+)
+
+// Types of file in a directory entry (EXT4_FT_* in linux/fs/ext4/ext4.h).
+const (
+	FileTypeRegular     = 1
+	FileTypeDirectory   = 2
+	FileTypeCharDevice  = 3
+	FileTypeBlockDevice = 4
+	FileTypeFifo        = 5
+	FileTypeSymlink     = 7
+)
+
+// The superblock of the journal, linux/include/linux/jbd2.h. Its numbers are
+// big-endian.
+const (
+	JournalMagic        = 0xc03b3998 // JBD2_MAGIC_NUMBER
+	JournalSuperblockV2 = 4          // h_blocktype, JBD2_SUPERBLOCK_V2
 )
 
 // Versions of the directory hash (DX_HASH_* in linux/fs/ext4/ext4.h). Each has a

@@ -155,14 +155,21 @@ func (d *dirFile) each(b dirBlock, visit func(DirEntry) error) error {
 	return nil
 }
 
-// direntType returns the type of file that a directory entry gives: EXT4_FT_* in
-// linux/fs/ext4/ext4.h.
+// direntType returns the type of file that a directory entry gives.
 func direntType(b byte) tree.Type {
-	types := [...]tree.Type{
-		1: tree.Regular, 2: tree.Directory, 3: tree.CharDevice, 4: tree.BlockDevice, 5: tree.Fifo, 7: tree.Symlink,
-	}
-	if int(b) < len(types) {
-		return types[b]
+	switch b {
+	case format.FileTypeRegular:
+		return tree.Regular
+	case format.FileTypeDirectory:
+		return tree.Directory
+	case format.FileTypeCharDevice:
+		return tree.CharDevice
+	case format.FileTypeBlockDevice:
+		return tree.BlockDevice
+	case format.FileTypeFifo:
+		return tree.Fifo
+	case format.FileTypeSymlink:
+		return tree.Symlink
 	}
 	return 0
 }

@@ -146,20 +146,20 @@ func (in *Inode) Raw() []byte { return in.raw }
 // symlink or the number of a device.
 func (in *Inode) Block() []byte { return in.raw[0x28:][:60] }
 
-// typeOf returns the type of file in i_mode, S_IFMT of inode(7).
+// typeOf returns the type of file in i_mode.
 func typeOf(mode uint16) tree.Type {
-	switch mode >> 12 {
-	case 0x1:
+	switch mode & format.ModeType {
+	case format.ModeFifo:
 		return tree.Fifo
-	case 0x2:
+	case format.ModeCharDevice:
 		return tree.CharDevice
-	case 0x4:
+	case format.ModeDirectory:
 		return tree.Directory
-	case 0x6:
+	case format.ModeBlockDevice:
 		return tree.BlockDevice
-	case 0x8:
+	case format.ModeRegular:
 		return tree.Regular
-	case 0xa:
+	case format.ModeSymlink:
 		return tree.Symlink
 	}
 	return 0

@@ -230,22 +230,21 @@ func emptyLeaf(b []byte, seed uint32) {
 	sealLeaf(b, 0, seed)
 }
 
-// fileType returns the type of file in a directory entry: EXT4_FT_* in
-// linux/fs/ext4/ext4.h.
+// fileType returns the type of file for a directory entry.
 func fileType(t tree.Type) byte {
 	switch t {
 	case tree.Regular:
-		return 1
+		return format.FileTypeRegular
 	case tree.Directory:
-		return 2
+		return format.FileTypeDirectory
 	case tree.CharDevice:
-		return 3
+		return format.FileTypeCharDevice
 	case tree.BlockDevice:
-		return 4
+		return format.FileTypeBlockDevice
 	case tree.Fifo:
-		return 5
+		return format.FileTypeFifo
 	case tree.Symlink:
-		return 7
+		return format.FileTypeSymlink
 	case tree.HardLink: // the merged tree has none
 	}
 	return 0

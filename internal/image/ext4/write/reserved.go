@@ -11,7 +11,7 @@ import (
 func (w *writer) journalInode() *diskInode {
 	n := w.journal.end - w.journal.start
 	d := &diskInode{
-		mode: 0x8000 | 0o600, links: 1, size: n * blockSize, sectors: uint64(n) * blockSectors, flags: format.FlagExtents,
+		mode: format.ModeRegular | 0o600, links: 1, size: n * blockSize, sectors: uint64(n) * blockSectors, flags: format.FlagExtents,
 		atime: w.created, ctime: w.created, mtime: w.created, crtime: w.created,
 	}
 	var list extentList
@@ -25,8 +25,8 @@ func (w *writer) journalInode() *diskInode {
 func (w *writer) writeJournal() error {
 	b := make([]byte, format.SuperSize)
 	for at, v := range map[int]uint32{
-		0x00: 0xc03b3998, // h_magic
-		0x04: 4,          // h_blocktype: a superblock, version 2
+		0x00: format.JournalMagic,        // h_magic
+		0x04: format.JournalSuperblockV2, // h_blocktype
 		0x0c: blockSize,
 		0x10: uint32(w.journal.end - w.journal.start), // s_maxlen
 		0x14: 1,                                       // s_first
@@ -69,7 +69,7 @@ func (w *writer) reserved() error {
 // lostFound writes the inode and the blocks of an empty lost+found.
 func (w *writer) lostFound() error {
 	d := &diskInode{
-		mode: 0x4000 | 0o700, links: 2, size: lostFoundBlocks * blockSize,
+		mode: format.ModeDirectory | 0o700, links: 2, size: lostFoundBlocks * blockSize,
 		atime: w.created, ctime: w.created, mtime: w.created, crtime: w.created,
 	}
 	seed := inodeSeed(w.seed, format.LostFoundInode)
@@ -126,7 +126,7 @@ func (w *writer) resizeInode() (*diskInode, error) {
 	const doubleIndirect = 13
 	d := &diskInode{
 		// As with mke2fs, the size is the largest that a double indirect block can map.
-		mode: 0x8000 | 0o600, links: 1, size: (12 + slots + slots*slots) * blockSize, sectors: uint64(blocks) * blockSectors,
+		mode: format.ModeRegular | 0o600, links: 1, size: (12 + slots + slots*slots) * blockSize, sectors: uint64(blocks) * blockSectors,
 		atime: w.created, ctime: w.created, mtime: w.created, crtime: w.created,
 	}
 	le.PutUint32(d.block[4*doubleIndirect:], uint32(at))

@@ -3,6 +3,8 @@ package write
 import (
 	"fmt"
 	"os"
+
+	"github.com/banger-vm/banger/internal/image/ext4/format"
 )
 
 // bufferSize is the size in bytes of a write of metadata.
@@ -64,7 +66,7 @@ type tableWriter struct {
 // group. put writes the table when the first inode of another group comes.
 func (t *tableWriter) put(number uint32, in *diskInode) error {
 	t.reserve(number)
-	if in.mode&0xf000 == 0x4000 {
+	if in.mode&format.ModeType == format.ModeDirectory {
 		t.groups[(number-1)/groupInodes].dirs++
 	}
 	if group := int64((number - 1) / groupInodes); group != t.group {

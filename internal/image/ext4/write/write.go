@@ -134,24 +134,24 @@ func (w *writer) inode(i int, in tree.Inode) error {
 	var err error
 	switch in.Type {
 	case tree.Regular:
-		d.mode |= 0x8000
+		d.mode |= format.ModeRegular
 		d.size = in.Size
 		w.extents = w.fileExtents(w.extents[:0], i, &in)
 		err = w.mapped(&d, number)
 	case tree.Directory:
-		d.mode |= 0x4000
+		d.mode |= format.ModeDirectory
 		err = w.directory(&d, i)
 	case tree.Symlink:
-		d.mode |= 0xa000
+		d.mode |= format.ModeSymlink
 		err = w.symlink(&d, in.Target, number)
-	case tree.CharDevice, tree.BlockDevice:
-		d.mode |= 0x2000
-		if in.Type == tree.BlockDevice {
-			d.mode |= 0x4000
-		}
+	case tree.CharDevice:
+		d.mode |= format.ModeCharDevice
+		putDevice(d.block[:], in.Major, in.Minor)
+	case tree.BlockDevice:
+		d.mode |= format.ModeBlockDevice
 		putDevice(d.block[:], in.Major, in.Minor)
 	case tree.Fifo:
-		d.mode |= 0x1000
+		d.mode |= format.ModeFifo
 	case tree.HardLink: // refused by survey
 	}
 	if err != nil {
@@ -294,7 +294,7 @@ func (w *writer) xattrs(d *diskInode, list []tree.Xattr) error {
 // version hold the number of references (linux/fs/ext4/xattr.c).
 func (w *writer) valueInode(x *xattr) error {
 	d := diskInode{
-		mode: 0x8000 | 0o600, links: 1, size: int64(x.size), flags: format.FlagEAInode, version: 1,
+		mode: format.ModeRegular | 0o600, links: 1, size: int64(x.size), flags: format.FlagEAInode, version: 1,
 		atime: diskTime{sec: format.Checksum(w.seed, x.value)}, crtime: w.created,
 	}
 	w.fromMeta(w.metaOut.pos, blocksOf(d.size))
