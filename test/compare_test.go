@@ -44,7 +44,7 @@ func TestF8DiskEqualsUmoci(t *testing.T) {
 			}
 			t.Run(image+"/"+builder, func(t *testing.T) {
 				want := umociTree(t, image)
-				disk := newWorld(t).convert(t, builder, reference(image))
+				disk := newSandbox(t).convert(t, builder, reference(image))
 				expectSound(t, disk)
 				expectSameTree(t, builder, image, want, diskTree(t, disk))
 			})
@@ -103,7 +103,7 @@ func TestF9TimesUmociLacks(t *testing.T) {
 	latest := treediff.Node{"seconds": "15032385535", "nanoseconds": "0"}
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
-			tree := diskTree(t, newWorld(t).convert(t, builder, reference("torture:1")))
+			tree := diskTree(t, newSandbox(t).convert(t, builder, reference("torture:1")))
 			for path, want := range map[string]treediff.Node{
 				".": {"seconds": "1565157904", "nanoseconds": "123456789"}, "implied": created, "implied/by": created, "implied/by/a": created,
 				"times/file-2400": late, "times/link-2400": late, "times/dir-2400": late,
@@ -120,8 +120,8 @@ func TestB2PlainUserSameDisk(t *testing.T) {
 	for _, image := range []string{"torture:1", "app:1"} {
 		for _, builder := range builders {
 			t.Run(image+"/"+builder, func(t *testing.T) {
-				want := newWorld(t).convert(t, builder, reference(image))
-				got := newPlainWorld(t).convert(t, builder, reference(image))
+				want := newSandbox(t).convert(t, builder, reference(image))
+				got := newUnprivilegedSandbox(t).convert(t, builder, reference(image))
 				expectSound(t, got)
 				if builder == "native" {
 					if digestOf(t, want) != digestOf(t, got) {
@@ -141,8 +141,8 @@ func TestB4BuildersAgree(t *testing.T) {
 	needNative(t)
 	for _, image := range []string{"torture:1", "app:1"} {
 		t.Run(image, func(t *testing.T) {
-			w := newWorld(t)
-			reference, native := w.convert(t, "e2fsprogs", reference(image)), w.convert(t, "native", reference(image))
+			box := newSandbox(t)
+			reference, native := box.convert(t, "e2fsprogs", reference(image)), box.convert(t, "native", reference(image))
 			expectSameTree(t, "e2fsprogs", image, diskTree(t, native), diskTree(t, reference))
 		})
 	}
@@ -150,10 +150,10 @@ func TestB4BuildersAgree(t *testing.T) {
 
 // TestB5NamesRefused has the e2fsprogs builder refuse names that its script cannot carry.
 func TestB5NamesRefused(t *testing.T) {
-	w := newWorld(t)
-	got := w.run(t, "convert", "--plain-http", "--builder=e2fsprogs", reference("torture:names"), w.path("out/disk"))
+	box := newSandbox(t)
+	got := box.run(t, "convert", "--plain-http", "--builder=e2fsprogs", reference("torture:names"), box.path("out/disk"))
 	expectComplaint(t, got, "names/")
-	if entries, err := os.ReadDir(w.path("out")); err != nil || len(entries) > 0 {
+	if entries, err := os.ReadDir(box.path("out")); err != nil || len(entries) > 0 {
 		t.Errorf("left over: %v, %v", entries, err)
 	}
 }
@@ -175,7 +175,7 @@ func TestP1SourcesGiveTheSameTree(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(strings.ReplaceAll(source, dir, ""), suite.registry, "registry"), func(t *testing.T) {
 			builder := builders[len(builders)-1]
-			disk := newWorld(t).convert(t, builder, source)
+			disk := newSandbox(t).convert(t, builder, source)
 			expectSound(t, disk)
 			if strings.HasPrefix(source, "tar:") {
 				want = throughGNUTar(want)
@@ -225,9 +225,9 @@ func TestP1StandardInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w := newWorld(t)
-	disk := w.path("out/disk")
-	cmd := w.command(t.Context(), "convert", "tar:-", disk)
+	box := newSandbox(t)
+	disk := box.path("out/disk")
+	cmd := box.command(t.Context(), "convert", "tar:-", disk)
 	cmd.Stdin = io.MultiReader(f) // hides the file: the command gets a pipe
 	if got := finish(t, cmd, nil); got.code != 0 {
 		t.Fatalf("exit code %d\n%s", got.code, got.stderr)
@@ -238,19 +238,19 @@ func TestP1StandardInput(t *testing.T) {
 
 // TestP1MissingPlatformListsWhatThereIs names the platforms of an index.
 func TestP1MissingPlatformListsWhatThereIs(t *testing.T) {
-	w := newWorld(t)
-	got := w.run(t, "convert", "--plain-http", "--platform=linux/riscv64", reference("torture:multi"), w.path("out/disk"))
+	box := newSandbox(t)
+	got := box.run(t, "convert", "--plain-http", "--platform=linux/riscv64", reference("torture:multi"), box.path("out/disk"))
 	expectComplaint(t, got, "linux/riscv64", "linux/s390x")
 }
 
 // TestP2CacheIsAnOCILayout has skopeo read what a pull left.
 func TestP2CacheIsAnOCILayout(t *testing.T) {
-	w := newWorld(t)
-	w.must(t, "image", "pull", "--plain-http", reference("torture:1"))
+	box := newSandbox(t)
+	box.must(t, "image", "pull", "--plain-http", reference("torture:1"))
 	need(t, "skopeo")
-	layout := w.path("cache/banger/oci")
+	layout := box.path("cache/banger/oci")
 	if out := tool(t, "skopeo", "inspect", "oci:"+layout); !strings.Contains(out, `"Digest"`) {
 		t.Errorf("skopeo inspect says %s", out)
 	}
-	w.expectSoundCache(t)
+	box.expectSoundCache(t)
 }

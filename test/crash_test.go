@@ -25,9 +25,9 @@ func momentsOf(builder string) int {
 }
 
 // signalAt runs the command and signals it after the delay, unless it ends first.
-func signalAt(t *testing.T, w world, delay time.Duration, signal os.Signal, args ...string) outcome {
+func signalAt(t *testing.T, box sandbox, delay time.Duration, signal os.Signal, args ...string) outcome {
 	t.Helper()
-	return finish(t, w.command(t.Context(), args...), func(p *os.Process) {
+	return finish(t, box.command(t.Context(), args...), func(p *os.Process) {
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		<-timer.C
@@ -63,7 +63,7 @@ func TestR1KillDuringPull(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
 			args := []string{"image", "pull", "--plain-http", "--builder=" + builder, reference(crashImage(builder))}
-			calm := newWorld(t)
+			calm := newSandbox(t)
 			start := time.Now()
 			calm.must(t, args...)
 			took := time.Since(start)
@@ -71,14 +71,14 @@ func TestR1KillDuringPull(t *testing.T) {
 
 			killed := 0
 			for _, moment := range randomMoments(t, took, momentsOf(builder)) {
-				w := newWorld(t)
-				if got := signalAt(t, w, moment, os.Kill, args...); got.code == -1 {
+				box := newSandbox(t)
+				if got := signalAt(t, box, moment, os.Kill, args...); got.code == -1 {
 					killed++
 				}
-				w.expectNoProcess(t)
-				w.expectSoundCache(t)
-				w.must(t, args...)
-				w.expectInventory(t, want)
+				box.expectNoProcess(t)
+				box.expectSoundCache(t)
+				box.must(t, args...)
+				box.expectInventory(t, want)
 				if t.Failed() {
 					t.Fatalf("after a kill at %v of %v", moment, took)
 				}
@@ -95,23 +95,23 @@ func TestR1KillDuringPull(t *testing.T) {
 func TestB1KillDuringBuild(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
-			w, image := newWorld(t), crashImage(builder)
-			disk := w.convert(t, builder, reference(image))
+			box, image := newSandbox(t), crashImage(builder)
+			disk := box.convert(t, builder, reference(image))
 			start := time.Now()
-			w.convert(t, builder, reference(image))
+			box.convert(t, builder, reference(image))
 			took := time.Since(start)
-			want, tree := w.inventory(t), diskTree(t, disk)
+			want, tree := box.inventory(t), diskTree(t, disk)
 
 			killed := 0
 			for _, moment := range randomMoments(t, took, momentsOf(builder)) {
-				got := signalAt(t, w, moment, os.Kill,
+				got := signalAt(t, box, moment, os.Kill,
 					"convert", "--plain-http", "--force", "--builder="+builder, reference(image), disk)
 				if got.code == -1 {
 					killed++
 				}
-				w.expectNoProcess(t)
-				w.convert(t, builder, reference(image))
-				w.expectInventory(t, want)
+				box.expectNoProcess(t)
+				box.convert(t, builder, reference(image))
+				box.expectInventory(t, want)
 				if t.Failed() {
 					t.Fatalf("after a kill at %v of %v", moment, took)
 				}
@@ -129,18 +129,18 @@ func TestB1KillDuringBuild(t *testing.T) {
 func TestB1KilledBuildPublishesNothing(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
-			w := newWorld(t)
-			disk := w.path("out/disk")
+			box := newSandbox(t)
+			disk := box.path("out/disk")
 			args := []string{"convert", "--plain-http", "--builder=" + builder, reference("torture:1"), disk}
 			start := time.Now()
-			w.must(t, args...)
+			box.must(t, args...)
 			took := time.Since(start)
 			for _, moment := range randomMoments(t, took, momentsOf(builder)) {
 				if err := os.RemoveAll(disk); err != nil {
 					t.Fatal(err)
 				}
-				signalAt(t, w, moment, os.Kill, args...)
-				w.expectNoProcess(t)
+				signalAt(t, box, moment, os.Kill, args...)
+				box.expectNoProcess(t)
 				if _, err := os.Stat(disk); err == nil {
 					expectSound(t, disk)
 				}

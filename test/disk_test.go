@@ -97,11 +97,11 @@ func copyImage(t *testing.T, image, destination string) {
 }
 
 // convert makes a disk of a source in the world, with one builder.
-func (w world) convert(t *testing.T, builder, source string, flags ...string) string {
+func (box sandbox) convert(t *testing.T, builder, source string, flags ...string) string {
 	t.Helper()
-	disk := filepath.Join(w.path("out"), "disk-"+builder+".ext4")
+	disk := filepath.Join(box.path("out"), "disk-"+builder+".ext4")
 	args := append([]string{"convert", "--plain-http", "--force", "--builder=" + builder}, flags...)
-	w.must(t, append(args, source, disk)...)
+	box.must(t, append(args, source, disk)...)
 	return disk
 }
 

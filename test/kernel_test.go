@@ -29,10 +29,10 @@ type inspectedKernel struct {
 	}
 }
 
-func inspectKernel(t *testing.T, w world, name string) inspectedKernel {
+func inspectKernel(t *testing.T, box sandbox, name string) inspectedKernel {
 	t.Helper()
 	var out []inspectedKernel
-	if err := json.Unmarshal([]byte(w.must(t, "kernel", "inspect", name).stdout), &out); err != nil || len(out) != 1 {
+	if err := json.Unmarshal([]byte(box.must(t, "kernel", "inspect", name).stdout), &out); err != nil || len(out) != 1 {
 		t.Fatalf("kernel inspect %s: %d kernels, %v", name, len(out), err)
 	}
 	return out[0]
@@ -61,9 +61,9 @@ func aptCandidate(t *testing.T) string {
 // TestKernelFromThePackageManager (R2): a user without privileges gets the distribution's kernel by name.
 func TestKernelFromThePackageManager(t *testing.T) {
 	needKernelPackage(t)
-	w := newPlainWorld(t)
-	w.must(t, "kernel", "pull", kernelPackage(), "--name", "default")
-	k := inspectKernel(t, w, "default")
+	box := newUnprivilegedSandbox(t)
+	box.must(t, "kernel", "pull", kernelPackage(), "--name", "default")
+	k := inspectKernel(t, box, "default")
 	if !strings.HasPrefix(k.Origin, kernelPackage()+"="+aptCandidate(t)+",linux-image-"+k.Release+"=") {
 		t.Errorf("origin is %s, release %s", k.Origin, k.Release)
 	}
@@ -93,15 +93,15 @@ func TestKernelFromThePackageManager(t *testing.T) {
 	}
 
 	// A bundle of it is the same kernel to somebody else.
-	w.must(t, "kernel", "export", "default", w.path("out", "k.tar"))
-	other := newWorld(t)
-	other.must(t, "kernel", "import", "bundle:"+w.path("out", "k.tar"), "--name", "copy")
+	box.must(t, "kernel", "export", "default", box.path("out", "k.tar"))
+	other := newSandbox(t)
+	other.must(t, "kernel", "import", "bundle:"+box.path("out", "k.tar"), "--name", "copy")
 	if again := inspectKernel(t, other, "copy"); again.ID != k.ID || again.Origin != k.Origin {
 		t.Errorf("the bundle gives %s of %s, want %s of %s", again.ID, again.Origin, k.ID, k.Origin)
 	}
 
-	w.must(t, "kernel", "rm", "default")
-	left, err := os.ReadDir(w.path("data", "banger", "kernels"))
+	box.must(t, "kernel", "rm", "default")
+	left, err := os.ReadDir(box.path("data", "banger", "kernels"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}

@@ -12,11 +12,11 @@ import (
 // the cache, and from one that is damaged, against the disk that a file system without a cache gives.
 func TestB3LayerCacheGivesTheSameBytes(t *testing.T) {
 	needNative(t)
-	plain := newWorld(t)
+	plain := newSandbox(t)
 	want := digestOf(t, plain.convert(t, "native", reference("torture:1")))
 	for _, fs := range []string{"xfs", "btrfs"} {
 		t.Run(fs, func(t *testing.T) {
-			w := worldOn(t, fs, 4<<30)
+			box := sandboxOn(t, fs, 4<<30)
 			for _, row := range []struct {
 				name   string
 				damage func([]string)
@@ -42,17 +42,17 @@ func TestB3LayerCacheGivesTheSameBytes(t *testing.T) {
 					}
 				}},
 			} {
-				tables, err := filepath.Glob(w.path("cache/banger/layers/*/*.table"))
+				tables, err := filepath.Glob(box.path("cache/banger/layers/*/*.table"))
 				if err != nil {
 					t.Fatal(err)
 				}
 				row.damage(tables)
-				if got := digestOf(t, w.convert(t, "native", reference("torture:1"))); got != want {
+				if got := digestOf(t, box.convert(t, "native", reference("torture:1"))); got != want {
 					t.Errorf("%s: the disk has other bytes", row.name)
 				}
 			}
-			w.must(t, "image", "prune", "--all")
-			if left, err := filepath.Glob(w.path("cache/banger/layers/*/*")); err != nil || len(left) > 0 {
+			box.must(t, "image", "prune", "--all")
+			if left, err := filepath.Glob(box.path("cache/banger/layers/*/*")); err != nil || len(left) > 0 {
 				t.Errorf("prune left %v, %v", left, err)
 			}
 		})

@@ -61,7 +61,7 @@ func runSuite(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	code = m.Run()
-	for _, w := range yards.of {
+	for _, w := range shared.of {
 		err = errors.Join(err, w.close())
 	}
 	return code, errors.Join(err, stop())

@@ -25,7 +25,7 @@ func nativeDisk(t *testing.T, image string, flags ...string) string {
 	t.Helper()
 	needNative(t)
 	needRoot(t)
-	return newWorld(t).convert(t, "native", reference(image), flags...)
+	return newSandbox(t).convert(t, "native", reference(image), flags...)
 }
 
 // TestB1BackupSuperblocks loses the primary superblock: a backup brings all of it back.
@@ -227,11 +227,11 @@ func TestB3SameBytes(t *testing.T) {
 	needNative(t)
 	for _, image := range []string{"torture:1", "app:1"} {
 		t.Run(image, func(t *testing.T) {
-			w := newWorld(t)
-			want := digestOf(t, w.convert(t, "native", reference(image)))
-			same := func(name string, w world, env ...string) {
-				disk := w.path("out", "again")
-				cmd := w.command(t.Context(), "convert", "--plain-http", "--force", reference(image), disk)
+			box := newSandbox(t)
+			want := digestOf(t, box.convert(t, "native", reference(image)))
+			same := func(name string, box sandbox, env ...string) {
+				disk := box.path("out", "again")
+				cmd := box.command(t.Context(), "convert", "--plain-http", "--force", reference(image), disk)
 				cmd.Env = append(cmd.Env, env...)
 				if got := finish(t, cmd, nil); got.code != 0 {
 					t.Fatalf("%s: exit code %d\n%s", name, got.code, got.stderr)
@@ -240,22 +240,22 @@ func TestB3SameBytes(t *testing.T) {
 					t.Errorf("%s: other bytes", name)
 				}
 			}
-			same("again, warm", w)
-			same("one processor, warm", w, "GOMAXPROCS=1")
-			same("one processor, cold", newWorld(t), "GOMAXPROCS=1")
-			same("eight processors, cold", newWorld(t), "GOMAXPROCS=8")
-			same("a plain user", newPlainWorld(t))
+			same("again, warm", box)
+			same("one processor, warm", box, "GOMAXPROCS=1")
+			same("one processor, cold", newSandbox(t), "GOMAXPROCS=1")
+			same("eight processors, cold", newSandbox(t), "GOMAXPROCS=8")
+			same("a plain user", newUnprivilegedSandbox(t))
 			for _, kind := range []string{"btrfs", "xfs"} {
-				w := worldOn(t, kind, 4<<30)
-				same(kind+", cold", w)
-				same(kind+", warm", w)
+				box := sandboxOn(t, kind, 4<<30)
+				same(kind+", cold", box)
+				same(kind+", warm", box)
 			}
 		})
 	}
 }
 
-// worldOn is a world on a file system of its own, of a kind that shares extents.
-func worldOn(t *testing.T, kind string, size int64) world {
+// sandboxOn is a world on a file system of its own, of a kind that shares extents.
+func sandboxOn(t *testing.T, kind string, size int64) sandbox {
 	t.Helper()
 	needRoot(t)
 	need(t, "mkfs."+kind)
@@ -269,5 +269,5 @@ func worldOn(t *testing.T, kind string, size int64) world {
 		t.Fatal(err)
 	}
 	tool(t, "mkfs."+kind, "-q", device)
-	return worldIn(t, mountDisk(t, device, "loop"), uint32(os.Geteuid()))
+	return sandboxIn(t, mountDisk(t, device, "loop"), uint32(os.Geteuid()))
 }

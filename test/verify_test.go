@@ -15,9 +15,9 @@ func TestB2VerifyTakesWhatWasBuilt(t *testing.T) {
 	needNative(t)
 	for _, image := range []string{"app:1", "torture:1", "torture:names"} {
 		t.Run(image, func(t *testing.T) {
-			w := newWorld(t)
-			disk := w.convert(t, "native", reference(image))
-			w.must(t, "verify", "--plain-http", reference(image), disk)
+			box := newSandbox(t)
+			disk := box.convert(t, "native", reference(image))
+			box.must(t, "verify", "--plain-http", reference(image), disk)
 		})
 	}
 }
@@ -44,14 +44,14 @@ func TestB2VerifySeesOneChange(t *testing.T) {
 		{"an added file", "kinds/added", func(p string) error { return os.WriteFile(p, nil, 0o644) }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			w := newWorld(t)
-			disk := w.convert(t, "native", reference("torture:1"))
+			box := newSandbox(t)
+			disk := box.convert(t, "native", reference("torture:1"))
 			dir := mountDisk(t, disk, "loop")
 			if err := row.change(dir + "/" + row.path); err != nil {
 				t.Fatal(err)
 			}
 			unmount(t, dir)
-			got := w.run(t, "verify", "--plain-http", reference("torture:1"), disk)
+			got := box.run(t, "verify", "--plain-http", reference("torture:1"), disk)
 			if got.code != 1 || !strings.Contains(got.stdout+got.stderr, row.path) {
 				t.Errorf("exit code %d, want 1 and a line on %s\n%s%s", got.code, row.path, got.stdout, got.stderr)
 			}

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-func execGrown(t *testing.T, w world) {
-	got := w.must(t, "exec", "-u", "0", "shared", "sh", "-c", "df -B1M --output=size / | tail -n 1; grep -c vda /proc/mounts")
+func execGrown(t *testing.T, box sandbox) {
+	got := box.must(t, "exec", "-u", "0", "shared", "sh", "-c", "df -B1M --output=size / | tail -n 1; grep -c vda /proc/mounts")
 	var megabytes, mounts int
 	if _, err := fmt.Sscan(got.stdout, &megabytes, &mounts); err != nil || megabytes < 2500 || mounts < 1 {
 		t.Errorf("size of / = %q, want nearly 3 GiB on vda (%v)", got.stdout, err)
@@ -18,9 +18,9 @@ func execGrown(t *testing.T, w world) {
 }
 
 // execDeleted deletes a file, whose space must be the host's again.
-func execDeleted(t *testing.T, w world) {
+func execDeleted(t *testing.T, box sandbox) {
 	use := func() (blocks int64) {
-		disks, err := filepath.Glob(w.path("data/banger/machines/*/disk.*"))
+		disks, err := filepath.Glob(box.path("data/banger/machines/*/disk.*"))
 		if err != nil || len(disks) == 0 {
 			t.Fatalf("no disk: %v", err)
 		}
@@ -34,10 +34,10 @@ func execDeleted(t *testing.T, w world) {
 		return blocks >> 11 // MiB
 	}
 	before := use()
-	w.must(t, "exec", "-u", "0", "shared", "sh", "-c", "head -c 200M /dev/urandom >/big && sync /big")
+	box.must(t, "exec", "-u", "0", "shared", "sh", "-c", "head -c 200M /dev/urandom >/big && sync /big")
 	if after := use(); after < before+190 {
 		t.Errorf("a file of 200 MiB takes %d MiB", after-before)
 	}
-	w.must(t, "exec", "-u", "0", "shared", "sh", "-c", "rm /big && sync")
+	box.must(t, "exec", "-u", "0", "shared", "sh", "-c", "rm /big && sync")
 	eventually(t, bootLimit, "the space is given back", func() bool { return use() < before+20 })
 }

@@ -30,23 +30,23 @@ import (
 
 // TestR1Systemd boots an image with its own init, which must reach its target and still answer exec.
 func TestR1Systemd(t *testing.T) {
-	w := plainYard(t)
-	cmd := w.boot(t, "systemd", "--rm", "--memory=512M", reference("systemd:1"))
+	box := sharedUnprivilegedSandbox(t)
+	cmd := box.boot(t, "systemd", "--rm", "--memory=512M", reference("systemd:1"))
 	eventually(t, bootLimit, "systemd reaches multi-user.target", func() bool {
-		got := w.run(t, "exec", "systemd", "systemctl", "is-active", "multi-user.target")
+		got := box.run(t, "exec", "systemd", "systemctl", "is-active", "multi-user.target")
 		return strings.TrimSpace(got.stdout) == "active"
 	})
-	got := w.must(t, "exec", "systemd", "sh", "-c", "cat /proc/1/comm; systemctl --failed --no-legend --plain")
+	got := box.must(t, "exec", "systemd", "sh", "-c", "cat /proc/1/comm; systemctl --failed --no-legend --plain")
 	if got.stdout != "systemd\n" {
 		t.Errorf("process 1, then the units that failed:\n%s", got.stdout)
 	}
-	if got := w.run(t, "exec", "systemd", "systemctl", "poweroff"); got.code != 0 && got.code != 125 {
+	if got := box.run(t, "exec", "systemd", "systemctl", "poweroff"); got.code != 0 && got.code != 125 {
 		t.Errorf("poweroff: %+v", got)
 	}
 	eventually(t, bootLimit, "the machine ends", func() bool {
-		return !strings.Contains(w.run(t, "ps").stdout, "systemd")
+		return !strings.Contains(box.run(t, "ps").stdout, "systemd")
 	})
-	w.expectNoProcess(t)
+	box.expectNoProcess(t)
 	// With nothing to run but the image's init, its console is the output.
 	if output, ok := cmd.Stdout.(*lockedBuffer); !ok || !strings.Contains(output.String(), "init image") {
 		t.Errorf("the console was not shown: %v", cmd.Stdout)
@@ -54,9 +54,9 @@ func TestR1Systemd(t *testing.T) {
 }
 
 // consoleTail is the end of what the user's machines wrote to their consoles.
-func (w world) consoleTail() string {
+func (box sandbox) consoleTail() string {
 	var out strings.Builder
-	logs, _ := filepath.Glob(w.path("data", "banger", "machines", "*", "console.log"))
+	logs, _ := filepath.Glob(box.path("data", "banger", "machines", "*", "console.log"))
 	for _, path := range logs {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -131,22 +131,22 @@ func diffIDs(t *testing.T, img v1.Image) []v1.Hash {
 
 // TestR1Distroless runs an image without a shell, a C library or a single folder.
 func TestR1Distroless(t *testing.T) {
-	w := plainYard(t)
-	dir := w.path("out", "static")
+	box := sharedUnprivilegedSandbox(t)
+	dir := box.path("out", "static")
 	source := staticImage(t, dir)
-	tool(t, "chown", "-R", strconv.Itoa(int(w.uid)), dir)
-	w.must(t, "image", "import", "--name", "static:1", source)
-	got := w.run(t, "run", "--rm", "static:1")
+	tool(t, "chown", "-R", strconv.Itoa(int(box.uid)), dir)
+	box.must(t, "image", "import", "--name", "static:1", source)
+	got := box.run(t, "run", "--rm", "static:1")
 	expectCode(t, got, 0)
 	if !strings.HasPrefix(got.stdout, "banger ") {
 		t.Errorf("stdout = %q", got.stdout)
 	}
 	// The smallest disk there is grows as any other.
-	got = w.run(t, "run", "-v", "--rm", "--disk-size=20G", "static:1")
+	got = box.run(t, "run", "-v", "--rm", "--disk-size=20G", "static:1")
 	if !strings.Contains(got.stderr, "grown from 64 MiB to 20480 MiB") {
 		t.Errorf("stderr = %q", got.stderr)
 	}
-	got = w.run(t, "run", "--rm", "--entrypoint=sh", "static:1", "-c", "true")
+	got = box.run(t, "run", "--rm", "--entrypoint=sh", "static:1", "-c", "true")
 	expectCode(t, got, 127)
 	if !strings.Contains(got.stderr, "no shell") {
 		t.Errorf("stderr = %q", got.stderr)
@@ -154,9 +154,9 @@ func TestR1Distroless(t *testing.T) {
 }
 
 // monitorOf finds the QEMU of a machine by the mark in its environment.
-func (w world) monitorOf(t *testing.T, name string) int {
+func (box sandbox) monitorOf(t *testing.T, name string) int {
 	t.Helper()
-	id := strings.TrimSpace(w.must(t, "inspect", "--format", "{{.ID}}", name).stdout)
+	id := strings.TrimSpace(box.must(t, "inspect", "--format", "{{.ID}}", name).stdout)
 	mark := regexp.MustCompile("(^|\x00)BANGER_MACHINE=" + id + "[^\x00/]*/vmm\x00")
 	environments, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
@@ -192,40 +192,40 @@ done`
 // (the journal is replayed) and lets e2fsck judge what is left.
 func TestB1DiskInTheGuest(t *testing.T) {
 	need(t, "e2fsck", "qemu-img")
-	w := plainYard(t)
-	w.boot(t, "busy", "--disk-size=20G", reference("debian:12"), "sh", "-c", load)
+	box := sharedUnprivilegedSandbox(t)
+	box.boot(t, "busy", "--disk-size=20G", reference("debian:12"), "sh", "-c", load)
 	eventually(t, bootLimit, "the load goes round", func() bool {
-		return w.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
+		return box.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
 	})
-	got := w.must(t, "exec", "busy", "sh", "-c", "df -B1G --output=size / | tail -n 1")
+	got := box.must(t, "exec", "busy", "sh", "-c", "df -B1G --output=size / | tail -n 1")
 	if size := strings.TrimSpace(got.stdout); size != "19" && size != "20" {
 		t.Errorf("the file system has %s GiB, want 19 or 20", size)
 	}
-	if err := syscall.Kill(w.monitorOf(t, "busy"), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(box.monitorOf(t, "busy"), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 30*time.Second, "the machine is seen to have ended", func() bool {
-		return strings.Contains(w.run(t, "ps", "-a").stdout, "Exited (125)")
+		return strings.Contains(box.run(t, "ps", "-a").stdout, "Exited (125)")
 	})
-	disk := w.diskOf(t, "busy")
+	disk := box.diskOf(t, "busy")
 	// A journal that holds something starts at a block; needs_recovery stands in every disk that was mounted.
 	start := regexp.MustCompile(`(?m)^Journal start:\s+[1-9]`)
-	if journal := tool(t, "dumpe2fs", "-h", w.flat(t, disk, "torn")); !start.MatchString(journal) {
+	if journal := tool(t, "dumpe2fs", "-h", box.flat(t, disk, "torn")); !start.MatchString(journal) {
 		t.Error("the plug was pulled when nothing was in the journal: the test shows nothing")
 	}
 	// The next boot replays the journal. The load goes on there; it is stopped in good order.
-	w.must(t, "start", "busy")
+	box.must(t, "start", "busy")
 	eventually(t, bootLimit, "the load goes on", func() bool {
-		return w.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
+		return box.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
 	})
-	w.must(t, "stop", "busy")
-	if got := w.must(t, "wait", "busy"); got.stdout != "143\n" {
+	box.must(t, "stop", "busy")
+	if got := box.must(t, "wait", "busy"); got.stdout != "143\n" {
 		t.Errorf("stopped by SIGTERM: %q", got.stdout)
 	}
-	if got := w.must(t, "inspect", "busy"); !strings.Contains(got.stdout, `"state": "exited"`) || !strings.Contains(got.stdout, `"exitCode": 143`) {
+	if got := box.must(t, "inspect", "busy"); !strings.Contains(got.stdout, `"state": "exited"`) || !strings.Contains(got.stdout, `"exitCode": 143`) {
 		t.Errorf("inspect: %s", got.stdout)
 	}
-	flat := w.flat(t, disk, "whole")
+	flat := box.flat(t, disk, "whole")
 	tool(t, "e2fsck", "-fn", flat)
 	if state := tool(t, "dumpe2fs", "-h", flat); !strings.Contains(state, "Filesystem state:         clean") {
 		t.Errorf("the file system was not unmounted:\n%s", state)
@@ -233,13 +233,13 @@ func TestB1DiskInTheGuest(t *testing.T) {
 }
 
 // diskOf is the path of a machine's disk.
-func (w world) diskOf(t *testing.T, name string) string {
+func (box sandbox) diskOf(t *testing.T, name string) string {
 	t.Helper()
-	id := strings.Fields(w.must(t, "ps", "-aq").stdout)
+	id := strings.Fields(box.must(t, "ps", "-aq").stdout)
 	if len(id) != 1 {
 		t.Fatalf("machines: %q, want %s alone", id, name)
 	}
-	found, err := filepath.Glob(w.path("data", "banger", "machines", id[0], "disk.*"))
+	found, err := filepath.Glob(box.path("data", "banger", "machines", id[0], "disk.*"))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("disks: %q, %v", found, err)
 	}
@@ -247,9 +247,9 @@ func (w world) diskOf(t *testing.T, name string) string {
 }
 
 // flat is the content of a machine's disk as a raw file.
-func (w world) flat(t *testing.T, disk, name string) string {
+func (box sandbox) flat(t *testing.T, disk, name string) string {
 	t.Helper()
-	out := w.path("out", name+".raw")
+	out := box.path("out", name+".raw")
 	tool(t, "qemu-img", "convert", "-O", "raw", disk, out)
 	t.Cleanup(func() { os.Remove(out) })
 	return out
@@ -258,29 +258,29 @@ func (w world) flat(t *testing.T, disk, name string) string {
 // TestR1KillRun kills the CLI at random moments of a run. The machine was never there, or goes on without it:
 // then it can be removed, and nothing is left.
 func TestR1KillRun(t *testing.T) {
-	w := plainYard(t)
+	box := sharedUnprivilegedSandbox(t)
 	args := []string{"run", "--rm", reference("debian:12"), "sleep", "2"}
 	start := time.Now()
-	w.must(t, args...)
+	box.must(t, args...)
 	took := time.Since(start)
-	want := w.inventory(t)
+	want := box.inventory(t)
 	t.Logf("seed: go test -crash.seed=%d", *crashSeed)
 	random := rand.New(rand.NewPCG(*crashSeed, 2))
 	killed := 0
 	for i := range moments {
 		moment := time.Duration((float64(i) + random.Float64()) / moments * float64(took))
-		if got := signalAt(t, w, moment, os.Kill, args...); got.code == -1 {
+		if got := signalAt(t, box, moment, os.Kill, args...); got.code == -1 {
 			killed++
 		}
 		eventually(t, bootLimit, "no machine is left", func() bool {
-			ids := strings.Fields(w.must(t, "ps", "-aq").stdout)
+			ids := strings.Fields(box.must(t, "ps", "-aq").stdout)
 			for _, id := range ids {
-				w.run(t, "rm", "-f", id) // it may be about to go by itself
+				box.run(t, "rm", "-f", id) // it may be about to go by itself
 			}
 			return len(ids) == 0
 		})
-		w.expectNoProcess(t)
-		w.expectInventory(t, want)
+		box.expectNoProcess(t)
+		box.expectInventory(t, want)
 		if t.Failed() {
 			t.Fatalf("after a kill at %v of %v", moment, took)
 		}
@@ -292,40 +292,40 @@ func TestR1KillRun(t *testing.T) {
 
 // TestR1RunGoesOn kills the CLI when its machine is up, and attaches again.
 func TestR1RunGoesOn(t *testing.T) {
-	w := plainYard(t)
-	cmd := w.boot(t, "orphan", reference("debian:12"), "sh", "-c", "while ! test -e /tmp/end; do echo tick; sleep 0.1; done; exit 5")
+	box := sharedUnprivilegedSandbox(t)
+	cmd := box.boot(t, "orphan", reference("debian:12"), "sh", "-c", "while ! test -e /tmp/end; do echo tick; sleep 0.1; done; exit 5")
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	w.must(t, "exec", "orphan", "true")
-	again := w.command(t.Context(), "attach", "orphan")
+	box.must(t, "exec", "orphan", "true")
+	again := box.command(t.Context(), "attach", "orphan")
 	var output lockedBuffer
 	again.Stdout, again.Stderr = &output, &output
 	if err := again.Start(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, bootLimit, "the output comes again", func() bool { return strings.Contains(output.String(), "tick\n") })
-	w.must(t, "exec", "orphan", "touch", "/tmp/end")
+	box.must(t, "exec", "orphan", "touch", "/tmp/end")
 	again.Wait()
 	expectCode(t, outcome{"", output.String(), again.ProcessState.ExitCode()}, 5)
-	if got := w.must(t, "wait", "orphan"); got.stdout != "5\n" {
+	if got := box.must(t, "wait", "orphan"); got.stdout != "5\n" {
 		t.Errorf("wait: %q", got.stdout)
 	}
 }
 
 // TestR4DaemonKilled kills the daemon under a run. The machine goes on, and the run shows it to its end.
 func TestR4DaemonKilled(t *testing.T) {
-	w := plainYard(t)
-	t.Cleanup(func() { w.remove(t, "survivor") })
-	cmd := w.command(t.Context(), "run", "--rm", "--name", "survivor", reference("debian:12"), "sh", "-c",
+	box := sharedUnprivilegedSandbox(t)
+	t.Cleanup(func() { box.remove(t, "survivor") })
+	cmd := box.command(t.Context(), "run", "--rm", "--name", "survivor", reference("debian:12"), "sh", "-c",
 		"while ! test -e /tmp/end; do sleep 0.1; done; echo done; exit 6")
 	var output lockedBuffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, bootLimit, "the machine answers", func() bool { return w.run(t, "exec", "survivor", "true").code == 0 })
-	found := regexp.MustCompile(`"pid": (\d+)`).FindStringSubmatch(w.must(t, "version", "--json").stdout)
+	eventually(t, bootLimit, "the machine answers", func() bool { return box.run(t, "exec", "survivor", "true").code == 0 })
+	found := regexp.MustCompile(`"pid": (\d+)`).FindStringSubmatch(box.must(t, "version", "--json").stdout)
 	if found == nil {
 		t.Fatal("no daemon runs")
 	}
@@ -337,61 +337,61 @@ func TestR4DaemonKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, bootLimit, "the run is attached again", func() bool { return strings.Contains(output.String(), "attached to the machine again") })
-	w.must(t, "exec", "survivor", "touch", "/tmp/end")
+	box.must(t, "exec", "survivor", "touch", "/tmp/end")
 	cmd.Wait()
 	expectCode(t, outcome{"", output.String(), cmd.ProcessState.ExitCode()}, 6)
 	if !strings.Contains(output.String(), "done\n") {
 		t.Errorf("output = %q", output.String())
 	}
-	w.expectNoProcess(t)
+	box.expectNoProcess(t)
 }
 
 // TestR1Background goes through the life of a machine that no terminal shows.
 func TestR1Background(t *testing.T) {
-	w := plainYard(t)
-	t.Cleanup(func() { w.remove(t, "back") })
-	got := w.must(t, "run", "-d", "--name", "back", "--label", "tier=test", reference("debian:12"), "sh", "-c",
+	box := sharedUnprivilegedSandbox(t)
+	t.Cleanup(func() { box.remove(t, "back") })
+	got := box.must(t, "run", "-d", "--name", "back", "--label", "tier=test", reference("debian:12"), "sh", "-c",
 		"trap 'echo hup' HUP; trap 'exit 3' TERM; echo to out; echo to err >&2; while :; do sleep 0.1; done")
-	if id := strings.TrimSpace(w.must(t, "ps", "-q", "--filter", "label=tier=test").stdout); id == "" || id != strings.TrimSpace(got.stdout) {
+	if id := strings.TrimSpace(box.must(t, "ps", "-q", "--filter", "label=tier=test").stdout); id == "" || id != strings.TrimSpace(got.stdout) {
 		t.Errorf("run -d prints %q, ps %q", got.stdout, id)
 	}
 	eventually(t, bootLimit, "the command has written", func() bool {
-		got := w.must(t, "logs", "back")
+		got := box.must(t, "logs", "back")
 		return got.stdout == "to out\n" && got.stderr == "to err\n"
 	})
-	w.must(t, "kill", "-s", "HUP", "back")
+	box.must(t, "kill", "-s", "HUP", "back")
 	eventually(t, bootLimit, "the signal has its effect", func() bool {
-		return strings.HasSuffix(w.must(t, "logs", "--tail", "1", "back").stdout, "hup\n")
+		return strings.HasSuffix(box.must(t, "logs", "--tail", "1", "back").stdout, "hup\n")
 	})
-	if got := w.must(t, "stats", "--no-stream", "--format", "{{.Name}} {{gt .RSS 0}}", "back"); got.stdout != "back true\n" {
+	if got := box.must(t, "stats", "--no-stream", "--format", "{{.Name}} {{gt .RSS 0}}", "back"); got.stdout != "back true\n" {
 		t.Errorf("stats: %q", got.stdout)
 	}
-	w.must(t, "rename", "back", "renamed")
-	w.must(t, "rename", "renamed", "back")
-	w.must(t, "restart", "back")
-	if got := w.must(t, "inspect", "--format", "{{.State}} {{.Name}}", "back"); got.stdout != "running back\n" {
+	box.must(t, "rename", "back", "renamed")
+	box.must(t, "rename", "renamed", "back")
+	box.must(t, "restart", "back")
+	if got := box.must(t, "inspect", "--format", "{{.State}} {{.Name}}", "back"); got.stdout != "running back\n" {
 		t.Errorf("after restart: %q", got.stdout)
 	}
-	expectCode(t, w.run(t, "rm", "back"), 1)
+	expectCode(t, box.run(t, "rm", "back"), 1)
 	eventually(t, bootLimit, "the command has written again", func() bool {
-		return strings.Count(w.must(t, "logs", "back").stdout, "to out\n") == 2
+		return strings.Count(box.must(t, "logs", "back").stdout, "to out\n") == 2
 	})
-	w.must(t, "stop", "back")
-	if got := w.must(t, "wait", "back"); got.stdout != "3\n" {
+	box.must(t, "stop", "back")
+	if got := box.must(t, "wait", "back"); got.stdout != "3\n" {
 		t.Errorf("wait: %q", got.stdout)
 	}
-	got = w.must(t, "start", "back")
+	got = box.must(t, "start", "back")
 	if got.stdout != "back\n" {
 		t.Errorf("start prints %q", got.stdout)
 	}
-	w.must(t, "rm", "-f", "back")
-	w.expectNoProcess(t)
+	box.must(t, "rm", "-f", "back")
+	box.expectNoProcess(t)
 }
 
 // TestR1NeverWritesTheImage runs machines that write, and looks at the image's disk and its record.
 func TestR1NeverWritesTheImage(t *testing.T) {
-	w := plainYard(t)
-	path := filepath.Join(w.path("data", "banger", "disks"))
+	box := sharedUnprivilegedSandbox(t)
+	path := filepath.Join(box.path("data", "banger", "disks"))
 	sum := func() string {
 		out, err := exec.Command("sh", "-c", "cd "+path+" && sha256sum * && stat -c '%n %Y' *").Output()
 		if err != nil {
@@ -400,7 +400,7 @@ func TestR1NeverWritesTheImage(t *testing.T) {
 		return string(out)
 	}
 	before := sum()
-	w.must(t, "run", "--rm", reference("debian:12"), "sh", "-c", "echo x >>/etc/passwd; rm -rf /usr/share; sync")
+	box.must(t, "run", "--rm", reference("debian:12"), "sh", "-c", "echo x >>/etc/passwd; rm -rf /usr/share; sync")
 	if after := sum(); after != before {
 		t.Errorf("image disks before:\n%s\nafter:\n%s", before, after)
 	}
@@ -412,7 +412,7 @@ func TestR1CloneIsInstant(t *testing.T) {
 	need(t, "mkfs.btrfs", "mkfs.xfs")
 	for _, kind := range []string{"btrfs", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
-			w := machineYard(t, 0)
+			box := sharedSandbox(t, 0)
 			device := filepath.Join(t.TempDir(), "device")
 			f, err := os.Create(device)
 			if err != nil {
@@ -423,8 +423,8 @@ func TestR1CloneIsInstant(t *testing.T) {
 				t.Fatal(err)
 			}
 			tool(t, "mkfs."+kind, "-q", device)
-			shared := worldIn(t, mountDisk(t, device, "loop"), 0).closedWith(t)
-			tool(t, "cp", "-a", w.path("data", "banger"), shared.path("data"))
+			shared := sandboxIn(t, mountDisk(t, device, "loop"), 0).closedWith(t)
+			tool(t, "cp", "-a", box.path("data", "banger"), shared.path("data"))
 			got := shared.run(t, "run", "--name", "clone", reference("debian:12"), "sh", "-c", "echo written >/srv/x && sync")
 			expectCode(t, got, 0)
 			if disk := shared.diskOf(t, "clone"); !strings.HasSuffix(disk, "disk.raw") {
@@ -438,17 +438,17 @@ func TestR1CloneIsInstant(t *testing.T) {
 	}
 }
 
-// TestR1GuestFailureIsTold breaks what a machine needs to come up. The reason must reach the user, at once.
-func TestR1GuestFailureIsTold(t *testing.T) {
+// TestR1GuestFailureIsReported breaks what a machine needs to come up. The reason must reach the user, at once.
+func TestR1GuestFailureIsReported(t *testing.T) {
 	need(t, "qemu-io")
-	w := plainYard(t)
-	w.must(t, "run", "--name", "broken", reference("debian:12"), "true")
-	t.Cleanup(func() { w.remove(t, "broken") })
+	box := sharedUnprivilegedSandbox(t)
+	box.must(t, "run", "--name", "broken", reference("debian:12"), "true")
+	t.Cleanup(func() { box.remove(t, "broken") })
 	// The superblock of the machine's own disk, not of the image's.
-	disk := w.diskOf(t, "broken")
+	disk := box.diskOf(t, "broken")
 	tool(t, "qemu-io", "-f", strings.TrimPrefix(filepath.Ext(disk), "."), "-c", "write -P 0 0 8k", disk)
 	start := time.Now()
-	got := w.run(t, "start", "broken")
+	got := box.run(t, "start", "broken")
 	expectCode(t, got, 1)
 	if !strings.Contains(got.stderr, "machine ended: ") || !strings.Contains(got.stderr, "no ext4") {
 		t.Errorf("stderr = %q", got.stderr)
@@ -456,25 +456,25 @@ func TestR1GuestFailureIsTold(t *testing.T) {
 	if took := time.Since(start); took > bootLimit {
 		t.Errorf("it took %v to say so", took)
 	}
-	w.expectNoProcess(t)
+	box.expectNoProcess(t)
 }
 
 // execDetached leaves commands to themselves that wait for a later one.
-func execDetached(t *testing.T, w world) {
+func execDetached(t *testing.T, box sandbox) {
 	const wait = "echo said; until test -e /tmp/go; do sleep 0.1; done; "
 	for _, flags := range []string{"-d", "-dit"} {
-		got := w.must(t, "exec", flags, "shared", "sh", "-c", wait+"tty >/tmp/tty"+flags)
+		got := box.must(t, "exec", flags, "shared", "sh", "-c", wait+"tty >/tmp/tty"+flags)
 		if got.stdout != "" || got.stderr != "" {
 			t.Errorf("%s: %+v", flags, got)
 		}
 	}
-	w.must(t, "exec", "shared", "touch", "/tmp/go")
+	box.must(t, "exec", "shared", "touch", "/tmp/go")
 	eventually(t, bootLimit, "both commands go on", func() bool {
-		return w.run(t, "exec", "shared", "sh", "-c", "test -s /tmp/tty-d -a -s /tmp/tty-dit").code == 0
+		return box.run(t, "exec", "shared", "sh", "-c", "test -s /tmp/tty-d -a -s /tmp/tty-dit").code == 0
 	})
-	got := w.must(t, "exec", "shared", "cat", "/tmp/tty-d", "/tmp/tty-dit")
+	got := box.must(t, "exec", "shared", "cat", "/tmp/tty-d", "/tmp/tty-dit")
 	if want := "not a tty\n/dev/pts/"; !strings.HasPrefix(got.stdout, want) {
 		t.Errorf("terminals are %q, want %q", got.stdout, want)
 	}
-	expectCode(t, w.run(t, "exec", "-d", "nobody-here", "true"), 125)
+	expectCode(t, box.run(t, "exec", "-d", "nobody-here", "true"), 125)
 }

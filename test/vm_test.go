@@ -24,46 +24,46 @@ import (
 // bootLimit is how long a machine may take to answer under emulation on a busy host.
 const bootLimit = 90 * time.Second
 
-// yards holds the worlds in which machines run, one for each user: their kernel and images are got once.
-var yards struct {
+// shared holds the worlds in which machines run, one for each user: their kernel and images are got once.
+var shared struct {
 	sync.Mutex
-	of map[uint32]world
+	of map[uint32]sandbox
 }
 
-// machineYard is a world with a kernel and the Debian image, for all tests of one user.
-func machineYard(t *testing.T, uid uint32) world {
+// sharedSandbox is a world with a kernel and the Debian image, for all tests of one user.
+func sharedSandbox(t *testing.T, uid uint32) sandbox {
 	t.Helper()
 	need(t, "qemu-system-x86_64", "qemu-img", "apt-get")
 	if uid != uint32(os.Geteuid()) {
 		needRoot(t)
 	}
-	yards.Lock()
-	defer yards.Unlock()
-	if w, ok := yards.of[uid]; ok {
+	shared.Lock()
+	defer shared.Unlock()
+	if w, ok := shared.of[uid]; ok {
 		return w
 	}
-	dir := filepath.Join(suite.scratch, "yard-"+strconv.Itoa(int(uid))) // it outlives the test
-	w := worldIn(t, dir, uid)
-	w.must(t, "kernel", "pull", "default")
-	w.must(t, "image", "pull", "--plain-http", reference("debian:12"))
-	if yards.of == nil {
-		yards.of = map[uint32]world{}
+	dir := filepath.Join(suite.scratch, "shared-"+strconv.Itoa(int(uid))) // it outlives the test
+	box := sandboxIn(t, dir, uid)
+	box.must(t, "kernel", "pull", "default")
+	box.must(t, "image", "pull", "--plain-http", reference("debian:12"))
+	if shared.of == nil {
+		shared.of = map[uint32]sandbox{}
 	}
-	yards.of[uid] = w
-	return w
+	shared.of[uid] = box
+	return box
 }
 
-// plainYard is the yard of a user without privileges, in which most tests run.
-func plainYard(t *testing.T) world {
+// sharedUnprivilegedSandbox is the yard of a user without privileges, in which most tests run.
+func sharedUnprivilegedSandbox(t *testing.T) sandbox {
 	t.Helper()
-	return machineYard(t, nobody)
+	return sharedSandbox(t, nobody)
 }
 
 // boot runs a machine in the background until it answers, and removes it with the test.
-func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
+func (box sandbox) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := w.command(ctx, append([]string{"run", "--name", name, "--plain-http"}, args...)...)
+	cmd := box.command(ctx, append([]string{"run", "--name", name, "--plain-http"}, args...)...)
 	var output lockedBuffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGKILL) }
@@ -79,9 +79,9 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 		cancel()
 		<-ended
 		if t.Failed() {
-			t.Logf("run %s:\n%s\nconsole:\n%s", name, output.String(), w.consoleTail())
+			t.Logf("run %s:\n%s\nconsole:\n%s", name, output.String(), box.consoleTail())
 		}
-		w.remove(t, name)
+		box.remove(t, name)
 	})
 	eventually(t, bootLimit, "machine "+name+" answers", func() bool {
 		select {
@@ -89,25 +89,25 @@ func (w world) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 			t.Fatalf("machine %s ended: %s", name, output.String())
 		default:
 		}
-		return w.run(t, "exec", name, "/bin/true").code == 0
+		return box.run(t, "exec", name, "/bin/true").code == 0
 	})
 	// What is wanted gone later must be seen while it is there.
-	if pid := w.monitorOf(t, name); !w.holds("/proc/" + strconv.Itoa(pid)) {
+	if pid := box.monitorOf(t, name); !box.holds("/proc/" + strconv.Itoa(pid)) {
 		t.Errorf("QEMU, process %d, is not seen as one of this world", pid)
 	}
 	return cmd
 }
 
 // remove takes a machine away at the end of a test, whose context has ended by then.
-func (w world) remove(t *testing.T, name string) {
+func (box sandbox) remove(t *testing.T, name string) {
 	t.Helper()
 	for _, verb := range []string{"inspect", "logs"} {
 		if t.Failed() {
-			got := finish(t, w.command(context.Background(), verb, name), nil)
+			got := finish(t, box.command(context.Background(), verb, name), nil)
 			t.Logf("%s %s:\n%s%s", verb, name, got.stdout, got.stderr)
 		}
 	}
-	got := finish(t, w.command(context.Background(), "rm", "-f", name), nil)
+	got := finish(t, box.command(context.Background(), "rm", "-f", name), nil)
 	if got.code != 0 && !strings.Contains(got.stderr, "no such machine") {
 		t.Errorf("rm %s: %s", name, got.stderr)
 	}
@@ -140,11 +140,11 @@ func expectCode(t *testing.T, got outcome, want int) {
 }
 
 // with runs banger with standard input.
-func (w world) with(t *testing.T, stdin io.Reader, args ...string) outcome {
+func (box sandbox) with(t *testing.T, stdin io.Reader, args ...string) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
-	cmd := w.command(ctx, args...)
+	cmd := box.command(ctx, args...)
 	cmd.Stdin = stdin
 	return finish(t, cmd, nil)
 }
@@ -156,60 +156,60 @@ func TestR1Run(t *testing.T) {
 		uid  uint32
 	}{{"root", 0}, {"plain user", nobody}} {
 		t.Run(user.name, func(t *testing.T) {
-			w := machineYard(t, user.uid)
-			before := w.inventory(t)
-			got := w.run(t, "run", "--rm", reference("debian:12"), "sh", "-c", "id -u; cat /proc/1/comm; exit 7")
+			box := sharedSandbox(t, user.uid)
+			before := box.inventory(t)
+			got := box.run(t, "run", "--rm", reference("debian:12"), "sh", "-c", "id -u; cat /proc/1/comm; exit 7")
 			expectCode(t, got, 7)
 			if lines := strings.Fields(got.stdout); len(lines) != 2 || lines[0] != "0" {
 				t.Errorf("stdout = %q", got.stdout)
 			}
-			w.expectNoProcess(t)
-			if got := w.run(t, "ps", "-aq"); got.stdout != "" {
+			box.expectNoProcess(t)
+			if got := box.run(t, "ps", "-aq"); got.stdout != "" {
 				t.Errorf("machines are left: %s", got.stdout)
 			}
-			w.expectNoMore(t, append(before, w.machineLeavings()...))
+			box.expectNoMore(t, append(before, box.machineFiles()...))
 		})
 	}
 }
 
-// machineLeavings are the files that the first machine makes and that stay: locks, caches, the daemon's.
-func (w world) machineLeavings() []string {
+// machineFiles are the files that the first machine makes and that stay: locks, caches, the daemon's.
+func (box sandbox) machineFiles() []string {
 	out := []string{"/run/banger", "/data/banger/machines", "/data/banger/machines/.lock", "/cache/banger/kvm.json"}
-	files, _ := filepath.Glob(w.path("cache", "banger", "initramfs*"))
+	files, _ := filepath.Glob(box.path("cache", "banger", "initramfs*"))
 	for _, pattern := range []string{"cache/banger/initramfs/*", "run/banger/*", "run/banger/*/daemon.*"} {
-		more, _ := filepath.Glob(w.path(pattern))
+		more, _ := filepath.Glob(box.path(pattern))
 		files = append(files, more...)
 	}
 	for _, path := range files {
-		out = append(out, strings.TrimPrefix(path, w.dir))
+		out = append(out, strings.TrimPrefix(path, box.dir))
 	}
 	return out
 }
 
 func TestR1RunSignalAndInput(t *testing.T) {
-	w := plainYard(t)
+	box := sharedUnprivilegedSandbox(t)
 	t.Run("137 by a signal", func(t *testing.T) {
-		expectCode(t, w.run(t, "run", "--rm", reference("debian:12"), "sh", "-c", "kill -9 $$"), 137)
+		expectCode(t, box.run(t, "run", "--rm", reference("debian:12"), "sh", "-c", "kill -9 $$"), 137)
 	})
 	t.Run("standard input", func(t *testing.T) {
-		got := w.with(t, strings.NewReader("hi\n"), "run", "--rm", "-i", reference("debian:12"), "cat")
+		got := box.with(t, strings.NewReader("hi\n"), "run", "--rm", "-i", reference("debian:12"), "cat")
 		expectCode(t, got, 0)
 		if got.stdout != "hi\n" {
 			t.Errorf("stdout = %q, want hi", got.stdout)
 		}
 	})
 	t.Run("timeout", func(t *testing.T) {
-		expectCode(t, w.run(t, "run", "--rm", "--timeout=2s", reference("debian:12"), "sleep", "1000"), 124)
+		expectCode(t, box.run(t, "run", "--rm", "--timeout=2s", reference("debian:12"), "sleep", "1000"), 124)
 	})
 	t.Run("read-only", func(t *testing.T) {
-		got := w.run(t, "run", "--rm", "--read-only", reference("debian:12"), "sh", "-c", "echo x >/srv/x || exit 30")
+		got := box.run(t, "run", "--rm", "--read-only", reference("debian:12"), "sh", "-c", "echo x >/srv/x || exit 30")
 		expectCode(t, got, 30)
 	})
 }
 
 // TestR1BootableCheck asks for what cannot run. No machine is made for it.
 func TestR1BootableCheck(t *testing.T) {
-	w := plainYard(t)
+	box := sharedUnprivilegedSandbox(t)
 	for _, row := range []struct {
 		name string
 		args []string
@@ -225,7 +225,7 @@ func TestR1BootableCheck(t *testing.T) {
 		{"an image that is not here", []string{"--pull=never", "no-such-image"}, 125, "no such image"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			got := w.run(t, append([]string{"run", "--rm"}, row.args...)...)
+			got := box.run(t, append([]string{"run", "--rm"}, row.args...)...)
 			expectCode(t, got, row.code)
 			if !strings.Contains(got.stderr, row.want) {
 				t.Errorf("stderr = %q, want %q in it", got.stderr, row.want)
@@ -236,21 +236,21 @@ func TestR1BootableCheck(t *testing.T) {
 
 // TestR1Machine shares one machine among all that can share it.
 func TestR1Machine(t *testing.T) {
-	w := plainYard(t)
-	w.boot(t, "shared", "--rm", "--memory=512M", "--disk-size=3G", "-e", "FROM_RUN=yes", reference("app:1"), "sleep", "infinity")
+	box := sharedUnprivilegedSandbox(t)
+	box.boot(t, "shared", "--rm", "--memory=512M", "--disk-size=3G", "-e", "FROM_RUN=yes", reference("app:1"), "sleep", "infinity")
 	for _, sub := range []struct {
 		name string
-		run  func(*testing.T, world)
+		run  func(*testing.T, sandbox)
 	}{
 		{"exit codes", execCodes}, {"surroundings", execSurroundings}, {"detached", execDetached}, {"input", execInput},
 		{"100 MiB both ways", execBulk}, {"terminal", execTerminal}, {"ssh and scp", execSSH},
 		{"exactness", execExactness}, {"the disk grew", execGrown}, {"the disk shrinks", execDeleted}, {"a name is taken", execNameTaken},
 	} {
-		t.Run(sub.name, func(t *testing.T) { sub.run(t, w) })
+		t.Run(sub.name, func(t *testing.T) { sub.run(t, box) })
 	}
 }
 
-func execCodes(t *testing.T, w world) {
+func execCodes(t *testing.T, box sandbox) {
 	for _, row := range []struct {
 		args []string
 		want int
@@ -260,14 +260,14 @@ func execCodes(t *testing.T, w world) {
 		{[]string{"sh", "-c", "kill -9 $$"}, 137}, {[]string{"sh", "-c", "kill -TERM $$"}, 143},
 	} {
 		t.Run(strings.Join(row.args, " "), func(t *testing.T) {
-			expectCode(t, w.run(t, append([]string{"exec", "shared"}, row.args...)...), row.want)
+			expectCode(t, box.run(t, append([]string{"exec", "shared"}, row.args...)...), row.want)
 		})
 	}
-	t.Run("no such machine", func(t *testing.T) { expectCode(t, w.run(t, "exec", "nobody-here", "true"), 125) })
+	t.Run("no such machine", func(t *testing.T) { expectCode(t, box.run(t, "exec", "nobody-here", "true"), 125) })
 }
 
 // execSurroundings knows the demo's app image: user dev (1000), folder /home/dev, DEMO=1.
-func execSurroundings(t *testing.T, w world) {
+func execSurroundings(t *testing.T, box sandbox) {
 	for _, row := range []struct{ name, flags, script, want string }{
 		{"of the image", "", `echo "$(id -un):$(id -gn) $PWD $HOME $DEMO $FROM_RUN $HOSTNAME $(hostname)"`, "dev:dev /home/dev /home/dev 1 yes shared shared\n"},
 		{"a user by number", "-u 0:0", `echo "$(id -u):$(id -g) $HOME"`, "0:0 /root\n"},
@@ -280,7 +280,7 @@ func execSurroundings(t *testing.T, w world) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			args := append([]string{"exec"}, strings.Fields(row.flags)...)
-			got := w.run(t, append(args, "shared", "sh", "-c", row.script)...)
+			got := box.run(t, append(args, "shared", "sh", "-c", row.script)...)
 			expectCode(t, got, 0)
 			if got.stdout != row.want {
 				t.Errorf("stdout = %q, want %q (stderr %q)", got.stdout, row.want, got.stderr)
@@ -289,25 +289,25 @@ func execSurroundings(t *testing.T, w world) {
 	}
 }
 
-func execInput(t *testing.T, w world) {
-	got := w.with(t, strings.NewReader("one\ntwo\n"), "exec", "-i", "shared", "sort", "-r")
+func execInput(t *testing.T, box sandbox) {
+	got := box.with(t, strings.NewReader("one\ntwo\n"), "exec", "-i", "shared", "sort", "-r")
 	if got.stdout != "two\none\n" {
 		t.Errorf("stdout = %q", got.stdout)
 	}
-	got = w.with(t, strings.NewReader("unread"), "exec", "shared", "cat")
+	got = box.with(t, strings.NewReader("unread"), "exec", "shared", "cat")
 	if got.stdout != "" || got.code != 0 {
 		t.Errorf("without -i: %+v", got)
 	}
 }
 
-func execBulk(t *testing.T, w world) {
+func execBulk(t *testing.T, box sandbox) {
 	const size = 100 << 20
 	data := make([]byte, size)
 	if _, err := rand.Read(data); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	got := w.with(t, bytes.NewReader(data), "exec", "-i", "shared", "cat")
+	got := box.with(t, bytes.NewReader(data), "exec", "-i", "shared", "cat")
 	expectCode(t, got, 0)
 	if want, have := sha256.Sum256(data), sha256.Sum256([]byte(got.stdout)); want != have {
 		t.Errorf("%d bytes came back of %d, with sha256 %x, want %x", len(got.stdout), size, have, want)
@@ -316,10 +316,10 @@ func execBulk(t *testing.T, w world) {
 }
 
 // execTerminal resizes a real terminal while a command has it.
-func execTerminal(t *testing.T, w world) {
+func execTerminal(t *testing.T, box sandbox) {
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
-	cmd := w.command(ctx, "exec", "-it", "shared", "sh", "-c", "stty size; read line; stty size; echo got $line; tty")
+	cmd := box.command(ctx, "exec", "-it", "shared", "sh", "-c", "stty size; read line; stty size; echo got $line; tty")
 	cmd.SysProcAttr.Pdeathsig = 0
 	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
 	terminal, err := pty.StartWithAttrs(cmd, &pty.Winsize{Rows: 33, Cols: 101}, cmd.SysProcAttr)
@@ -339,7 +339,7 @@ func execTerminal(t *testing.T, w world) {
 	}
 	// The size travels beside the keys: they follow when it has arrived.
 	eventually(t, bootLimit, "the new size", func() bool {
-		return strings.Contains(w.run(t, "exec", "-u", "0", "shared", "sh", "-c", "for p in /dev/pts/[0-9]*; do stty -F $p size; done").stdout, "44 77")
+		return strings.Contains(box.run(t, "exec", "-u", "0", "shared", "sh", "-c", "for p in /dev/pts/[0-9]*; do stty -F $p size; done").stdout, "44 77")
 	})
 	if _, err := io.WriteString(terminal, "hello\r"); err != nil {
 		t.Fatal(err)
@@ -356,16 +356,16 @@ func execTerminal(t *testing.T, w world) {
 }
 
 // execSSH uses the host's ssh, scp and sftp.
-func execSSH(t *testing.T, w world) {
+func execSSH(t *testing.T, box sandbox) {
 	need(t, "ssh", "scp", "sftp")
-	config := w.path("out", "shared.conf")
-	got := w.must(t, "ssh", "--config", "shared")
+	config := box.path("out", "shared.conf")
+	got := box.must(t, "ssh", "--config", "shared")
 	if err := os.WriteFile(config, []byte(got.stdout), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	host := func(name string, args ...string) outcome {
 		t.Helper()
-		cmd := w.command(t.Context())
+		cmd := box.command(t.Context())
 		cmd.Path, _ = exec.LookPath(name)
 		cmd.Args = append([]string{name, "-F", config}, args...)
 		return finish(t, cmd, nil)
@@ -376,35 +376,35 @@ func execSSH(t *testing.T, w world) {
 	if got := host("ssh", "dev@shared", "id -un; pwd"); got.stdout != "dev\n/home/dev\n" {
 		t.Errorf("ssh as another user: %+v", got)
 	}
-	file := w.path("out", "script")
+	file := box.path("out", "script")
 	if err := os.WriteFile(file, []byte("#!/bin/sh\necho run\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(file, 0o751); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chown(file, int(w.uid), int(w.uid)); err != nil {
+	if err := os.Chown(file, int(box.uid), int(box.uid)); err != nil {
 		t.Fatal(err)
 	}
 	expectCode(t, host("scp", "-p", file, "shared:/tmp/script"), 0)
-	if got := w.must(t, "exec", "-u", "0", "shared", "sh", "-c", "stat -c %a /tmp/script && /tmp/script"); got.stdout != "751\nrun\n" {
+	if got := box.must(t, "exec", "-u", "0", "shared", "sh", "-c", "stat -c %a /tmp/script && /tmp/script"); got.stdout != "751\nrun\n" {
 		t.Errorf("after scp: %q", got.stdout)
 	}
-	expectCode(t, host("scp", "-p", "shared:/tmp/script", w.path("out", "back")), 0)
-	if info, err := os.Stat(w.path("out", "back")); err != nil || info.Mode().Perm() != 0o751 {
+	expectCode(t, host("scp", "-p", "shared:/tmp/script", box.path("out", "back")), 0)
+	if info, err := os.Stat(box.path("out", "back")); err != nil || info.Mode().Perm() != 0o751 {
 		t.Errorf("back from the machine: %v, %v", info, err)
 	}
 }
 
 // execExactness looks at what peers lose, from inside.
-func execExactness(t *testing.T, w world) {
+func execExactness(t *testing.T, box sandbox) {
 	script := `stat -c '%a %u:%g' /usr/bin/sudo
 getcap /usr/local/bin/python-low-ports
 stat -c '%F %t,%T' /srv/odd/null
 stat -c '%u:%g' /srv/odd/wide-owner
 stat -c '%y' /srv/odd/old | cut -c1-19
 stat -c '%h' /srv/odd/linked-2`
-	got := w.must(t, "exec", "-u", "0", "-e", "TZ=UTC", "shared", "sh", "-c", script)
+	got := box.must(t, "exec", "-u", "0", "-e", "TZ=UTC", "shared", "sh", "-c", script)
 	want := `4755 0:0
 /usr/local/bin/python-low-ports cap_net_bind_service,cap_net_raw=ep
 character special file 1,3
@@ -417,18 +417,18 @@ character special file 1,3
 	}
 }
 
-func execNameTaken(t *testing.T, w world) {
-	got := w.run(t, "run", "--rm", "--name", "shared", reference("debian:12"), "true")
+func execNameTaken(t *testing.T, box sandbox) {
+	got := box.run(t, "run", "--rm", "--name", "shared", reference("debian:12"), "true")
 	expectCode(t, got, 125)
 	if !strings.Contains(got.stderr, "name is in use") {
 		t.Errorf("stderr = %q", got.stderr)
 	}
-	expectCode(t, w.run(t, "rm", "shared"), 1)
+	expectCode(t, box.run(t, "rm", "shared"), 1)
 }
 
 // TestR1Signals interrupts a run as a user at the keyboard would.
 func TestR1Signals(t *testing.T) {
-	w := plainYard(t)
+	box := sharedUnprivilegedSandbox(t)
 	for _, row := range []struct {
 		name, script string
 		times, code  int
@@ -438,18 +438,18 @@ func TestR1Signals(t *testing.T) {
 		{"the third kills it", `trap 'touch /tmp/int' INT; trap '' TERM`, 3, 130},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			expectCode(t, interrupt(t, w, row.script, row.times), row.code)
-			w.expectNoProcess(t)
+			expectCode(t, interrupt(t, box, row.script, row.times), row.code)
+			box.expectNoProcess(t)
 		})
 	}
 }
 
 // interrupt sends SIGINT so many times to a run of the script, each when the one before has had its effect.
-func interrupt(t *testing.T, w world, script string, times int) outcome {
+func interrupt(t *testing.T, box sandbox, script string, times int) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
-	cmd := w.command(ctx, "run", "--rm", "--name", "signals", reference("debian:12"), "sh", "-c",
+	cmd := box.command(ctx, "run", "--rm", "--name", "signals", reference("debian:12"), "sh", "-c",
 		script+"; touch /tmp/ready; while :; do sleep 0.1; done")
 	var stderr lockedBuffer
 	cmd.Stderr = &stderr
@@ -457,7 +457,7 @@ func interrupt(t *testing.T, w world, script string, times int) outcome {
 		t.Fatal(err)
 	}
 	inside := func(file string) func() bool {
-		return func() bool { return w.run(t, "exec", "signals", "test", "-e", file).code == 0 }
+		return func() bool { return box.run(t, "exec", "signals", "test", "-e", file).code == 0 }
 	}
 	for _, ready := range []func() bool{
 		inside("/tmp/ready"), inside("/tmp/int"), func() bool { return strings.Contains(stderr.String(), "once more to kill it") },

@@ -20,34 +20,34 @@ import (
 )
 
 var (
-	runs  = flag.Int("crash.runs", 200, "how often somebody is killed")
-	seed  = flag.Uint64("crash.seed", uint64(time.Now().UnixNano()), "seed of the runs")
-	only  = flag.Int("crash.run", -1, "number of the one run to do again")
-	lanes = flag.Int("crash.lanes", 2, "how many worlds with stubs there are at a time")
+	runs    = flag.Int("crash.runs", 200, "number of runs, each of which kills a process")
+	seed    = flag.Uint64("crash.seed", uint64(time.Now().UnixNano()), "seed of the runs")
+	only    = flag.Int("crash.run", -1, "number of a single run to repeat")
+	workers = flag.Int("crash.workers", 2, "number of sandboxes with stubs at a time")
 )
 
-// realRuns is how many of the runs are with real machines: one in ten.
+// realRuns returns the number of runs with real machines: one in ten.
 func realRuns(runs int) int { return runs / 10 }
 
-// A job is what one lane has to do: the runs of some numbers, in a world of its own.
+// A job is the work of one worker: runs with the given numbers, in a sandbox of its own.
 type job struct {
 	Seed uint64
 	Real bool // machines in QEMU
 	Runs []int
-	All  int // how many runs there are of this sort
+	All  int // number of all runs with stubs
 }
 
-// envJob has a lane's job. Each lane is a process in namespaces of its own.
+// envJob is the variable that has a worker's job. Each worker is a process in namespaces of its own.
 const envJob = "BANGER_CRASH_JOB"
 
-// TestCrash kills one process of banger's in each of many lives of a machine. What is left of it is told from
-// what is to be there by a listing of the host.
+// TestCrash runs sequences of commands from the creation of a machine to its removal. It kills one process of banger in
+// each sequence, and compares a listing of the host with the expected state.
 func TestCrash(t *testing.T) {
 	needRoot(t)
 	if os.Getenv(envJob) != "" {
-		t.Skip("this is a lane")
+		t.Skip("this process is a worker")
 	}
-	newWorld(t) // the lanes copy its template
+	newSandbox(t) // makes the template that the workers copy
 	t.Logf("seed %d: make crash RUNS=%d SEED=%d; one run again: go test -tags e2e ./test/crash -run TestCrash -crash.seed=%d -crash.run=N",
 		*seed, *runs, *seed, *seed)
 	var all sync.WaitGroup
@@ -57,21 +57,21 @@ func TestCrash(t *testing.T) {
 	all.Wait()
 }
 
-// jobs deals the runs out. The numbers of the real ones follow those of the others.
+// jobs distributes the runs. Runs with stubs have the first numbers, runs with real machines the numbers after them.
 func jobs() []job {
 	inQEMU := realRuns(*runs)
 	stub := *runs - inQEMU
-	out := make([]job, *lanes, *lanes+1)
+	out := make([]job, *workers, *workers+1)
 	for i := range stub {
 		if *only < 0 || i == *only {
-			j := &out[i%*lanes]
+			j := &out[i%*workers]
 			j.Runs = append(j.Runs, i)
 		}
 	}
 	out = append(out, job{Real: true})
 	for i := range inQEMU {
 		if *only < 0 || stub+i == *only {
-			out[*lanes].Runs = append(out[*lanes].Runs, stub+i)
+			out[*workers].Runs = append(out[*workers].Runs, stub+i)
 		}
 	}
 	var some []job
@@ -84,14 +84,14 @@ func jobs() []job {
 	return some
 }
 
-// start runs the lane and passes on what it says.
+// start runs the worker and copies its output.
 func (j job) start(t *testing.T) {
 	text, err := json.Marshal(j)
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	cmd := inNamespaces(context.Background(), []string{"-test.run=^TestLane$", "-test.v=true", "-test.timeout=2h"})
+	cmd := inNamespaces(context.Background(), []string{"-test.run=^TestWorker$", "-test.v=true", "-test.timeout=2h"})
 	cmd.Env = append(cmd.Env, envJob+"="+string(text))
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -108,34 +108,34 @@ func (j job) start(t *testing.T) {
 		last = append(last, lines.Text())
 	}
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("a lane failed: %v", err)
+		t.Errorf("a worker failed: %v", err)
 	}
-	if !strings.Contains(strings.Join(last, "\n"), "PASS: TestLane") && !t.Failed() {
-		t.Error("a lane did nothing")
+	if !strings.Contains(strings.Join(last, "\n"), "PASS: TestWorker") && !t.Failed() {
+		t.Error("a worker did nothing")
 	}
 }
 
-// TestLane does the runs of one job; see TestCrash.
-func TestLane(t *testing.T) {
+// TestWorker does the runs of one job of TestCrash.
+func TestWorker(t *testing.T) {
 	text := os.Getenv(envJob)
 	if text == "" {
-		t.Skip("TestCrash has a job for it")
+		t.Skip("TestCrash starts it with a job")
 	}
 	var j job
 	check(t, json.Unmarshal([]byte(text), &j))
 	for len(j.Runs) > 0 {
-		done := j.inScene(t)
+		done := j.runInScenario(t)
 		if done == 0 {
-			return // the world itself failed
+			return // the sandbox could not be made
 		}
 		j.Runs = j.Runs[done:]
 	}
 }
 
-// inScene does runs in one world until one fails, and returns how many it did.
-func (j job) inScene(t *testing.T) (done int) {
-	t.Run("world", func(t *testing.T) {
-		s := j.scene(t)
+// runInScenario does runs in one sandbox until one fails, and returns the number of runs.
+func (j job) runInScenario(t *testing.T) (done int) {
+	t.Run("sandbox", func(t *testing.T) {
+		s := j.scenario(t)
 		missed := 0
 		for _, n := range j.Runs {
 			done++
@@ -144,7 +144,7 @@ func (j job) inScene(t *testing.T) (done int) {
 				to := j.target(s, random, n)
 				hit := s.kill(t, to)
 				for ; !hit && to.fraction > 0.1; hit = s.kill(t, to) {
-					to.fraction /= 2 // the command had ended by then
+					to.fraction /= 2 // the command had ended before
 				}
 				if !hit {
 					missed++
@@ -155,53 +155,53 @@ func (j job) inScene(t *testing.T) (done int) {
 			}
 		}
 		if limit := 2 + len(j.Runs)/10; missed > limit {
-			t.Errorf("in %d of %d runs nobody was killed", missed, len(j.Runs))
+			t.Errorf("%d of %d runs killed no process", missed, len(j.Runs))
 		}
 	})
 	return done
 }
 
-func (j job) scene(t *testing.T) *scene {
+func (j job) scenario(t *testing.T) *scenario {
 	t.Helper()
-	w := newWorld(t)
+	box := newSandbox(t)
 	if j.Real {
-		w, image := withDebian(t, w)
-		return newScene(t, w, image, 1, true, "sleep", "1000")
+		box, image := withDebian(t, box)
+		return newScenario(t, box, image, 1, true, "sleep", "1000")
 	}
-	s := newScene(t, w, stubImage, 2, false, "sleep", "1000")
-	s.registry = serveImages(t, w)
-	s.calm(t)
+	s := newScenario(t, box, stubImage, 2, false, "sleep", "1000")
+	s.registry = serveImages(t, box)
+	s.measure(t)
 	return s
 }
 
-// target is whom run n kills. The first runs go through all steps, evenly where there are more steps than runs for
-// them; the others are at random.
-func (j job) target(s *scene, random *rand.Rand, n int) target {
+// target returns the target of run n. The first runs kill at each step in turn, or at evenly chosen steps if there are
+// more steps than runs. The others kill at random.
+func (j job) target(s *scenario, random *rand.Rand, n int) target {
 	to := target{first: roles()[random.IntN(len(roles()))]}
 	inTurn := min(s.steps[0], j.All*4/5)
 	if !j.Real && n < inTurn {
 		to.step = 1 + n*s.steps[0]/inTurn
 		return to
 	}
-	lives := s.lives()
-	to.life = random.IntN(len(lives))
-	if steps := s.steps[to.life]; steps > 0 && random.IntN(2) == 0 {
+	sequences := s.sequences()
+	to.sequence = random.IntN(len(sequences))
+	if steps := s.steps[to.sequence]; steps > 0 && random.IntN(2) == 0 {
 		to.step = 1 + random.IntN(steps)
 	} else {
-		to.op, to.fraction = random.IntN(len(lives[to.life])), random.Float64()
+		to.op, to.fraction = random.IntN(len(sequences[to.sequence])), random.Float64()
 	}
 	return to
 }
 
-// serveImages runs a registry over the demo's images until the test ends, and returns its address.
-func serveImages(t *testing.T, w world) string {
+// serveImages serves the demo images from a registry until the test ends, and returns its address.
+func serveImages(t *testing.T, box sandbox) string {
 	t.Helper()
 	images := os.Getenv("BANGER_TEST_IMAGES")
 	if images == "" {
 		images = strings.TrimSpace(tool(t, "../../scripts/demo-images"))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, "../../scripts/registry", "run", w.in("out", "registry"))
+	cmd := exec.CommandContext(ctx, "../../scripts/registry", "run", box.in("out", "registry"))
 	cmd.Env = append(os.Environ(), "BANGER_REGISTRY_DATA="+images)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	stdout, err := cmd.StdoutPipe()

@@ -19,43 +19,43 @@ import (
 	"github.com/banger-vm/banger/internal/machine/ledger"
 )
 
-// A patient is a machine that has run when its files were damaged, and one beside it that is whole.
-type patient struct {
-	world
+// A damagedMachine is a sandbox with two machines: the files of one are damaged, and the other is intact.
+type damagedMachine struct {
+	sandbox
 	id, folder string
 	other      machineState
-	host       []item // when both ran
+	host       []item // while both run
 }
 
-// newPatient kills the daemon under two machines; dead says that the patient's supervisor is killed too, so that a
-// tap, a loop device and sockets are left.
-func newPatient(t *testing.T, dead bool) *patient {
+// newDamagedMachine starts two machines and kills the daemon. If dead is set, it also kills the supervisor of the first
+// machine, which leaves a tap, a loop device and sockets behind.
+func newDamagedMachine(t *testing.T, dead bool) *damagedMachine {
 	t.Helper()
-	w := newWorld(t)
+	box := newSandbox(t)
 	for _, name := range []string{subject, "other"} {
-		w.must(t, "create", "--name", name, stubImage, "sleep", "1000")
-		w.must(t, "start", name)
+		box.must(t, "create", "--name", name, stubImage, "sleep", "1000")
+		box.must(t, "start", name)
 	}
-	machines := w.machines(t)
-	p := &patient{world: w, id: machines[subject].ID, other: machines["other"]}
-	p.folder = w.in("data", "banger", "machines", p.id)
-	p.host = w.listing(t)
-	killDaemon(t, w)
+	machines := box.machines(t)
+	p := &damagedMachine{sandbox: box, id: machines[subject].ID, other: machines["other"]}
+	p.folder = box.in("data", "banger", "machines", p.id)
+	p.host = box.listing(t)
+	killDaemon(t, box)
 	if dead {
-		for pid, s := range w.processesOf("supervise") {
+		for pid, s := range box.processesOf("supervise") {
 			if s.machine() == p.id {
 				kill(t, pid)
 			}
 		}
-		if left := p.held(t); left["link"] != 1 || left["loop"] != 1 {
-			t.Fatalf("a killed machine has left %v: there is nothing to be found", left)
+		if left := p.heldByKind(t); left["link"] != 1 || left["loop"] != 1 {
+			t.Fatalf("a killed machine has left %v: the test cannot fail", left)
 		}
 	}
 	return p
 }
 
-// held counts what the host has of the patient by kinds, files apart.
-func (p *patient) held(t *testing.T) map[string]int {
+// heldByKind counts the items of the damaged machine on the host by kind, without its files.
+func (p *damagedMachine) heldByKind(t *testing.T) map[string]int {
 	t.Helper()
 	out := map[string]int{}
 	for _, i := range p.listing(t) {
@@ -66,10 +66,10 @@ func (p *patient) held(t *testing.T) map[string]int {
 	return out
 }
 
-// damages are the ways in which a file goes wrong. other is the same file of another machine.
+// damages returns the kinds of damage to a file. other is the same file of another machine.
 func damages() []struct {
 	name string
-	do   func(data, other []byte) []byte // nil: the file goes
+	do   func(data, other []byte) []byte // nil: the file is removed
 } {
 	schema := regexp.MustCompile(`"schema": *[0-9]+`)
 	return []struct {
@@ -87,8 +87,8 @@ func damages() []struct {
 
 const newerSchema = "of a newer schema"
 
-// damage returns what the file then holds.
-func (p *patient) damage(t *testing.T, name string, do func(data, other []byte) []byte) []byte {
+// damage damages a file and returns its new content.
+func (p *damagedMachine) damage(t *testing.T, name string, do func(data, other []byte) []byte) []byte {
 	t.Helper()
 	path := filepath.Join(p.folder, name)
 	data, err := os.ReadFile(path)
@@ -107,21 +107,21 @@ func (p *patient) damage(t *testing.T, name string, do func(data, other []byte) 
 	return after
 }
 
-// TestR3Damage damages what banger knows of a machine that runs, and of one that was killed, starts the daemon and
-// lets doctor repair.
+// TestR3Damage damages the record and the ledger of a machine that runs, and of one that was killed. Then it starts the
+// daemon and runs doctor --fix.
 func TestR3Damage(t *testing.T) {
 	for _, files := range [][]string{{"handles.json"}, {"record.json"}, {"handles.json", "record.json"}} {
 		for _, damage := range damages() {
 			for _, dead := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s %s, killed %v", strings.Join(files, " and "), damage.name, dead), func(t *testing.T) {
-					p := newPatient(t, dead)
+					p := newDamagedMachine(t, dead)
 					kept := map[string][]byte{}
 					for _, name := range files {
 						kept[name] = p.damage(t, name, damage.do)
 					}
 					said := p.run(t, "ps", "-a").stderr + p.run(t, "doctor").String() + p.run(t, "doctor", "--fix").String()
 					p.expectOther(t)
-					// A newer banger may have put more into its record than this one knows to give back.
+					// This version does not release the resources of a record of a newer version, which may have more.
 					left := files[len(files)-1] == "record.json" && damage.name == newerSchema
 					if dead && !left {
 						p.expectNothingHeld(t)
@@ -132,15 +132,15 @@ func TestR3Damage(t *testing.T) {
 						p.expectKept(t, data, said)
 						return
 					}
-					p.expectLife(t, dead)
+					p.expectUsable(t, dead)
 				})
 			}
 		}
 	}
 }
 
-// expectOther wants the machine beside the patient to have noticed nothing.
-func (p *patient) expectOther(t *testing.T) {
+// expectOther checks that the intact machine has lost nothing and answers.
+func (p *damagedMachine) expectOther(t *testing.T) {
 	t.Helper()
 	now := p.listing(t)
 	for _, i := range compare(p.host, now).lost {
@@ -153,10 +153,10 @@ func (p *patient) expectOther(t *testing.T) {
 	}
 }
 
-// expectNothingHeld wants nothing of the patient on the host but files in its data folder.
-func (p *patient) expectNothingHeld(t *testing.T) {
+// expectNothingHeld checks that the host has nothing of the damaged machine except files in its data folder.
+func (p *damagedMachine) expectNothingHeld(t *testing.T) {
 	t.Helper()
-	if left := p.held(t); len(left) > 0 {
+	if left := p.heldByKind(t); len(left) > 0 {
 		t.Errorf("the host still has %v", left)
 	}
 	for _, i := range p.listing(t) {
@@ -166,8 +166,8 @@ func (p *patient) expectNothingHeld(t *testing.T) {
 	}
 }
 
-// expectUntouched wants all that the patient had while it ran, but for its processes where it is dead.
-func (p *patient) expectUntouched(t *testing.T, dead bool) {
+// expectUntouched checks that the host has all items of the damaged machine, without its processes if it is dead.
+func (p *damagedMachine) expectUntouched(t *testing.T, dead bool) {
 	t.Helper()
 	for _, i := range compare(p.host, p.listing(t)).lost {
 		if i.machine == p.id && i.kind != "file" && (!dead || i.kind != "process") {
@@ -176,14 +176,14 @@ func (p *patient) expectUntouched(t *testing.T, dead bool) {
 	}
 }
 
-// expectKept wants the damaged record to be told of by its file's name and to be kept.
-func (p *patient) expectKept(t *testing.T, data []byte, said string) {
+// expectKept checks that the output names the file of the damaged record, and that its content still exists.
+func (p *damagedMachine) expectKept(t *testing.T, data []byte, said string) {
 	t.Helper()
 	if len(data) == 0 {
-		return // a record that is not there, or says nothing
+		return // the record was removed or emptied
 	}
 	if !strings.Contains(said, filepath.Join(p.folder, "record.json")) {
-		t.Errorf("nobody names the damaged record:\n%s", said)
+		t.Errorf("the output does not name the damaged record:\n%s", said)
 	}
 	paths, err := filepath.Glob(filepath.Join(p.folder, "*"))
 	check(t, err)
@@ -192,11 +192,12 @@ func (p *patient) expectKept(t *testing.T, data []byte, said string) {
 			return
 		}
 	}
-	t.Errorf("the damaged record was deleted; there is %q", paths)
+	t.Errorf("the damaged record was deleted; the folder has %q", paths)
 }
 
-// expectLife wants the patient to be what it was, to start where it was killed, and to go without a trace.
-func (p *patient) expectLife(t *testing.T, dead bool) {
+// expectUsable checks that the damaged machine has its state and ID, answers, can be started if it is dead, and can be
+// removed without leftovers.
+func (p *damagedMachine) expectUsable(t *testing.T, dead bool) {
 	t.Helper()
 	state := map[bool]string{false: "running", true: "exited"}[dead]
 	if m := p.machines(t)[subject]; m.State != state || m.ID != p.id {
@@ -214,8 +215,8 @@ func (p *patient) expectLife(t *testing.T, dead bool) {
 	}
 }
 
-// alter changes entries of the patient's ledger, in both copies.
-func (p *patient) alter(t *testing.T, change func(e *ledger.Entry)) {
+// editLedger changes the entries of the damaged machine's ledger, in both copies.
+func (p *damagedMachine) editLedger(t *testing.T, change func(e *ledger.Entry)) {
 	t.Helper()
 	path := filepath.Join(p.folder, "record.json")
 	data, err := os.ReadFile(path)
@@ -237,17 +238,18 @@ func (p *patient) alter(t *testing.T, change func(e *ledger.Entry)) {
 	}
 }
 
-// TestR3NotOurs gives a killed machine's names and numbers to others, who must not be touched.
+// TestR3NotOurs gives the process numbers and the tap name of a killed machine to foreign resources, which banger must
+// leave alone.
 func TestR3NotOurs(t *testing.T) {
 	t.Run("process", func(t *testing.T) {
-		p := newPatient(t, true)
-		stranger := exec.Command("sleep", "1000")
-		check(t, stranger.Start())
-		t.Cleanup(func() { check(t, stranger.Process.Kill()); stranger.Wait() })
+		p := newDamagedMachine(t, true)
+		foreign := exec.Command("sleep", "1000")
+		check(t, foreign.Start())
+		t.Cleanup(func() { check(t, foreign.Process.Kill()); foreign.Wait() })
 		changed := 0
-		p.alter(t, func(e *ledger.Entry) {
+		p.editLedger(t, func(e *ledger.Entry) {
 			if e.Kind == ledger.Process {
-				e.PID = stranger.Process.Pid
+				e.PID = foreign.Process.Pid
 				changed++
 			}
 		})
@@ -256,31 +258,31 @@ func TestR3NotOurs(t *testing.T) {
 		}
 		p.run(t, "ps", "-a")
 		p.run(t, "doctor", "--fix")
-		if _, ok := readProcess(stranger.Process.Pid); !ok {
-			t.Error("a stranger was killed for his number")
+		if _, ok := readProcess(foreign.Process.Pid); !ok {
+			t.Error("a foreign process with a number of the ledger was killed")
 		}
 		p.expectNothingHeld(t)
-		p.expectLife(t, true)
+		p.expectUsable(t, true)
 	})
 	t.Run("tap", func(t *testing.T) {
-		p := newPatient(t, true)
+		p := newDamagedMachine(t, true)
 		name := "bgr" + p.id
 		link, err := netlink.LinkByName(name)
 		check(t, err)
 		check(t, netlink.LinkDel(link))
-		stranger := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP}
-		check(t, netlink.LinkAdd(stranger))
-		t.Cleanup(func() { check(t, netlink.LinkDel(stranger)) })
+		foreign := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP}
+		check(t, netlink.LinkAdd(foreign))
+		t.Cleanup(func() { check(t, netlink.LinkDel(foreign)) })
 		p.run(t, "ps", "-a")
 		p.run(t, "doctor", "--fix")
-		if left := p.held(t); left["link"] != 1 {
-			t.Error("a stranger's tap was removed for its name")
+		if left := p.heldByKind(t); left["link"] != 1 {
+			t.Error("a foreign tap with a name of the ledger was removed")
 		}
-		if left := p.held(t); left["loop"] != 0 {
+		if left := p.heldByKind(t); left["loop"] != 0 {
 			t.Errorf("the host still has %v", left)
 		}
 		if got := p.run(t, "start", subject); got.code == 0 || !strings.Contains(got.stderr, name) {
-			t.Errorf("the name is taken, and nobody says so: %v", got)
+			t.Errorf("the error does not name the tap that exists already: %v", got)
 		}
 	})
 }

@@ -21,15 +21,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An item is one thing on the host that could be left behind.
+// An item is a thing on the host that banger could leave behind.
 type item struct {
 	kind    string // process, daemon, link, loop, dm, table, netns, listener, mount, file
-	what    string // tells it from others, also from one that takes its place
-	machine string // ID of the machine that it belongs to, where that shows
-	note    string // what it is like at the time
+	what    string // identifies it, also among its successors of the same name
+	machine string // ID of the machine that it belongs to, or ""
+	note    string // details that do not identify it
 }
 
-// in reports whether the item is in list, whatever it is like there.
+// in reports whether the item is in list, with any note.
 func (i item) in(list []item) bool {
 	return slices.ContainsFunc(list, func(o item) bool { return o.kind == i.kind && o.what == i.what && o.machine == i.machine })
 }
@@ -42,14 +42,14 @@ func (i item) String() string {
 	return text
 }
 
-// listing is all that is on the host of a world. It reads the kernel's own lists and none of banger's.
-func (w world) listing(t *testing.T) []item {
+// listing returns the items on the host of a sandbox. It reads the kernel's lists and none of banger's.
+func (box sandbox) listing(t *testing.T) []item {
 	t.Helper()
 	var out []item
-	for _, list := range []func(world) ([]item, error){
+	for _, list := range []func(sandbox) ([]item, error){
 		processItems, links, loops, dmDevices, tables, namespaces, listeners, mounts, files,
 	} {
-		items, err := list(w)
+		items, err := list(box)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +58,7 @@ func (w world) listing(t *testing.T) []item {
 	return out
 }
 
-// A process is one of the test's PID namespace.
+// A process is a process of the test's PID namespace.
 type process struct {
 	pid, parent int
 	start       string
@@ -67,7 +67,7 @@ type process struct {
 	env         []string
 }
 
-// processes are those of this PID namespace but for its process 1 and this one.
+// processes returns the processes of this PID namespace without its process 1 and this process.
 func processes() []process {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil || len(dirs) == 0 {
@@ -86,7 +86,7 @@ func processes() []process {
 	return out
 }
 
-// readProcess reads a process of proc(5); ok is false for one that has ended.
+// readProcess reads the files of a process, see proc(5). ok is false if the process has ended.
 func readProcess(pid int) (p process, ok bool) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
@@ -108,23 +108,24 @@ func readProcess(pid int) (p process, ok bool) {
 
 func split0(b []byte) []string { return strings.Split(strings.TrimRight(string(b), "\x00"), "\x00") }
 
-// inWorld reports whether the process has to do with the world in dir, or is one that a machine's process made.
-func (p process) inWorld(dir string) bool {
+// inSandbox reports whether the process names the folder dir in its arguments or environment, or has the mark of a
+// machine in its environment.
+func (p process) inSandbox(dir string) bool {
 	has := func(s string) bool { return strings.Contains(s, dir) || strings.HasPrefix(s, "BANGER_MACHINE=") }
 	return slices.ContainsFunc(p.env, has) || slices.ContainsFunc(p.args, has)
 }
 
-// is reports whether the process is banger, run as one of its own commands.
+// is reports whether the process runs the given command of banger.
 func (p process) is(command string) bool {
 	return p.name == "banger" && slices.Contains(p.args[1:], command)
 }
 
 var machineForm = regexp.MustCompile(`(?:^|[^0-9a-f])([0-9a-f]{12})(?:[^0-9a-f]|$)`)
 
-// testFolder is the part of a path that t.TempDir names, whose digits may look like an ID.
+// testFolder matches the part of a path that comes from t.TempDir. Its digits may look like an ID.
 var testFolder = regexp.MustCompile(`/Test[^/]*/`)
 
-// machineIn is the ID of a machine that s names, or "".
+// machineIn returns the ID of the machine in s, or "".
 func machineIn(s string) string {
 	if found := machineForm.FindStringSubmatch(testFolder.ReplaceAllString(s, "//")); found != nil {
 		return found[1]
@@ -132,7 +133,7 @@ func machineIn(s string) string {
 	return ""
 }
 
-// machine is the ID of the machine that the process says it is of, or "".
+// machine returns the ID of the machine in the mark or in the arguments of the process, or "".
 func (p process) machine() string {
 	for _, v := range p.env {
 		if mark, ok := strings.CutPrefix(v, "BANGER_MACHINE="); ok {
@@ -142,21 +143,21 @@ func (p process) machine() string {
 	return machineIn(strings.Join(p.args, " "))
 }
 
-func processItems(w world) ([]item, error) {
+func processItems(box sandbox) ([]item, error) {
 	all := processes()
 	var out []item
 	for _, p := range all {
 		i := item{kind: "process", what: fmt.Sprintf("%d@%s", p.pid, p.start), machine: machineOf(p, all)}
-		if p.is("daemon") && p.inWorld(w.dir) {
+		if p.is("daemon") && p.inSandbox(box.dir) {
 			i.kind = "daemon"
 		}
-		i.note = fmt.Sprintf("%.200s", strings.Join(p.args, " ")) // which an exec changes
+		i.note = fmt.Sprintf("%.200s", strings.Join(p.args, " ")) // no identity: an exec changes it
 		out = append(out, i)
 	}
 	return out, nil
 }
 
-// machineOf is the machine of the process or of the first of those it descends from that has one.
+// machineOf returns the ID of the machine of p, or of its nearest ancestor that has one.
 func machineOf(p process, all []process) string {
 	for range all {
 		if id := p.machine(); id != "" {
@@ -171,7 +172,7 @@ func machineOf(p process, all []process) string {
 	return ""
 }
 
-func links(world) ([]item, error) {
+func links(sandbox) ([]item, error) {
 	all, err := net.Interfaces()
 	var out []item
 	for _, i := range all {
@@ -182,16 +183,16 @@ func links(world) ([]item, error) {
 	return out, err
 }
 
-func loops(w world) ([]item, error) {
+func loops(box sandbox) ([]item, error) {
 	var out []item
-	err := eachLoop(w.dir, func(device, file string) error {
+	err := eachLoop(box.dir, func(device, file string) error {
 		out = append(out, item{kind: "loop", what: device + " " + file, machine: machineIn(file)})
 		return nil
 	})
 	return out, err
 }
 
-// eachLoop calls do for loop devices over files in dir.
+// eachLoop calls do for each loop device over a file in dir.
 func eachLoop(dir string, do func(device, file string) error) error {
 	return everyLoop(func(device, file string) error {
 		if !strings.HasPrefix(file, dir+"/") {
@@ -201,6 +202,7 @@ func eachLoop(dir string, do func(device, file string) error) error {
 	})
 }
 
+// everyLoop calls do for each loop device of the host.
 func everyLoop(do func(device, file string) error) error {
 	names, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	errs := []error{err}
@@ -217,8 +219,8 @@ func detachLoops(dir string) error {
 	return eachLoop(dir, func(device, _ string) error { return detach(device) })
 }
 
-// detachOrphans frees the loop devices of test/crashbanger whose files are gone: of worlds whose mounts have ended
-// without their cleaning up, the paths are not whole any more.
+// detachOrphans frees the loop devices of test/crashbanger whose files are deleted. If a mount of a sandbox has ended
+// without cleanup, the kernel reports only a part of such a file's path.
 func detachOrphans() error {
 	orphan := regexp.MustCompile(`/machines/[0-9a-f]{12}/device\.raw \(deleted\)$`)
 	return everyLoop(func(device, file string) error {
@@ -241,7 +243,7 @@ func detach(device string) error {
 	return nil
 }
 
-func dmDevices(world) ([]item, error) {
+func dmDevices(sandbox) ([]item, error) {
 	names, err := filepath.Glob("/sys/block/dm-*/dm/name")
 	var out []item
 	for _, path := range names {
@@ -252,7 +254,7 @@ func dmDevices(world) ([]item, error) {
 	return out, err
 }
 
-func tables(world) ([]item, error) {
+func tables(sandbox) ([]item, error) {
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, err
@@ -265,7 +267,7 @@ func tables(world) ([]item, error) {
 	return out, err
 }
 
-func namespaces(world) ([]item, error) {
+func namespaces(sandbox) ([]item, error) {
 	entries, err := os.ReadDir("/run/netns")
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
@@ -277,8 +279,8 @@ func namespaces(world) ([]item, error) {
 	return out, err
 }
 
-// listeners are TCP sockets that wait for connections; Unix sockets show as files.
-func listeners(world) ([]item, error) {
+// listeners returns the TCP sockets that wait for connections. Unix sockets are among the files.
+func listeners(sandbox) ([]item, error) {
 	const listening = "0A" // TCP_LISTEN of linux/tcp_states.h
 	var out []item
 	for _, name := range []string{"tcp", "tcp6"} {
@@ -295,7 +297,7 @@ func listeners(world) ([]item, error) {
 	return out, nil
 }
 
-func mounts(w world) ([]item, error) {
+func mounts(box sandbox) ([]item, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -305,24 +307,24 @@ func mounts(w world) ([]item, error) {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		const point = 4 // the fifth field of proc(5)
-		if fields := strings.Fields(lines.Text()); len(fields) > point && strings.HasPrefix(fields[point], w.dir) {
+		if fields := strings.Fields(lines.Text()); len(fields) > point && strings.HasPrefix(fields[point], box.dir) {
 			out = append(out, item{kind: "mount", what: fields[point], machine: machineIn(fields[point])})
 		}
 	}
 	return out, lines.Err()
 }
 
-// daemonFile is a file of the daemon's own, which comes and goes with it.
+// daemonFile matches the files that the daemon creates and removes.
 var daemonFile = regexp.MustCompile(`^run/banger/[0-9a-f]{8}/daemon\.[^/]*$`)
 
-func files(w world) ([]item, error) {
+func files(box sandbox) ([]item, error) {
 	var out []item
 	for _, sub := range folders() {
-		err := filepath.WalkDir(w.in(sub), func(path string, _ fs.DirEntry, err error) error {
+		err := filepath.WalkDir(box.in(sub), func(path string, _ fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // removed meanwhile
 			}
-			name := strings.TrimPrefix(path, w.dir+"/")
+			name := strings.TrimPrefix(path, box.dir+"/")
 			if err == nil && !daemonFile.MatchString(name) {
 				out = append(out, item{kind: "file", what: name, machine: machineIn(name)})
 			}
@@ -335,10 +337,10 @@ func files(w world) ([]item, error) {
 	return out, nil
 }
 
-// A difference is what two listings do not share.
+// A difference has the items that only one of two listings has.
 type difference struct{ lost, left []item }
 
-// compare leaves the daemon out: that there is at most one is all that is asked of it.
+// compare compares two listings. A daemon may come and go, but there must not be more than one.
 func compare(before, after []item) difference {
 	var d difference
 	daemons := 0

@@ -11,63 +11,65 @@ import (
 	"testing"
 )
 
-// What TestConcurrentClients does at a time.
+// The size of TestConcurrentClients.
 const (
-	clients      = 10
-	livesOfEach  = 5
-	sharedByAll  = "shared" // a machine that all clients want to be theirs
-	raceDetected = "DATA RACE"
+	clients          = 10
+	lifecyclesOfEach = 5
+	sharedMachine    = "shared" // a machine that all clients start and stop
+	raceDetected     = "DATA RACE"
 )
 
-// TestConcurrentClients has 10 clients live 50 lives of machines at once, with the race detector in all of
-// banger's processes, and quarrel over one machine more.
+// TestConcurrentClients creates, uses and removes 50 machines from 10 concurrent clients, with the race detector in all
+// of banger's processes. All clients also start and stop one shared machine.
 func TestConcurrentClients(t *testing.T) {
-	w := newWorld(t)
-	w.banger = suite.raceBanger
-	w.must(t, "create", "--name", sharedByAll, stubImage, "sleep", "1000")
-	w.must(t, "start", sharedByAll)
-	w.must(t, "stop", "--timeout", "5", sharedByAll)
-	before := w.listing(t)
+	box := newSandbox(t)
+	box.banger = suite.raceBanger
+	box.must(t, "create", "--name", sharedMachine, stubImage, "sleep", "1000")
+	box.must(t, "start", sharedMachine)
+	box.must(t, "stop", "--timeout", "5", sharedMachine)
+	before := box.listing(t)
 	var all sync.WaitGroup
 	for client := range clients {
 		all.Go(func() {
-			for life := range livesOfEach {
+			for life := range lifecyclesOfEach {
 				name := fmt.Sprintf("client%d-%d", client, life)
-				w.live(t, name)
-				w.quarrel(t)
+				box.runLifecycle(t, name)
+				box.startAndStopShared(t)
 			}
 		})
 	}
 	all.Wait()
-	if got := w.run(t, "doctor"); got.code != 0 {
+	if got := box.run(t, "doctor"); got.code != 0 {
 		t.Errorf("%v", got)
 	}
-	w.must(t, "stop", "--timeout", "5", sharedByAll)
+	box.must(t, "stop", "--timeout", "5", sharedMachine)
 	var d difference
-	if !eventually(settleLimit, func() bool { d = compare(before, w.listing(t)); return d.empty() }) {
-		t.Errorf("after all lives the host differs:\n%v", d)
+	if !eventually(recoveryLimit, func() bool { d = compare(before, box.listing(t)); return d.empty() }) {
+		t.Errorf("after all machines are removed the host differs:\n%v", d)
 	}
-	w.expectNoRace(t)
+	box.expectNoRace(t)
 }
 
-func (w world) live(t *testing.T, name string) {
+// runLifecycle creates, uses and removes a machine.
+func (box sandbox) runLifecycle(t *testing.T, name string) {
 	t.Helper()
 	for _, args := range [][]string{
 		{"create", "--name", name, stubImage, "sleep", "1000"},
 		{"start", name}, {"exec", name, "true"}, {"stop", "--timeout", "10", name}, {"rm", name},
 	} {
-		if got := w.run(t, args...); got.code != 0 {
+		if got := box.run(t, args...); got.code != 0 {
 			t.Errorf("%v", got)
 			return
 		}
 	}
 }
 
-// quarrel starts or stops the machine that others start and stop too. Whoever is late is told so in one line.
-func (w world) quarrel(t *testing.T) {
+// startAndStopShared starts and stops the shared machine. The command may fail if another client was faster, and must
+// report that in one line.
+func (box sandbox) startAndStopShared(t *testing.T) {
 	t.Helper()
-	for _, args := range [][]string{{"start", sharedByAll}, {"stop", "--timeout", "10", sharedByAll}} {
-		got := w.run(t, args...)
+	for _, args := range [][]string{{"start", sharedMachine}, {"stop", "--timeout", "10", sharedMachine}} {
+		got := box.run(t, args...)
 		lines := strings.Count(got.stderr, "banger: ")
 		if got.code != 0 && (lines != 1 || strings.Contains(got.stderr, "panic") || strings.Contains(got.stderr, "EOF")) {
 			t.Errorf("no clear answer: %v", got)
@@ -75,13 +77,13 @@ func (w world) quarrel(t *testing.T) {
 	}
 }
 
-// expectNoRace looks for reports where the detector was told to write them, and where it writes them otherwise.
-func (w world) expectNoRace(t *testing.T) {
+// expectNoRace checks that the race detector has reported nothing, to its log files or to a log of banger.
+func (box sandbox) expectNoRace(t *testing.T) {
 	t.Helper()
-	paths, err := filepath.Glob(w.in("out", "race.*"))
+	paths, err := filepath.Glob(box.in("out", "race.*"))
 	check(t, err)
 	for _, pattern := range []string{"run/banger/*/daemon.log", "data/banger/machines/*/*.log"} {
-		more, err := filepath.Glob(w.in(pattern))
+		more, err := filepath.Glob(box.in(pattern))
 		check(t, err)
 		paths = append(paths, more...)
 	}

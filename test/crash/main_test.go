@@ -20,22 +20,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The stages in which the test binary starts itself.
+// The test binary starts itself in stages.
 const (
 	envStage    = "BANGER_CRASH_STAGE"
 	stageInit   = "init"  // process 1 of new namespaces
 	stageInside = "tests" // the tests, as its child
-	// envScratch is the folder that the first stage has made and filled, and will remove.
+	// envScratch is the variable with the folder that the first stage creates, fills and removes.
 	envScratch = "BANGER_CRASH_SCRATCH"
 )
 
-// suite is what all tests share; TestMain fills it.
+// suite has the state that all tests share. TestMain sets it.
 var suite struct {
 	scratch string
 	programs
 }
 
-// programs are the folders in the scratch folder that have them.
+// programs are the paths of the programs in the scratch folder.
 type programs struct {
 	banger, raceBanger string // the program
 	stub               string // a folder for $PATH
@@ -61,7 +61,7 @@ func TestMain(m *testing.M) {
 func stage(m *testing.M) (code int, err error) {
 	switch {
 	case os.Geteuid() != 0:
-		return m.Run(), nil // each test says that it needs root
+		return m.Run(), nil // each test reports that it needs root
 	case os.Getenv(envStage) == stageInit:
 		return beInit()
 	case os.Getenv(envStage) == stageInside:
@@ -72,7 +72,7 @@ func stage(m *testing.M) (code int, err error) {
 	return outside()
 }
 
-// outside makes the scratch folder and what is in it, and has the tests run in namespaces.
+// outside creates the scratch folder, builds the programs, and runs the tests in new namespaces.
 func outside() (code int, err error) {
 	// TestMain has no t.TempDir.
 	scratch, err := os.MkdirTemp("", "banger-crash-")
@@ -80,13 +80,13 @@ func outside() (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch), detachOrphans()) }()
-	if err := os.Chmod(scratch, 0o755); err != nil { // QEMU's user passes through
+	if err := os.Chmod(scratch, 0o755); err != nil { // QEMU's user needs to enter it
 		return 0, err
 	}
 	if err := buildPrograms(scratch); err != nil {
 		return 0, err
 	}
-	// Who interrupts the tests must not keep their loop devices.
+	// An interrupt must not leave the loop devices of the tests.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	cmd := inNamespaces(ctx, os.Args[1:])
@@ -103,7 +103,7 @@ func exitCode(err error) (int, error) {
 	return 0, err
 }
 
-// envPrograms is a folder with the programs, where whoever started the tests has built them.
+// envPrograms is the variable with a folder of programs that the caller has built.
 const envPrograms = "BANGER_CRASH_PROGRAMS"
 
 func buildPrograms(scratch string) error {
@@ -120,11 +120,12 @@ func buildPrograms(scratch string) error {
 	return os.Chmod(stub, setUID)
 }
 
-// install copies the program to its place, or builds it there by the arguments of go build.
+// install copies the program name from the folder of envPrograms to the path to. Without that folder it builds the
+// program with the given arguments of go build.
 func install(to, name string, build ...string) error {
 	cmd := exec.Command("go", append([]string{"build", "-o", to}, build...)...)
 	cmd.Env = os.Environ()
-	if build[0] != "-race" { // whose library is in C
+	if build[0] != "-race" { // the race detector needs cgo
 		cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
 	}
 	if dir := os.Getenv(envPrograms); dir != "" {
@@ -136,9 +137,9 @@ func install(to, name string, build ...string) error {
 	return nil
 }
 
-// inNamespaces is the command that runs this binary with args in new namespaces, which end with this process.
+// inNamespaces returns a command that runs this binary with args in new namespaces, which end with this process.
 func inNamespaces(ctx context.Context, args []string) *exec.Cmd {
-	runtime.LockOSThread() // never unlocked: Pdeathsig is of the thread
+	runtime.LockOSThread() // never unlocked: Pdeathsig takes effect at the end of the thread
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), envStage+"="+stageInit)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -147,8 +148,8 @@ func inNamespaces(ctx context.Context, args []string) *exec.Cmd {
 	return cmd
 }
 
-// beInit readies the namespaces, starts the tests, and reaps what they orphan until they end. When it ends the
-// kernel kills what is left.
+// beInit prepares the namespaces, starts the tests, and reaps the processes that they orphan until the tests end. At
+// its end the kernel kills the remaining processes.
 func beInit() (code int, err error) {
 	err = errors.Join(
 		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
@@ -156,7 +157,7 @@ func beInit() (code int, err error) {
 		hideNetns(), loopbackUp(),
 	)
 	if err != nil {
-		return 0, fmt.Errorf("ready namespaces: %w", err)
+		return 0, fmt.Errorf("prepare namespaces: %w", err)
 	}
 	if err := os.Setenv(envStage, stageInside); err != nil {
 		return 0, err
@@ -180,7 +181,7 @@ func beInit() (code int, err error) {
 	}
 }
 
-// hideNetns gives these namespaces a list of their own of network namespaces, where the host has one.
+// hideNetns mounts an empty list of network namespaces over the host's list, if the host has one.
 func hideNetns() error {
 	err := unix.Mount("tmpfs", "/run/netns", "tmpfs", 0, "mode=755")
 	if errors.Is(err, unix.ENOENT) {
@@ -197,7 +198,7 @@ func loopbackUp() error {
 	return netlink.LinkSetUp(lo)
 }
 
-// needRoot skips where nothing can be tested, and fails there in CI.
+// needRoot skips the test without root, and fails it in CI.
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -213,7 +214,7 @@ func unavailable(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// tool runs a tool that must succeed and returns its output.
+// tool runs a program that must succeed and returns its output.
 func tool(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()

@@ -16,39 +16,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A step is a moment in the life of a machine's record or ledger: just before a new version of a file is written,
-// or just after one was published, when its folder is opened to be made durable, or to be locked. Between two
-// steps a process has at most done what it had noted.
+// A step is a point in the life of a machine's record or ledger: just before a new version of a file is written, or
+// just after one was published, when a process opens its folder to sync or to lock it. Between two steps a process does
+// only work that it has recorded before.
 type step struct {
 	machine string // ID
 	what    string
-	pid     int // who takes it, and waits
+	pid     int // the process at the step, which waits
 }
 
-// A watcher sees every step in a world, and holds whoever takes it until it has been looked at: fanotify(7) asks
-// before a file is opened.
+// A watcher reports every step in a sandbox, and holds the process at the step until its handler returns: fanotify(7)
+// asks for permission before a file is opened.
 type watcher struct {
 	fan  *os.File
 	done chan struct{}
 
-	mu   sync.Mutex
-	seen func(step) // nil: nobody looks
-	err  error
+	mu      sync.Mutex
+	handler func(step) // nil for none
+	err     error
 }
 
-// stepForm is the path of what is opened at a step.
+// stepForm matches the path that is opened at a step.
 var stepForm = regexp.MustCompile(`/data/banger/machines/([0-9a-f]{12})(?:/\.((?:record|handles)\.json)\.tmp-[^/]*)?$`)
 
-// watch makes the world a mount of its own and watches it until the test ends.
-func (w world) watch(t *testing.T) *watcher {
+// watch mounts the sandbox on itself and watches the mount until the test ends.
+func (box sandbox) watch(t *testing.T) *watcher {
 	t.Helper()
-	if err := unix.Mount(w.dir, w.dir, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(box.dir, box.dir, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		w.killAll()
-		// While the mount is there, the devices are known by their files.
-		if err := errors.Join(detachLoops(w.dir), unix.Unmount(w.dir, unix.MNT_DETACH)); err != nil {
+		box.killAll()
+		// After the unmount the paths of the devices' files cannot be recognized.
+		if err := errors.Join(detachLoops(box.dir), unix.Unmount(box.dir, unix.MNT_DETACH)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -58,13 +58,13 @@ func (w world) watch(t *testing.T) *watcher {
 	}
 	watcher := &watcher{fan: os.NewFile(uintptr(fd), "fanotify"), done: make(chan struct{})}
 	const opens = unix.FAN_OPEN_PERM | unix.FAN_ONDIR
-	if err := unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_MOUNT, opens, unix.AT_FDCWD, w.dir); err != nil {
-		t.Fatalf("watch files of %s: %v", w.dir, err)
+	if err := unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_MOUNT, opens, unix.AT_FDCWD, box.dir); err != nil {
+		t.Fatalf("watch files of %s: %v", box.dir, err)
 	}
 	go watcher.serve()
 	t.Cleanup(func() {
-		// Without the mark nothing comes any more, and the last one lets the reader see the end.
-		if err := unix.FanotifyMark(fd, unix.FAN_MARK_FLUSH|unix.FAN_MARK_MOUNT, 0, unix.AT_FDCWD, w.dir); err != nil {
+		// Without the mark no further event comes.
+		if err := unix.FanotifyMark(fd, unix.FAN_MARK_FLUSH|unix.FAN_MARK_MOUNT, 0, unix.AT_FDCWD, box.dir); err != nil {
 			t.Error(err)
 		}
 		watcher.mu.Lock()
@@ -76,11 +76,11 @@ func (w world) watch(t *testing.T) *watcher {
 	return watcher
 }
 
-// look has each step shown to seen until it is called again. What seen does must not open a file of the world.
-func (w *watcher) look(seen func(step)) {
+// onStep calls handler for each step from now on; nil ends that. handler must not open a file of the sandbox.
+func (w *watcher) onStep(handler func(step)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen = seen
+	w.handler = handler
 }
 
 func (w *watcher) serve() {
@@ -97,7 +97,7 @@ func (w *watcher) serve() {
 			w.mu.Lock()
 			w.err = fmt.Errorf("watch files: %w", err)
 			w.mu.Unlock()
-			w.fan.Close() // which lets everybody go
+			w.fan.Close() // the kernel then permits all opens that wait
 			return
 		}
 	}
@@ -112,32 +112,32 @@ func (w *watcher) handle(event []byte) error {
 	}
 	defer unix.Close(int(fd))
 	if int(pid) != os.Getpid() {
-		w.show(int(fd), int(pid))
+		w.report(int(fd), int(pid))
 	}
 	answer := binary.NativeEndian.AppendUint32(nil, uint32(fd))
 	answer = binary.NativeEndian.AppendUint32(answer, unix.FAN_ALLOW)
 	_, err := w.fan.Write(answer)
 	if errors.Is(err, unix.ENOENT) {
-		return nil // who asked was killed meanwhile
+		return nil // the process that waited was killed meanwhile
 	}
 	return err
 }
 
-func (w *watcher) show(fd, pid int) {
+func (w *watcher) report(fd, pid int) {
 	path, err := os.Readlink(filepath.Join("/proc/self/fd", strconv.Itoa(fd)))
 	if err != nil {
 		return
 	}
 	found := stepForm.FindStringSubmatch(path)
 	w.mu.Lock()
-	seen := w.seen
+	handler := w.handler
 	w.mu.Unlock()
-	if found == nil || seen == nil {
+	if found == nil || handler == nil {
 		return
 	}
 	what := "folder opened"
 	if found[2] != "" {
 		what = "before " + found[2]
 	}
-	seen(step{found[1], what, pid})
+	handler(step{found[1], what, pid})
 }

@@ -22,18 +22,18 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// A world is all that one user's banger may write to.
-type world struct {
+// A sandbox is a set of folders that one user's banger may write to: home, data, cache, sockets, temporary files.
+type sandbox struct {
 	dir    string
 	banger string // the program
 	path   string // $PATH
 }
 
-// An outcome is how a run of banger ended.
+// An outcome is the result of a command of banger.
 type outcome struct {
 	args           []string
 	stdout, stderr string
-	code           int // -1 when a signal ended it
+	code           int // -1 if a signal ended it
 	hung           bool
 	took           time.Duration
 }
@@ -42,53 +42,53 @@ func (o outcome) String() string {
 	return fmt.Sprintf("banger %s: code %d after %v\n%s%s", strings.Join(o.args, " "), o.code, o.took.Round(time.Millisecond), o.stdout, o.stderr)
 }
 
-// folders are those of a world that banger is told of.
+// folders returns the names of the folders in a sandbox that banger uses.
 func folders() []string { return []string{"home", "data", "cache", "config", "run", "tmp"} }
 
-func makeWorld(t *testing.T, dir string) world {
+func makeSandbox(t *testing.T, dir string) sandbox {
 	t.Helper()
 	for _, sub := range append(folders(), "out") {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return world{dir: dir, banger: suite.banger, path: suite.stub + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
+	return sandbox{dir: dir, banger: suite.banger, path: suite.stub + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin"}
 }
 
-// withQEMU is the world with real machines.
-func (w world) withQEMU() world {
-	w.path = strings.TrimPrefix(w.path, suite.stub+":")
-	return w
+// withQEMU returns the sandbox with real machines in QEMU.
+func (box sandbox) withQEMU() sandbox {
+	box.path = strings.TrimPrefix(box.path, suite.stub+":")
+	return box
 }
 
-func (w world) in(parts ...string) string {
-	return filepath.Join(append([]string{w.dir}, parts...)...)
+func (box sandbox) in(parts ...string) string {
+	return filepath.Join(append([]string{box.dir}, parts...)...)
 }
 
-// command is banger with nothing of the caller's environment.
-func (w world) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, w.banger, args...)
-	cmd.Dir = w.in("home")
+// command returns a command of banger with none of the caller's environment.
+func (box sandbox) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, box.banger, args...)
+	cmd.Dir = box.in("home")
 	cmd.Env = []string{
-		"PATH=" + w.path, "HOME=" + w.in("home"), "TMPDIR=" + w.in("tmp"),
-		"XDG_DATA_HOME=" + w.in("data"), "XDG_CACHE_HOME=" + w.in("cache"),
-		"XDG_CONFIG_HOME=" + w.in("config"), "XDG_RUNTIME_DIR=" + w.in("run"),
-		"GORACE=atexit_sleep_ms=0 log_path=" + w.in("out", "race"),
+		"PATH=" + box.path, "HOME=" + box.in("home"), "TMPDIR=" + box.in("tmp"),
+		"XDG_DATA_HOME=" + box.in("data"), "XDG_CACHE_HOME=" + box.in("cache"),
+		"XDG_CONFIG_HOME=" + box.in("config"), "XDG_RUNTIME_DIR=" + box.in("run"),
+		"GORACE=atexit_sleep_ms=0 log_path=" + box.in("out", "race"),
 	}
-	// A daemon that holds the test's pipes is a fault of its own, which finish reports.
+	// A daemon must not hold the test's pipes open; do reports it.
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
 
-// commandLimit is how long a command may take that hangs: many times what any needs.
+// commandLimit bounds the duration of a command, at many times the usual one.
 const commandLimit = 60 * time.Second
 
-// do runs a command to its end. The process is handed to meanwhile, which may be nil, once it runs.
-func (w world) do(t *testing.T, meanwhile func(pid int), args ...string) outcome {
+// do runs a command to its end. It calls meanwhile, unless that is nil, when the process has been started.
+func (box sandbox) do(t *testing.T, meanwhile func(pid int), args ...string) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
-	cmd := w.command(ctx, args...)
+	cmd := box.command(ctx, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
@@ -101,38 +101,38 @@ func (w world) do(t *testing.T, meanwhile func(pid int), args ...string) outcome
 	err := cmd.Wait()
 	var exit *exec.ExitError
 	if errors.Is(err, exec.ErrWaitDelay) {
-		t.Errorf("banger %s: somebody holds its output open", strings.Join(args, " "))
+		t.Errorf("banger %s: another process holds its output open", strings.Join(args, " "))
 	} else if err != nil && !errors.As(err, &exit) && ctx.Err() == nil {
 		t.Fatal(err)
 	}
 	return outcome{args, stdout.String(), stderr.String(), cmd.ProcessState.ExitCode(), ctx.Err() != nil, time.Since(start)}
 }
 
-func (w world) run(t *testing.T, args ...string) outcome {
+func (box sandbox) run(t *testing.T, args ...string) outcome {
 	t.Helper()
-	return w.do(t, nil, args...)
+	return box.do(t, nil, args...)
 }
 
-// must is run for what has to succeed.
-func (w world) must(t *testing.T, args ...string) outcome {
+// must is run for a command that has to succeed.
+func (box sandbox) must(t *testing.T, args ...string) outcome {
 	t.Helper()
-	got := w.run(t, args...)
+	got := box.run(t, args...)
 	if got.code != 0 {
 		t.Fatalf("%v", got)
 	}
 	return got
 }
 
-// A machineState is what ps says of a machine.
+// A machineState is a machine in the output of ps.
 type machineState struct {
 	ID, Name, State string
 	ExitCode        int
 }
 
-// machines asks for all machines by name.
-func (w world) machines(t *testing.T) map[string]machineState {
+// machines returns all machines by name.
+func (box sandbox) machines(t *testing.T) map[string]machineState {
 	t.Helper()
-	got := w.must(t, "ps", "-a", "--json")
+	got := box.must(t, "ps", "-a", "--json")
 	var list []machineState
 	if err := json.Unmarshal([]byte(got.stdout), &list); err != nil {
 		t.Fatalf("%v\n%v", err, got)
@@ -147,43 +147,43 @@ func (w world) machines(t *testing.T) map[string]machineState {
 // stubImage is the image of machines that run in the stub.
 const stubImage = "stub:1"
 
-// newWorld is a fresh world with a kernel and the image for stubs: a copy of one that the first test makes.
-func newWorld(t *testing.T) world {
+// newSandbox returns a new sandbox with a kernel and the image for stubs. It copies a template, which the first call makes.
+func newSandbox(t *testing.T) sandbox {
 	t.Helper()
 	needRoot(t)
 	template := filepath.Join(suite.scratch, "template")
 	if _, err := os.Stat(template); err != nil {
-		w := makeWorld(t, template+".work")
-		importKernel(t, w)
-		archive := w.in("out", "image.tar")
+		box := makeSandbox(t, template+".work")
+		importKernel(t, box)
+		archive := box.in("out", "image.tar")
 		writeImage(t, archive)
-		w.must(t, "image", "import", "--quiet", "--name", stubImage, "tar:"+archive)
-		if err := os.Rename(w.dir, template); err != nil {
+		box.must(t, "image", "import", "--quiet", "--name", stubImage, "tar:"+archive)
+		if err := os.Rename(box.dir, template); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return copyWorld(t, template)
+	return copySandbox(t, template)
 }
 
-func copyWorld(t *testing.T, from string) world {
+func copySandbox(t *testing.T, from string) sandbox {
 	t.Helper()
 	dir := t.TempDir()
 	tool(t, "cp", "-a", "--sparse=always", from+"/.", dir)
-	w := makeWorld(t, dir)
-	t.Cleanup(func() { w.end(t) })
-	return w
+	box := makeSandbox(t, dir)
+	t.Cleanup(func() { box.end(t) })
+	return box
 }
 
-// end kills what lives in the world and removes it.
-func (w world) end(t *testing.T) {
+// end kills the processes of the sandbox and removes it.
+func (box sandbox) end(t *testing.T) {
 	t.Helper()
-	w.killAll()
-	if err := errors.Join(deleteTaps(), detachLoops(w.dir), os.RemoveAll(w.dir)); err != nil {
+	box.killAll()
+	if err := errors.Join(deleteTaps(), detachLoops(box.dir), os.RemoveAll(box.dir)); err != nil {
 		t.Error(err)
 	}
 }
 
-// deleteTaps removes what killed machines leave in the network namespace, which all worlds of a process share.
+// deleteTaps removes the taps of killed machines from the network namespace, which all sandboxes of a process share.
 func deleteTaps() error {
 	all, err := netlink.LinkList()
 	errs := []error{err}
@@ -195,12 +195,12 @@ func deleteTaps() error {
 	return errors.Join(errs...)
 }
 
-// killAll ends every process that has to do with the world.
-func (w world) killAll() {
-	eventually(settleLimit, func() bool {
+// killAll kills every process of the sandbox and waits for their end.
+func (box sandbox) killAll() {
+	eventually(recoveryLimit, func() bool {
 		left := false
 		for _, p := range processes() {
-			if p.inWorld(w.dir) {
+			if p.inSandbox(box.dir) {
 				left = true
 				syscall.Kill(p.pid, syscall.SIGKILL)
 			}
@@ -209,23 +209,23 @@ func (w world) killAll() {
 	})
 }
 
-func importKernel(t *testing.T, w world) {
+func importKernel(t *testing.T, box sandbox) {
 	t.Helper()
 	kernel, modules := os.Getenv("BANGER_TEST_KERNEL"), os.Getenv("BANGER_TEST_MODULES")
 	if kernel == "" {
 		dir := strings.TrimSpace(tool(t, "../../scripts/test-kernel"))
 		kernel, modules = filepath.Join(dir, "vmlinux"), filepath.Join(dir, "modules")
 	}
-	w.must(t, "kernel", "import", "--quiet", "--kernel", kernel, "--modules", modules, "--name", "default")
-	// What QEMU's user may not read is copied into memory at each start: 50 MiB, and as many milliseconds.
-	paths, err := filepath.Glob(w.in("data", "banger", "kernels", "*", "kernel"))
+	box.must(t, "kernel", "import", "--quiet", "--kernel", kernel, "--modules", modules, "--name", "default")
+	// If QEMU's user may not read the kernel, each start copies it into memory: 50 MiB, in about 50 ms.
+	paths, err := filepath.Glob(box.in("data", "banger", "kernels", "*", "kernel"))
 	check(t, err)
 	for _, path := range paths {
 		check(t, os.Chmod(path, 0o644))
 	}
 }
 
-// writeImage makes an image's archive. Its programs are names alone: what a stub's guest runs is the host's.
+// writeImage writes the archive of an image. Its programs have no content: the guest of a stub runs those of the host.
 func writeImage(t *testing.T, path string) {
 	t.Helper()
 	var program bytes.Buffer

@@ -29,7 +29,7 @@ import (
 const nobody = 65534
 
 // world is everything that one user's banger may write to: home, data, cache, sockets, temporary files.
-type world struct {
+type sandbox struct {
 	dir string
 	uid uint32
 }
@@ -40,13 +40,13 @@ type outcome struct {
 	code           int // -1 when a signal ended it
 }
 
-func newWorld(t *testing.T) world {
+func newSandbox(t *testing.T) sandbox {
 	t.Helper()
-	return worldIn(t, t.TempDir(), uint32(os.Geteuid())).closedWith(t)
+	return sandboxIn(t, t.TempDir(), uint32(os.Geteuid())).closedWith(t)
 }
 
-// newPlainWorld is the world of a user without privileges.
-func newPlainWorld(t *testing.T) world {
+// newUnprivilegedSandbox is the world of a user without privileges.
+func newUnprivilegedSandbox(t *testing.T) sandbox {
 	t.Helper()
 	needRoot(t)
 	dir := t.TempDir()
@@ -54,14 +54,14 @@ func newPlainWorld(t *testing.T) world {
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return worldIn(t, dir, nobody).closedWith(t)
+	return sandboxIn(t, dir, nobody).closedWith(t)
 }
 
-func worldIn(t *testing.T, dir string, uid uint32) world {
+func sandboxIn(t *testing.T, dir string, uid uint32) sandbox {
 	t.Helper()
-	w := world{dir: dir, uid: uid}
+	box := sandbox{dir: dir, uid: uid}
 	for _, sub := range []string{"", "home", "data", "cache", "config", "run", "tmp", "out"} {
-		path := w.path(sub)
+		path := box.path(sub)
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -69,37 +69,37 @@ func worldIn(t *testing.T, dir string, uid uint32) world {
 			t.Fatal(err)
 		}
 	}
-	return w
+	return box
 }
 
 // closedWith closes the world when the test ends.
-func (w world) closedWith(t *testing.T) world {
+func (box sandbox) closedWith(t *testing.T) sandbox {
 	t.Helper()
 	t.Cleanup(func() {
-		if err := w.close(); err != nil {
-			t.Errorf("close %s: %v", w.dir, err)
+		if err := box.close(); err != nil {
+			t.Errorf("close %s: %v", box.dir, err)
 		}
 	})
-	return w
+	return box
 }
 
 // close removes the machines of the world and ends its daemon, where there were any.
-func (w world) close() error {
-	if _, err := os.Stat(w.path("data", "banger", "machines")); err != nil {
+func (box sandbox) close() error {
+	if _, err := os.Stat(box.path("data", "banger", "machines")); err != nil {
 		return nil // no daemon has been there
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
 	defer cancel()
-	ids, err := w.command(ctx, "ps", "-aq").Output()
+	ids, err := box.command(ctx, "ps", "-aq").Output()
 	if err != nil {
 		return fmt.Errorf("list machines: %w", err)
 	}
 	if len(ids) > 0 {
-		if out, err := w.command(ctx, append([]string{"rm", "-f"}, strings.Fields(string(ids))...)...).CombinedOutput(); err != nil {
+		if out, err := box.command(ctx, append([]string{"rm", "-f"}, strings.Fields(string(ids))...)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("remove machines: %w: %s", err, out)
 		}
 	}
-	sockets, err := filepath.Glob(w.path("run", "banger", "*", "daemon.sock"))
+	sockets, err := filepath.Glob(box.path("run", "banger", "*", "daemon.sock"))
 	for _, socket := range sockets {
 		err = errors.Join(err, endDaemon(ctx, &api.Client{Socket: socket}))
 	}
@@ -128,22 +128,22 @@ func endDaemon(ctx context.Context, daemon *api.Client) error {
 	return err
 }
 
-func (w world) path(parts ...string) string {
-	return filepath.Join(append([]string{w.dir}, parts...)...)
+func (box sandbox) path(parts ...string) string {
+	return filepath.Join(append([]string{box.dir}, parts...)...)
 }
 
 // command is banger as the world's user, with nothing of the caller's environment but PATH.
-func (w world) command(ctx context.Context, args ...string) *exec.Cmd {
+func (box sandbox) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, suite.banger, args...)
-	cmd.Dir = w.path("home")
+	cmd.Dir = box.path("home")
 	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + w.path("home"), "TMPDIR=" + w.path("tmp"),
-		"XDG_DATA_HOME=" + w.path("data"), "XDG_CACHE_HOME=" + w.path("cache"),
-		"XDG_CONFIG_HOME=" + w.path("config"), "XDG_RUNTIME_DIR=" + w.path("run"),
+		"PATH=" + os.Getenv("PATH"), "HOME=" + box.path("home"), "TMPDIR=" + box.path("tmp"),
+		"XDG_DATA_HOME=" + box.path("data"), "XDG_CACHE_HOME=" + box.path("cache"),
+		"XDG_CONFIG_HOME=" + box.path("config"), "XDG_RUNTIME_DIR=" + box.path("run"),
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if int(w.uid) != os.Geteuid() {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: w.uid, Gid: w.uid}
+	if int(box.uid) != os.Geteuid() {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: box.uid, Gid: box.uid}
 	}
 	// A child that outlives a killed banger must not hold the test's pipes.
 	cmd.WaitDelay = 5 * time.Second
@@ -153,17 +153,17 @@ func (w world) command(ctx context.Context, args ...string) *exec.Cmd {
 // runLimit is how long a command may take that hangs: many times what any needs.
 const runLimit = 5 * time.Minute
 
-func (w world) run(t *testing.T, args ...string) outcome {
+func (box sandbox) run(t *testing.T, args ...string) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
-	return finish(t, w.command(ctx, args...), nil)
+	return finish(t, box.command(ctx, args...), nil)
 }
 
 // must is run for what has to succeed.
-func (w world) must(t *testing.T, args ...string) outcome {
+func (box sandbox) must(t *testing.T, args ...string) outcome {
 	t.Helper()
-	got := w.run(t, args...)
+	got := box.run(t, args...)
 	if got.code != 0 {
 		t.Fatalf("banger %s: exit code %d\n%s", strings.Join(args, " "), got.code, got.stderr)
 	}
@@ -190,11 +190,11 @@ func finish(t *testing.T, cmd *exec.Cmd, meanwhile func(*os.Process)) outcome {
 }
 
 // inventory lists every path of the world.
-func (w world) inventory(t *testing.T) []string {
+func (box sandbox) inventory(t *testing.T) []string {
 	t.Helper()
 	var paths []string
-	err := filepath.WalkDir(w.dir, func(path string, _ fs.DirEntry, err error) error {
-		paths = append(paths, strings.TrimPrefix(path, w.dir))
+	err := filepath.WalkDir(box.dir, func(path string, _ fs.DirEntry, err error) error {
+		paths = append(paths, strings.TrimPrefix(path, box.dir))
 		return err
 	})
 	if err != nil {
@@ -204,10 +204,10 @@ func (w world) inventory(t *testing.T) []string {
 }
 
 // expectInventory wants the paths of a world that went through no trouble, neither more nor fewer.
-func (w world) expectInventory(t *testing.T, want []string) {
+func (box sandbox) expectInventory(t *testing.T, want []string) {
 	t.Helper()
-	got := w.inventory(t)
-	w.expectNoMore(t, want)
+	got := box.inventory(t)
+	box.expectNoMore(t, want)
 	for _, path := range want {
 		if !slices.Contains(got, path) {
 			t.Errorf("missing: %s", path)
@@ -216,28 +216,28 @@ func (w world) expectInventory(t *testing.T, want []string) {
 }
 
 // expectNoMore wants no path but those of a world that went through no trouble.
-func (w world) expectNoMore(t *testing.T, want []string) {
+func (box sandbox) expectNoMore(t *testing.T, want []string) {
 	t.Helper()
-	for _, path := range w.inventory(t) {
+	for _, path := range box.inventory(t) {
 		if !slices.Contains(want, path) {
 			t.Errorf("left over: %s", path)
 		}
 	}
-	w.expectSoundCache(t)
+	box.expectSoundCache(t)
 }
 
 // blobs is the folder of the cache that the contract names.
-func (w world) blobs() string { return w.path("cache/banger/oci/blobs/sha256") }
+func (box sandbox) blobs() string { return box.path("cache/banger/oci/blobs/sha256") }
 
 // expectSoundCache wants every cached blob to hold what its name says (P3).
-func (w world) expectSoundCache(t *testing.T) {
+func (box sandbox) expectSoundCache(t *testing.T) {
 	t.Helper()
-	entries, err := os.ReadDir(w.blobs())
+	entries, err := os.ReadDir(box.blobs())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	for _, entry := range entries {
-		if digest := digestOf(t, filepath.Join(w.blobs(), entry.Name())); digest != entry.Name() {
+		if digest := digestOf(t, filepath.Join(box.blobs(), entry.Name())); digest != entry.Name() {
 			t.Errorf("blob %s holds what has the digest %s", entry.Name(), digest)
 		}
 	}
@@ -258,14 +258,14 @@ func digestOf(t *testing.T, path string) string {
 }
 
 // expectNoProcess wants every process that works in the world but its daemon to end soon.
-func (w world) expectNoProcess(t *testing.T) {
+func (box sandbox) expectNoProcess(t *testing.T) {
 	t.Helper()
-	eventually(t, 5*time.Second, "processes of "+w.dir+" end", func() bool { return len(w.processes(t)) == 0 })
+	eventually(t, 5*time.Second, "processes of "+box.dir+" end", func() bool { return len(box.processes(t)) == 0 })
 }
 
 // processes lists those whose command line or folder is inside the world, or who have a file of it open: QEMU
 // gets all its files open and works in none of the world's folders. The daemon stays for the next command.
-func (w world) processes(t *testing.T) []string {
+func (box sandbox) processes(t *testing.T) []string {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil || len(lines) == 0 {
@@ -285,7 +285,7 @@ func (w world) processes(t *testing.T) []string {
 		if bytes.Contains(line, []byte("\x00daemon\x00")) {
 			continue
 		}
-		if bytes.Contains(line, []byte(w.dir)) || strings.HasPrefix(cwd, w.dir) || w.holds(filepath.Dir(path)) {
+		if bytes.Contains(line, []byte(box.dir)) || strings.HasPrefix(cwd, box.dir) || box.holds(filepath.Dir(path)) {
 			out = append(out, strings.ReplaceAll(string(line), "\x00", " "))
 		}
 	}
@@ -293,14 +293,14 @@ func (w world) processes(t *testing.T) []string {
 }
 
 // holds reports whether the process of a folder in /proc, not this one, has a file of the world open.
-func (w world) holds(process string) bool {
+func (box sandbox) holds(process string) bool {
 	if process == "/proc/"+strconv.Itoa(os.Getpid()) {
 		return false
 	}
 	descriptors, _ := filepath.Glob(filepath.Join(process, "fd", "*"))
 	return slices.ContainsFunc(descriptors, func(fd string) bool {
 		to, err := os.Readlink(fd) // it may be closed by now
-		return err == nil && strings.HasPrefix(to, w.dir+"/")
+		return err == nil && strings.HasPrefix(to, box.dir+"/")
 	})
 }
 

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// smallWorld is a world on a file system of its own with size bytes.
-func smallWorld(t *testing.T, size int64) world {
+// smallSandbox is a world on a file system of its own with size bytes.
+func smallSandbox(t *testing.T, size int64) sandbox {
 	t.Helper()
 	needRoot(t)
 	need(t, "mkfs.ext4")
@@ -33,7 +33,7 @@ func smallWorld(t *testing.T, size int64) world {
 	if err := os.Remove(filepath.Join(dir, "lost+found")); err != nil {
 		t.Fatal(err)
 	}
-	return worldIn(t, dir, uint32(os.Geteuid()))
+	return sandboxIn(t, dir, uint32(os.Geteuid()))
 }
 
 // TestB1FullDisk runs out of space at each stage: downloading, unpacking, writing the disk.
@@ -41,34 +41,34 @@ func TestB1FullDisk(t *testing.T) {
 	const mega = 1 << 20
 	for _, builder := range builders {
 		args := []string{"image", "pull", "--plain-http", "--builder=" + builder, reference("debian:12")}
-		calm := newWorld(t)
+		calm := newSandbox(t)
 		calm.must(t, args...)
 		want := calm.inventory(t)
 		for _, size := range []int64{40 * mega, 100 * mega, 200 * mega} {
 			t.Run(fmt.Sprintf("%s/%dM", builder, size/mega), func(t *testing.T) {
-				w := smallWorld(t, size)
-				free := freeBytes(t, w.dir)
-				got := w.run(t, args...)
+				box := smallSandbox(t, size)
+				free := freeBytes(t, box.dir)
+				got := box.run(t, args...)
 				expectComplaint(t, got, "space", "hint:")
-				w.expectNoMore(t, want)
-				w.expectNoProcess(t)
-				w.expectSpaceBack(t, free)
+				box.expectNoMore(t, want)
+				box.expectNoProcess(t)
+				box.expectSpaceBack(t, free)
 			})
 		}
 	}
 }
 
 // expectSpaceBack wants no more of the file system in use than the whole blobs that a later run can use.
-func (w world) expectSpaceBack(t *testing.T, before int64) {
+func (box sandbox) expectSpaceBack(t *testing.T, before int64) {
 	t.Helper()
 	var kept int64
-	for _, path := range w.inventory(t) {
-		if strings.HasPrefix(filepath.Join(w.dir, path), w.blobs()+"/") {
-			kept += fileSize(t, filepath.Join(w.dir, path))
+	for _, path := range box.inventory(t) {
+		if strings.HasPrefix(filepath.Join(box.dir, path), box.blobs()+"/") {
+			kept += fileSize(t, filepath.Join(box.dir, path))
 		}
 	}
 	const slack = 1 << 20 // folders and small files
-	if lost := before - freeBytes(t, w.dir); lost > kept+slack {
+	if lost := before - freeBytes(t, box.dir); lost > kept+slack {
 		t.Errorf("%d bytes are in use, %d of them are blobs", lost, kept)
 	}
 }
@@ -77,9 +77,9 @@ func (w world) expectSpaceBack(t *testing.T, before int64) {
 func TestB1FullDiskAtTheDestination(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
-			w := newWorld(t)
-			out := smallWorld(t, 40<<20).path("out")
-			got := w.run(t, "convert", "--plain-http", "--builder="+builder, reference("debian:12"), filepath.Join(out, "disk"))
+			box := newSandbox(t)
+			out := smallSandbox(t, 40<<20).path("out")
+			got := box.run(t, "convert", "--plain-http", "--builder="+builder, reference("debian:12"), filepath.Join(out, "disk"))
 			expectComplaint(t, got, "space", "hint:")
 			if entries, err := os.ReadDir(out); err != nil || len(entries) > 0 {
 				t.Errorf("left over: %v, %v", entries, err)
@@ -91,13 +91,13 @@ func TestB1FullDiskAtTheDestination(t *testing.T) {
 // TestP3TwoPullsAtOnce has two bangers fill one cache and one store with the same image.
 func TestP3TwoPullsAtOnce(t *testing.T) {
 	args := []string{"image", "pull", "--plain-http", reference("debian:12")}
-	calm := newWorld(t)
+	calm := newSandbox(t)
 	calm.must(t, args...)
-	w := newWorld(t)
+	box := newSandbox(t)
 	outcomes := make([]outcome, 3)
 	var wg sync.WaitGroup
 	for i := range outcomes {
-		wg.Go(func() { outcomes[i] = finish(t, w.command(t.Context(), args...), nil) })
+		wg.Go(func() { outcomes[i] = finish(t, box.command(t.Context(), args...), nil) })
 	}
 	wg.Wait()
 	for _, got := range outcomes {
@@ -105,19 +105,19 @@ func TestP3TwoPullsAtOnce(t *testing.T) {
 			t.Errorf("exit code %d\n%s", got.code, got.stderr)
 		}
 	}
-	w.expectInventory(t, calm.inventory(t))
+	box.expectInventory(t, calm.inventory(t))
 }
 
 // TestP4InterruptDuringDownload presses Ctrl-C while a layer is on its way.
 func TestP4InterruptDuringDownload(t *testing.T) {
-	calm := newWorld(t)
+	calm := newSandbox(t)
 	calm.must(t, "image", "pull", "--plain-http", reference("debian:12"))
 	want := calm.inventory(t)
 
 	proxy := newProxy(t)
 	proxy.bytesPerSecond = 4 << 20
-	w := newWorld(t)
-	cmd := w.command(t.Context(), "image", "pull", "--plain-http", proxy.reference("debian:12"))
+	box := newSandbox(t)
+	cmd := box.command(t.Context(), "image", "pull", "--plain-http", proxy.reference("debian:12"))
 	var pressed time.Time
 	got := finish(t, cmd, func(p *os.Process) {
 		<-proxy.underway
@@ -132,24 +132,24 @@ func TestP4InterruptDuringDownload(t *testing.T) {
 	if got.code == 0 {
 		t.Error("an interrupted pull exits with 0")
 	}
-	w.expectNoMore(t, want)
-	w.expectNoProcess(t)
+	box.expectNoMore(t, want)
+	box.expectNoProcess(t)
 }
 
 // TestB1InterruptDuringBuild presses Ctrl-C at moments of a conversion from a full cache.
 func TestB1InterruptDuringBuild(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
-			w := newWorld(t)
-			disk := w.convert(t, builder, reference("app:1"))
+			box := newSandbox(t)
+			disk := box.convert(t, builder, reference("app:1"))
 			if err := os.Remove(disk); err != nil {
 				t.Fatal(err)
 			}
-			want := w.inventory(t)
+			want := box.inventory(t)
 			args := []string{"convert", "--plain-http", "--builder=" + builder, reference("app:1"), disk}
 			for _, delay := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, time.Second} {
 				start := time.Now()
-				got := signalAt(t, w, delay, syscall.SIGINT, args...)
+				got := signalAt(t, box, delay, syscall.SIGINT, args...)
 				if took := time.Since(start) - delay; took > time.Second {
 					t.Errorf("it took %v to stop", took)
 				}
@@ -158,8 +158,8 @@ func TestB1InterruptDuringBuild(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				w.expectNoProcess(t)
-				w.expectNoMore(t, want)
+				box.expectNoProcess(t)
+				box.expectNoMore(t, want)
 			}
 		})
 	}
@@ -170,9 +170,9 @@ func TestB1InterruptDuringBuild(t *testing.T) {
 func TestP4BrokenDownloadResumes(t *testing.T) {
 	proxy := newProxy(t)
 	proxy.cutAfter = 8 << 20
-	w := newWorld(t)
-	w.must(t, "image", "pull", "--plain-http", proxy.reference("debian:12"))
-	w.expectSoundCache(t)
+	box := newSandbox(t)
+	box.must(t, "image", "pull", "--plain-http", proxy.reference("debian:12"))
+	box.expectSoundCache(t)
 	if proxy.cuts.Load() == 0 {
 		t.Error("no connection was cut: the layer is too small for this test")
 	}
@@ -183,15 +183,15 @@ func TestP4BrokenDownloadResumes(t *testing.T) {
 
 // TestP3CorruptBlobIsFetchedAgain flips a byte of a cached layer.
 func TestP3CorruptBlobIsFetchedAgain(t *testing.T) {
-	w := newWorld(t)
-	disk := w.convert(t, builders[0], reference("torture:1"))
+	box := newSandbox(t)
+	disk := box.convert(t, builders[0], reference("torture:1"))
 	want := diskTree(t, disk)
-	entries, err := os.ReadDir(w.blobs())
+	entries, err := os.ReadDir(box.blobs())
 	if err != nil || len(entries) == 0 {
 		t.Fatalf("%d blobs, %v", len(entries), err)
 	}
 	for _, entry := range entries {
-		name := filepath.Join(w.blobs(), entry.Name())
+		name := filepath.Join(box.blobs(), entry.Name())
 		body, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -204,9 +204,9 @@ func TestP3CorruptBlobIsFetchedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.convert(t, builders[0], reference("torture:1"))
+	box.convert(t, builders[0], reference("torture:1"))
 	expectSameTree(t, builders[0], "torture:1", want, diskTree(t, disk))
-	w.expectSoundCache(t)
+	box.expectSoundCache(t)
 }
 
 // TestP4NoRegistry asks a port where nobody listens.
@@ -219,9 +219,9 @@ func TestP4NoRegistry(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t)
+	box := newSandbox(t)
 	start := time.Now()
-	got := w.run(t, "image", "pull", "--plain-http", address+"/demo/app:1")
+	got := box.run(t, "image", "pull", "--plain-http", address+"/demo/app:1")
 	expectComplaint(t, got, address+"/demo/app:1", "connection refused")
 	if took := time.Since(start); took > time.Minute {
 		t.Errorf("it took %v to give up", took)
@@ -230,7 +230,7 @@ func TestP4NoRegistry(t *testing.T) {
 
 // TestP1NoSuchTag names what is missing and gives a hint.
 func TestP1NoSuchTag(t *testing.T) {
-	got := newWorld(t).run(t, "image", "pull", "--plain-http", reference("app:2"))
+	got := newSandbox(t).run(t, "image", "pull", "--plain-http", reference("app:2"))
 	expectComplaint(t, got, "demo/app:2", "hint:")
 }
 
@@ -238,10 +238,10 @@ func TestP1NoSuchTag(t *testing.T) {
 func TestB1TooSmallASize(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
-			w := newWorld(t)
-			got := w.run(t, "convert", "--plain-http", "--builder="+builder, "--size=100M", reference("app:1"), w.path("out/disk"))
+			box := newSandbox(t)
+			got := box.run(t, "convert", "--plain-http", "--builder="+builder, "--size=100M", reference("app:1"), box.path("out/disk"))
 			expectComplaint(t, got, "too small", "need", "--size")
-			if entries, err := os.ReadDir(w.path("out")); err != nil || len(entries) > 0 {
+			if entries, err := os.ReadDir(box.path("out")); err != nil || len(entries) > 0 {
 				t.Errorf("left over: %v, %v", entries, err)
 			}
 		})
