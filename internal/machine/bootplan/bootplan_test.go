@@ -36,7 +36,7 @@ func testFiles() []tinyimage.File {
 	}
 }
 
-// TestR1Bootable asks of an image what would keep its command from running.
+// TestR1Bootable checks the reasons for which a command of an image cannot run.
 func TestR1Bootable(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the programs of the test are for amd64")
@@ -45,26 +45,26 @@ func TestR1Bootable(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		command []string
-		want    string // "" for an image that runs
+		want    string // part of the error; "" if the image runs
 		code    int
 	}{
 		{"a program in PATH", []string{"tool"}, "", 0},
-		{"through a folder that is a symlink", []string{"/bin/tool"}, "", 0},
+		{"through a directory that is a symlink", []string{"/bin/tool"}, "", 0},
 		{"through absolute and climbing symlinks", []string{"/usr/bin/there"}, "", 0},
-		{"relative to the folder", []string{"./local"}, "", 0},
+		{"relative to the working directory", []string{"./local"}, "", 0},
 		{"a script", []string{"script"}, "", 0},
-		{"nothing", nil, "neither an entrypoint nor a command", 0},
+		{"no command", nil, "neither an entrypoint nor a command", 0},
 		{"no such program", []string{"nope"}, "no such file", 127},
 		{"below a file", []string{"/usr/bin/tool/x"}, "no such file", 127},
 		{"a symlink to itself", []string{"/usr/bin/loop"}, "symbolic links", 0},
-		{"a folder", []string{"/usr"}, "is a directory", 126},
+		{"a directory", []string{"/usr"}, "is a directory", 126},
 		{"not executable", []string{"/usr/bin/plain"}, "not executable", 126},
-		{"of another architecture", []string{"alien"}, "EM_AARCH64", 126},
-		{"a script whose interpreter is not there", []string{"orphan"}, "python9", 126},
-		{"a script that names none", []string{"empty-line"}, "names no interpreter", 126},
-		{"an ELF file cut off", []string{"torn"}, "not for a 64-bit machine", 126},
-		{"an ELF file of nothing but a header", []string{"header"}, "not a sound ELF", 126},
-		{"not executable, in PATH", []string{"plain"}, "not executable", 126},
+		{"for another architecture", []string{"alien"}, "EM_AARCH64", 126},
+		{"a script whose interpreter is missing", []string{"orphan"}, "python9", 126},
+		{"a script that names no interpreter", []string{"empty-line"}, "names no interpreter", 126},
+		{"a truncated ELF file", []string{"torn"}, "not for a 64-bit machine", 126},
+		{"an ELF file with only a header", []string{"header"}, "not a sound ELF", 126},
+		{"not executable, found in PATH", []string{"plain"}, "not executable", 126},
 		{"shell form without a shell", []string{"/bin/sh", "-c", "tool"}, "no shell", 127},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -93,7 +93,8 @@ func TestR1Bootable(t *testing.T) {
 	})
 }
 
-// TestR1HostileELF claims a section table that would not fit into memory.
+// TestR1HostileELF checks a file whose header claims a section table that does
+// not fit into memory.
 func TestR1HostileELF(t *testing.T) {
 	b := []byte(tinyimage.Program(tinyimage.AMD64))
 	binary.LittleEndian.PutUint64(b[0x28:], 4096) // e_shoff
@@ -110,13 +111,13 @@ func TestR1HostileELF(t *testing.T) {
 	}
 }
 
-// TestR1Init chooses process 1.
+// TestR1Init checks the choice of process 1.
 func TestR1Init(t *testing.T) {
 	bare := tinyimage.Disk(t, testFiles())
 	full := tinyimage.Disk(t, append(testFiles(), tinyimage.Entry("sbin/init", "../usr/bin/tool", 0o777, tar.TypeSymlink)))
 	for _, row := range []struct {
 		name, disk string
-		cmd        []string // of the image
+		cmd        []string // Cmd of the image
 		conf       spec.Config
 		init       guest.Init
 		initArgs   []string
@@ -125,11 +126,11 @@ func TestR1Init(t *testing.T) {
 	}{
 		{"a command", full, []string{"tool"}, spec.Config{}, guest.InitBanger, nil, true, false},
 		{"a command that is an init", full, []string{"/sbin/init", "-x"}, spec.Config{}, guest.InitImage, []string{"/sbin/init", "-x"}, false, false},
-		{"an init that banger is to run", full, []string{"/sbin/init"}, spec.Config{Init: spec.InitBanger}, guest.InitBanger, nil, true, false},
+		{"an init as a command of banger's init", full, []string{"/sbin/init"}, spec.Config{Init: spec.InitBanger}, guest.InitBanger, nil, true, false},
 		{"the image's init beside its command", full, []string{"tool"}, spec.Config{Init: spec.InitImage}, guest.InitImage, []string{"/sbin/init"}, false, false},
-		{"the image's init beside a command of the user's", full, nil, spec.Config{Init: spec.InitImage, Args: []string{"tool"}}, guest.InitImage, []string{"/sbin/init"}, true, false},
-		{"the image's init, with what only a command has", full, []string{"/sbin/init"}, spec.Config{User: "dev"}, "", nil, false, true},
-		{"an init that is not there", bare, []string{"tool"}, spec.Config{Init: spec.InitImage}, "", nil, false, true},
+		{"the image's init beside the user's command", full, nil, spec.Config{Init: spec.InitImage, Args: []string{"tool"}}, guest.InitImage, []string{"/sbin/init"}, true, false},
+		{"the image's init, with a setting of a command", full, []string{"/sbin/init"}, spec.Config{User: "dev"}, "", nil, false, true},
+		{"an init that the image does not have", bare, []string{"tool"}, spec.Config{Init: spec.InitImage}, "", nil, false, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			row.conf.Init = spec.OrDefault(row.conf.Init, spec.InitAuto)

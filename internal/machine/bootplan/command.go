@@ -23,25 +23,24 @@ func command(c *spec.Config, img *store.Config) guest.Command {
 	if len(c.Args) > 0 {
 		args = c.Args
 	}
-	cmd := guest.Command{
+	return guest.Command{
 		Args: append(append([]string{}, entrypoint...), args...),
 		Env:  MergeEnv(append([]string{"HOSTNAME=" + c.Hostname}, img.Env...), c.Env),
 		User: spec.OrDefault(c.User, img.User), Dir: spec.OrDefault(c.Dir, img.WorkingDir),
 		StopSignal: img.StopSignal, Stdin: c.Stdin,
 	}
-	return cmd
 }
 
-// Exec returns the environment, user and folder of further commands in the
-// machine.
+// Exec returns a command that has only the environment, the user and the
+// working directory of further commands in the machine.
 func Exec(c *spec.Config, img *store.Config) guest.Command {
 	cmd := command(c, img)
 	return guest.Command{Env: cmd.Env, User: cmd.User, Dir: cmd.Dir}
 }
 
-// forCommand names a setting in c that only a command can have. It returns ""
-// if there is none.
-func forCommand(c *spec.Config) string {
+// commandSetting returns the name of a setting in c that only a command can
+// have, or "" if c has none.
+func commandSetting(c *spec.Config) string {
 	for _, row := range []struct {
 		given bool
 		name  string
@@ -56,9 +55,9 @@ func forCommand(c *spec.Config) string {
 	return ""
 }
 
-// MergeEnv returns base with the variables of more: one replaces the variable
-// of the same name, the others follow in their order. A name without a value
-// removes the variable.
+// MergeEnv returns the variables of base and then of more. A later variable
+// replaces an earlier one of the same name, at the place of the earlier one. An
+// entry without "=" removes the variable of that name.
 func MergeEnv(base, more []string) []string {
 	var out []string
 	at := map[string]int{}

@@ -9,7 +9,7 @@ import (
 	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
-// TestR1CommandRules holds the joining of image and command line against
+// TestR1CommandRules checks that an image's and a user's command are merged by
 // docker's rules.
 func TestR1CommandRules(t *testing.T) {
 	image := store.Config{
@@ -23,7 +23,7 @@ func TestR1CommandRules(t *testing.T) {
 		want []string
 	}{
 		{"the image's own", spec.Config{}, []string{"/entry", "-x", "serve"}},
-		{"arguments take the place of Cmd", spec.Config{Args: []string{"a", "b"}}, []string{"/entry", "-x", "a", "b"}},
+		{"arguments replace Cmd", spec.Config{Args: []string{"a", "b"}}, []string{"/entry", "-x", "a", "b"}},
 		{"an entrypoint drops Cmd", spec.Config{Entrypoint: text("/other")}, []string{"/other"}},
 		{"an entrypoint with arguments", spec.Config{Entrypoint: text("/other"), Args: []string{"a"}}, []string{"/other", "a"}},
 		{"an empty entrypoint", spec.Config{Entrypoint: text(""), Args: []string{"a"}}, []string{"a"}},
@@ -40,7 +40,7 @@ func TestR1CommandRules(t *testing.T) {
 	}
 }
 
-func TestR1CommandSurroundings(t *testing.T) {
+func TestR1CommandEnvironment(t *testing.T) {
 	image := store.Config{Env: []string{"PATH=/bin", "A=image", "B=image"}, User: "dev", WorkingDir: "/work", StopSignal: "SIGQUIT"}
 	conf := spec.Config{Hostname: "box", Env: []string{"A=mine", "C=3", "A=last"}, Stdin: true}
 	got := command(&conf, &image)
