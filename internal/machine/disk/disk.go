@@ -1,6 +1,6 @@
-// Package disk makes the root disk of a machine from the disk of its image, by
-// the driver that suits the host best, and attaches it when the machine starts.
-// It never writes the disk of the image.
+// Package disk makes the root disk of a machine from the disk of its image, with
+// the cheapest driver that works on the host, and attaches it when the machine
+// starts. It never writes to the disk of the image.
 package disk
 
 import (
@@ -30,18 +30,19 @@ type Disk struct {
 	Driver spec.Driver `json:"driver"`
 	File   string      `json:"file"`          // name in the machine's folder
 	Size   int64       `json:"size"`          // bytes, as the guest sees it
-	Why    string      `json:"why,omitempty"` // this driver, in a few words
+	Why    string      `json:"why,omitempty"` // why the disk has this driver
 }
 
 // Names in a machine's folder.
 const (
-	baseFile    = "base.ext4" // a second name of the image's disk, which keeps it while the machine is there
+	baseFile    = "base.ext4" // a hard link of the image's disk, which keeps it after the image is removed
 	rawFile     = "disk.raw"
 	overlayFile = "disk.qcow2"
-	cowFile     = "disk.cow"
+	cowFile     = "disk.cow" // the changes, for a device mapper snapshot
 )
 
-// files are those of a disk by its driver. The last is the Disk's File.
+// files returns the names of the files of a disk with the driver d. The last is
+// the Disk's File.
 func files(d spec.Driver) []string {
 	switch d {
 	case spec.Reflink, spec.Copy:
@@ -56,19 +57,19 @@ func files(d spec.Driver) []string {
 	return nil
 }
 
-// Options are what a machine's disk is to be like. The zero value is a
-// disk as large as the image's, made by the driver that suits the host best.
+// Options describe a machine's disk. The zero value selects the size of the
+// image's disk and the cheapest driver that works.
 type Options struct {
 	Size     int64 // bytes; 0: the image's
-	ReadOnly bool  // the image's disk itself, whatever Driver says
+	ReadOnly bool  // use the image's disk itself and ignore Driver
 	Driver   spec.Driver
 }
 
-// Make makes a machine's disk in its folder dir from the image's disk. It
-// takes the same short time whatever the size, unless the driver is Copy. The
-// image's disk is not written. After an error nothing of the disk is left. The
-// error is an InputError for options that make no sense, a DriverError for a
-// driver that does not work here, and ErrNoSpace where there is too little.
+// Make makes a machine's disk in its folder dir from the image's disk. It takes
+// the same short time for every size, unless the driver is Copy. If it fails, it
+// leaves no file of the disk. The error is a *spec.InputError if no disk can be
+// as o asks, a *DriverError if the driver does not work on this host, and
+// ErrNoSpace if the file system has too little space.
 func Make(ctx context.Context, mk resource.Maker, image, dir string, o Options) (Disk, error) {
 	p, err := newPlan(image, dir, o)
 	if err != nil {
@@ -80,8 +81,8 @@ func Make(ctx context.Context, mk resource.Maker, image, dir string, o Options) 
 		paths = append(paths, filepath.Join(dir, name))
 	}
 	err = mk.Files(ctx, ledger.Disk, paths, func() error { return p.make(ctx) })
-	if errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrNoSpace) { // of the ledger's writes
-		err = fmt.Errorf("%w: %w", p.noSpace(err), err)
+	if errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrNoSpace) { // the ledger could not be written
+		err = fmt.Errorf("%w: %w", p.explainNoSpace(err), err)
 	}
 	if err != nil {
 		return Disk{}, err
@@ -89,15 +90,17 @@ func Make(ctx context.Context, mk resource.Maker, image, dir string, o Options) 
 	return p.disk, nil
 }
 
-// A plan is a disk that can be made.
+// A plan describes a disk whose driver works and for which there is space.
 type plan struct {
 	disk  Disk
 	dir   string
 	image *os.File
-	clone *os.File // of Reflink: the disk, which has no name yet
-	need  int64    // bytes that it and its machine will surely take
+	clone *os.File // the disk of Reflink, which has no name yet
+	need  int64    // bytes that the disk and its machine take at least
 }
 
+// newPlan selects the driver and checks the size and the free space. The caller
+// closes the plan.
 func newPlan(image, dir string, o Options) (_ *plan, err error) {
 	p := &plan{dir: dir, need: spaceReserve}
 	defer func() {
@@ -116,19 +119,19 @@ func newPlan(image, dir string, o Options) (_ *plan, err error) {
 	if err := checkSize(info, o); err != nil {
 		return nil, err
 	}
-	if err := spaceFor(dir, p.need); err != nil {
+	if err := checkSpace(dir, p.need); err != nil {
 		return nil, fmt.Errorf("make disk: %w", err)
 	}
 	if o.ReadOnly {
 		p.disk.Driver, p.disk.Why = spec.Shared, "a read-only machine needs no disk of its own"
-	} else if err := p.choose(o.Driver); err != nil {
+	} else if err := p.selectDriver(o.Driver); err != nil {
 		return nil, fmt.Errorf("make disk: %w", err)
 	}
 	files := files(p.disk.Driver)
 	p.disk.File = files[len(files)-1]
 	if p.disk.Driver == spec.Copy {
 		p.need += Allocated(image)
-		err = spaceFor(dir, p.need)
+		err = checkSpace(dir, p.need)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make disk: %w", err)
@@ -136,6 +139,7 @@ func newPlan(image, dir string, o Options) (_ *plan, err error) {
 	return p, nil
 }
 
+// checkSize checks o.Size against the size of the image's disk.
 func checkSize(image fs.FileInfo, o Options) error {
 	switch {
 	case image.Size()%resource.SectorSize != 0:
@@ -160,8 +164,7 @@ func (p *plan) close() {
 	}
 }
 
-// make makes the files. What is there of them after an error is the caller's
-// to remove.
+// make makes the files of the disk. After an error the caller removes them.
 func (p *plan) make(ctx context.Context) (err error) {
 	disk := filepath.Join(p.dir, p.disk.File)
 	switch p.disk.Driver {
@@ -180,12 +183,13 @@ func (p *plan) make(ctx context.Context) (err error) {
 	if err == nil && p.disk.Driver == spec.DM {
 		err = emptyFile(disk, resource.SnapshotSpace(p.disk.Size))
 	}
-	return p.noSpace(err)
+	return p.explainNoSpace(err)
 }
 
-// linkOpen gives an open file the name path.
+// linkOpen gives an open file the name path. It works for a file that has no
+// name; see O_TMPFILE in open(2).
 func linkOpen(f *os.File, path string) error {
-	open := "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) // as open(2) has it for O_TMPFILE
+	open := "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
 	if err := unix.Linkat(unix.AT_FDCWD, open, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return &os.LinkError{Op: "link", Old: f.Name(), New: path, Err: err}
 	}
@@ -193,10 +197,10 @@ func linkOpen(f *os.File, path string) error {
 }
 
 // reflink returns a file without a name, in the folder dir, that shares its
-// extents with image (ioctl_ficlone(2)). The error is errors.ErrUnsupported
-// where the file system cannot.
+// extents with image (ioctl_ficlone(2)). The error is errors.ErrUnsupported if
+// the file system cannot share extents.
 func reflink(image *os.File, dir string) (*os.File, error) {
-	f, err := nameless(dir)
+	f, err := openUnnamed(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -212,18 +216,20 @@ func reflink(image *os.File, dir string) (*os.File, error) {
 	}
 }
 
-// nameless makes a file that is gone when it is closed, unless it gets a name.
-func nameless(dir string) (*os.File, error) {
+// openUnnamed makes a file in dir that has no name. The kernel removes it when it
+// is closed, unless linkOpen has named it. The error is errors.ErrUnsupported if
+// the file system or the kernel has no such files.
+func openUnnamed(dir string) (*os.File, error) {
 	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
-	// Both are what open(2) says of file systems and kernels without it.
+	// EOPNOTSUPP is the error of the file system, EISDIR of the kernel; see open(2).
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
 		return nil, errors.ErrUnsupported
 	}
 	return f, err
 }
 
-// copyDisk copies the image's disk, holes left out. It is not written through
-// to the device: neither is what a machine writes to its disk.
+// copyDisk copies the image's disk without its holes. It does not sync the copy:
+// a crash of the host may lose writes of the guest, too.
 func copyDisk(ctx context.Context, image *os.File, path string, size int64) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -236,6 +242,7 @@ func copyDisk(ctx context.Context, image *os.File, path string, size int64) (err
 	return f.Truncate(size)
 }
 
+// emptyFile makes a file of the given size that is one hole.
 func emptyFile(path string, size int64) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -244,11 +251,11 @@ func emptyFile(path string, size int64) error {
 	return errors.Join(f.Truncate(size), f.Close())
 }
 
-// overlayMin is more than an empty QCOW2 file takes, in bytes.
+// overlayMin is larger than an empty QCOW2 file, in bytes.
 const overlayMin = 1 << 20
 
-// overlay makes a QCOW2 file over the base in dir. The base's name is
-// recorded relative to the overlay, and QEMU is told both.
+// overlay makes a QCOW2 file over the base in dir. The file has the base's name
+// without a folder. The monitor is given the paths of both.
 func overlay(ctx context.Context, dir string, size int64) error {
 	tool, err := exec.LookPath(imageTool)
 	if err != nil {
@@ -262,7 +269,7 @@ func overlay(ctx context.Context, dir string, size int64) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		// That the disk is full it says in words alone.
+		// The tool's exit code does not distinguish a full disk.
 		if free, statErr := freeSpace(dir); statErr == nil && free < overlayMin {
 			err = syscall.ENOSPC
 		}
@@ -271,12 +278,12 @@ func overlay(ctx context.Context, dir string, size int64) error {
 	return os.Chmod(filepath.Join(dir, overlayFile), 0o600)
 }
 
-// Attach makes what the disk needs of the host while its machine runs, and
-// returns it as the monitor takes it. dir is the machine's folder. All of it
-// is entered in mk's ledger, also after an error, and given back by Teardown;
-// what the guest has written stays in the folder.
+// Attach makes the devices that the disk needs while its machine runs, and
+// returns the disk as the monitor takes it. dir is the machine's folder. mk's
+// ledger lists the devices, after an error too, and its Teardown removes them.
+// The data that the guest has written stays in the folder.
 func (d Disk) Attach(ctx context.Context, mk resource.Maker, dir string) (vmm.Disk, error) {
-	dev, err := d.device(dir)
+	dev, err := d.monitorDisk(dir)
 	if err == nil && d.Driver == spec.DM {
 		dev.Device = true
 		dev.Path, err = d.snapshot(ctx, mk, dir)
@@ -287,9 +294,9 @@ func (d Disk) Attach(ctx context.Context, mk resource.Maker, dir string) (vmm.Di
 	return dev, nil
 }
 
-// device is the disk as the monitor takes it, but for what DM has to make.
-func (d Disk) device(dir string) (vmm.Disk, error) {
-	// A record that was damaged must not have the image's own disk written.
+// monitorDisk returns the disk as the monitor takes it. For DM it is not complete.
+func (d Disk) monitorDisk(dir string) (vmm.Disk, error) {
+	// A damaged record must not let a guest write the image's own disk.
 	if files := files(d.Driver); len(files) == 0 || files[len(files)-1] != d.File {
 		return vmm.Disk{}, fmt.Errorf("file %q is not one of disk driver %q", d.File, d.Driver)
 	}
@@ -300,14 +307,14 @@ func (d Disk) device(dir string) (vmm.Disk, error) {
 	return dev, nil
 }
 
-// snapshot puts a snapshot over the image's disk and the file of changes, and
-// returns the path of its device.
+// snapshot makes a device mapper snapshot of the image's disk, whose changes go
+// to cowFile. It returns the path of the snapshot's device.
 func (d Disk) snapshot(ctx context.Context, mk resource.Maker, dir string) (string, error) {
 	info, err := os.Stat(filepath.Join(dir, baseFile))
 	if err != nil {
 		return "", err
 	}
-	// The devices on top hold these two, and they end with the last of them.
+	// The kernel detaches the loop devices when the devices above them are removed.
 	base, err := mk.Loop(ctx, "base", filepath.Join(dir, baseFile), resource.LoopOptions{ReadOnly: true, AutoClear: true})
 	if err != nil {
 		return "", err

@@ -23,8 +23,9 @@ import (
 	"github.com/banger-vm/banger/internal/vmm"
 )
 
-// baseDisk is a file of size bytes, in dir, that stands for an image's disk.
-func baseDisk(t *testing.T, dir string, size int64) string {
+// imageDisk makes a file of size bytes in dir for an image's disk. It has the text
+// "image" at byte 4096.
+func imageDisk(t *testing.T, dir string, size int64) string {
 	t.Helper()
 	path := filepath.Join(dir, "base")
 	f, err := os.Create(path)
@@ -41,14 +42,15 @@ func baseDisk(t *testing.T, dir string, size int64) string {
 	return path
 }
 
-// holder is the folder of a machine in root, and the maker of what it holds.
-// record is called at every write of the ledger, before the ledger's own file.
-func holder(t testing.TB, root string, record func() error) (mk resource.Maker, dir string) {
+// newMaker makes the folder of a machine in root and returns the maker of its
+// resources. The ledger calls record at every write, before it writes its own file.
+func newMaker(t testing.TB, root string, record func() error) (mk resource.Maker, dir string) {
 	t.Helper()
-	return holderOf(t, root, fmt.Sprintf("%012x", os.Getpid()), record)
+	return makerOf(t, root, fmt.Sprintf("%012x", os.Getpid()), record)
 }
 
-func holderOf(t testing.TB, root, id string, record func() error) (mk resource.Maker, dir string) {
+// makerOf is newMaker for a machine with the given ID.
+func makerOf(t testing.TB, root, id string, record func() error) (mk resource.Maker, dir string) {
 	t.Helper()
 	dir = filepath.Join(root, "machines", id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -72,10 +74,10 @@ func holderOf(t testing.TB, root, id string, record func() error) (mk resource.M
 	return resource.Maker{Ledger: l, Owner: owner}, dir
 }
 
-func nothing() error { return nil }
+func noError() error { return nil }
 
-// left are the files of the machine but its ledger.
-func left(t *testing.T, dir string) (names []string) {
+// leftFiles returns the names of the files in a machine's folder except its ledger.
+func leftFiles(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -103,16 +105,18 @@ func hash(t *testing.T, path string) string {
 	return string(h.Sum(nil))
 }
 
-func needTools(t *testing.T, tools ...string) {
+// requireTools skips the test if a program is missing. In CI it fails.
+func requireTools(t *testing.T, tools ...string) {
 	t.Helper()
 	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
-			unavailable(t, err.Error()+": scripts/install-deps test")
+			skip(t, err.Error()+": scripts/install-deps test")
 		}
 	}
 }
 
-func unavailable(t *testing.T, why string) {
+// skip skips the test. In CI it fails.
+func skip(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(why)
@@ -120,9 +124,10 @@ func unavailable(t *testing.T, why string) {
 	t.Skip(why)
 }
 
+// tool runs a program and returns its output.
 func tool(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(name, args...) // also of a test that is over
+	cmd := exec.Command(name, args...) // without t.Context, because cleanups call it
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -132,13 +137,14 @@ func tool(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// mounted is a file system of a kind, size bytes large.
-func mounted(t *testing.T, kind string, size int64) string {
+// mount makes a file system of size bytes and returns the folder at which it is
+// mounted.
+func mount(t *testing.T, kind string, size int64) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		unavailable(t, "needs root")
+		skip(t, "needs root")
 	}
-	needTools(t, "mkfs."+kind, "mount", "umount")
+	requireTools(t, "mkfs."+kind, "mount", "umount")
 	dir := t.TempDir()
 	device, point := filepath.Join(dir, "device"), filepath.Join(dir, "mounted")
 	if err := errors.Join(os.WriteFile(device, nil, 0o600), os.Truncate(device, size), os.Mkdir(point, 0o700)); err != nil {
@@ -150,8 +156,8 @@ func mounted(t *testing.T, kind string, size int64) string {
 	return point
 }
 
-// content is what the guest would read.
-func content(t *testing.T, dev vmm.Disk) []byte {
+// guestContent returns the bytes that the guest reads from the disk.
+func guestContent(t *testing.T, dev vmm.Disk) []byte {
 	t.Helper()
 	raw := filepath.Join(t.TempDir(), "content")
 	tool(t, "qemu-img", "convert", "-f", string(dev.Format), "-O", "raw", dev.Path, raw)
@@ -162,14 +168,14 @@ func content(t *testing.T, dev vmm.Disk) []byte {
 	return data
 }
 
-// checkDisk makes a disk and looks at what it is, then gives it back.
+// checkDisk makes a disk, checks its files and its content, and removes it.
 func checkDisk(t *testing.T, root string, o Options, want spec.Driver) Disk {
 	t.Helper()
 	const size = 1 << 20
-	image := baseDisk(t, root, size)
+	image := imageDisk(t, root, size)
 	before := hash(t, image)
 	writes := 0
-	mk, dir := holder(t, root, func() error { writes++; return nil })
+	mk, dir := newMaker(t, root, func() error { writes++; return nil })
 	d, err := Make(t.Context(), mk, image, dir, o)
 	if err != nil || d.Driver != want || d.Why == "" || d.Size != max(size, o.Size) {
 		t.Fatalf("disk = %+v, %v, want driver %s", d, err, want)
@@ -177,7 +183,7 @@ func checkDisk(t *testing.T, root string, o Options, want spec.Driver) Disk {
 	if writes != 2 {
 		t.Errorf("%d writes of the ledger, want 2", writes)
 	}
-	if got := left(t, dir); !slices.Equal(got, slices.Sorted(slices.Values(files(want)))) {
+	if got := leftFiles(t, dir); !slices.Equal(got, slices.Sorted(slices.Values(files(want)))) {
 		t.Errorf("files %q, want %q", got, files(want))
 	}
 	dev, err := d.Attach(t.Context(), mk, dir)
@@ -187,11 +193,11 @@ func checkDisk(t *testing.T, root string, o Options, want spec.Driver) Disk {
 	if after := hash(t, image); after != before {
 		t.Error("the image's disk was written")
 	}
-	// The machine keeps its base whatever becomes of the image.
+	// The machine keeps its base after the image is removed.
 	if err := os.Remove(image); err != nil {
 		t.Fatal(err)
 	}
-	if got := content(t, dev); int64(len(got)) != d.Size || string(got[4096:4101]) != "image" {
+	if got := guestContent(t, dev); int64(len(got)) != d.Size || string(got[4096:4101]) != "image" {
 		t.Errorf("content of %d bytes", len(got))
 	}
 	if got := Allocated(filepath.Join(dir, d.File)); got == 0 && d.Driver != spec.Overlay || got > size/2 {
@@ -200,14 +206,14 @@ func checkDisk(t *testing.T, root string, o Options, want spec.Driver) Disk {
 	if err := mk.Ledger.Teardown(t.Context(), resource.Remove); err != nil {
 		t.Fatal(err)
 	}
-	if got := left(t, dir); len(got) > 0 {
+	if got := leftFiles(t, dir); len(got) > 0 {
 		t.Errorf("left: %q", got)
 	}
 	return d
 }
 
 func TestMakeDisk(t *testing.T) {
-	needTools(t, imageTool)
+	requireTools(t, imageTool)
 	for _, row := range []struct {
 		name string
 		o    Options
@@ -233,27 +239,27 @@ func TestMakeDiskRefuses(t *testing.T) {
 		{"smaller than the image", Options{Size: 1 << 19}, "disk size of 0 MiB: the image's disk has 1 MiB"},
 		{"half a sector", Options{Size: 2<<20 + 100}, "multiple of 512"},
 		{"read-only of another size", Options{Size: 2 << 20, ReadOnly: true}, "read-only"},
-		{"no driver", Options{Driver: "zfs"}, `disk driver "zfs"`},
-		{"the image's own disk", Options{Driver: spec.Shared}, `disk driver "shared"`},
+		{"an unknown driver", Options{Driver: "zfs"}, `disk driver "zfs"`},
+		{"the driver of read-only machines", Options{Driver: spec.Shared}, `disk driver "shared"`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			root := t.TempDir()
-			mk, dir := holder(t, root, nothing)
-			_, err := Make(t.Context(), mk, baseDisk(t, root, 1<<20), dir, row.o)
+			mk, dir := newMaker(t, root, noError)
+			_, err := Make(t.Context(), mk, imageDisk(t, root, 1<<20), dir, row.o)
 			if _, ok := errors.AsType[*spec.InputError](err); !ok || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error = %v, want an InputError with %q", err, row.want)
 			}
-			if got := left(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
+			if got := leftFiles(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
 				t.Errorf("left: %q, entries %v", got, mk.Ledger.Entries())
 			}
 		})
 	}
 }
 
-// TestDriversOfFileSystems: what auto takes, what each driver says, and that
-// trying them leaves nothing.
+// TestDriversOfFileSystems checks on each file system which driver Auto selects,
+// the reasons of the drivers, and that trying them leaves no file.
 func TestDriversOfFileSystems(t *testing.T) {
-	needTools(t, imageTool)
+	requireTools(t, imageTool)
 	const size = 512 << 20
 	for _, row := range []struct {
 		kind, why, without string
@@ -265,7 +271,7 @@ func TestDriversOfFileSystems(t *testing.T) {
 		{"xfs", "xfs shares extents", "xfs shares extents", spec.Reflink, spec.Reflink},
 	} {
 		t.Run(row.kind, func(t *testing.T) {
-			root := mounted(t, row.kind, size)
+			root := mount(t, row.kind, size)
 			for _, o := range []Options{{}, {Driver: spec.Auto, Size: 8 << 20}} {
 				if d := checkDisk(t, root, o, row.want); d.Why != row.why {
 					t.Errorf("why = %q, want %q", d.Why, row.why)
@@ -277,42 +283,46 @@ func TestDriversOfFileSystems(t *testing.T) {
 			if row.want == spec.Reflink {
 				checkDisk(t, root, Options{Driver: spec.Reflink}, spec.Reflink)
 			} else {
-				refuses(t, root, spec.Reflink, row.kind+" does not share extents")
+				checkRefused(t, root, spec.Reflink, row.kind+" does not share extents")
 			}
-			probes(t, root, row.want)
-			// checkDisk looks at the disk with the tool that is missing now.
+			checkProbe(t, root, row.want)
+			// checkDisk needs the tool that is missing now, so Make is called alone.
 			t.Setenv("PATH", t.TempDir())
-			refuses(t, root, spec.Overlay, "qemu-img is not installed")
-			mk, dir := holder(t, root, nothing)
-			d, err := Make(t.Context(), mk, baseDisk(t, root, 1<<20), dir, Options{})
+			checkRefused(t, root, spec.Overlay, "qemu-img is not installed")
+			mk, dir := newMaker(t, root, noError)
+			d, err := Make(t.Context(), mk, imageDisk(t, root, 1<<20), dir, Options{})
 			if err != nil || d.Driver != row.second || d.Why != row.without {
 				t.Errorf("without qemu-img: %+v, %v, want %s: %q", d, err, row.second, row.without)
 			}
 			if err := mk.Ledger.Teardown(t.Context(), resource.Remove); err != nil {
 				t.Error(err)
 			}
-			probes(t, root, row.second)
-			os.Unsetenv("PATH") //nolint:errcheck // Setenv restores it
+			checkProbe(t, root, row.second)
+			if err := os.Unsetenv("PATH"); err != nil { // t.Setenv restores it
+				t.Fatal(err)
+			}
 		})
 	}
 }
 
-// refuses wants a driver not to work in root, for a reason, without a trace.
-func refuses(t *testing.T, root string, d spec.Driver, why string) {
+// checkRefused asserts that a driver does not work in root for the reason why, and
+// leaves no file.
+func checkRefused(t *testing.T, root string, d spec.Driver, why string) {
 	t.Helper()
-	mk, dir := holder(t, root, nothing)
-	_, err := Make(t.Context(), mk, baseDisk(t, root, 1<<20), dir, Options{Driver: d})
+	mk, dir := newMaker(t, root, noError)
+	_, err := Make(t.Context(), mk, imageDisk(t, root, 1<<20), dir, Options{Driver: d})
 	got, ok := errors.AsType[*DriverError](err)
 	if !ok || got.Driver != d || !strings.Contains(err.Error(), why) {
 		t.Errorf("driver %s: %v, want a DriverError with %q", d, err, why)
 	}
-	if got := left(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
+	if got := leftFiles(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
 		t.Errorf("left: %q, entries %v", got, mk.Ledger.Entries())
 	}
 }
 
-// probes wants auto to be the one that Probe says, and root to stay as it is.
-func probes(t *testing.T, root string, auto spec.Driver) {
+// checkProbe asserts that Probe reports auto as the driver that Auto selects, and
+// leaves root unchanged.
+func checkProbe(t *testing.T, root string, auto spec.Driver) {
 	t.Helper()
 	list := func() (names []string) {
 		entries, err := os.ReadDir(root)
@@ -350,7 +360,7 @@ func TestProbeWithoutFolder(t *testing.T) {
 // TestAttachRefuses checks that a damaged record cannot give the guest a file
 // that is not its own.
 func TestAttachRefuses(t *testing.T) {
-	mk, dir := holder(t, t.TempDir(), nothing)
+	mk, dir := newMaker(t, t.TempDir(), noError)
 	for _, d := range []Disk{
 		{}, {Driver: spec.Reflink, File: baseFile}, {Driver: spec.Overlay, File: baseFile}, {Driver: spec.Copy, File: "record.json"},
 		{Driver: "zfs", File: rawFile}, {Driver: spec.DM, File: baseFile}, {Driver: spec.Auto, File: rawFile},
@@ -361,7 +371,7 @@ func TestAttachRefuses(t *testing.T) {
 	}
 }
 
-// fill writes to dir until it has no more than spare bytes.
+// fill fills the file system of dir until spare bytes are free.
 func fill(dir string, spare int64) error {
 	f, err := os.Create(filepath.Join(dir, "filler"))
 	if err != nil {
@@ -382,16 +392,17 @@ func fill(dir string, spare int64) error {
 	return errors.Join(f.Truncate(info.Size()-spare), f.Sync())
 }
 
-// TestFullDisk makes disks where there is no room for them, as known before
-// and as shown on the way. Each says so with the numbers and leaves nothing.
+// TestFullDisk makes disks on file systems with too little space. Some of them are
+// full from the start, others become full while the disk is made. Each error has
+// the figures, and no file is left.
 func TestFullDisk(t *testing.T) {
-	needTools(t, imageTool)
+	requireTools(t, imageTool)
 	const size, data, spare = 200 << 20, 64 << 20, 128 << 10
 	for _, row := range []struct {
 		name      string
 		before    int64 // bytes free at the beginning; 0: all
-		meanwhile int64 // left by another program after the first look; 0: all
-		record    int   // the write of the record for which there is no space
+		meanwhile int64 // bytes free after the first write of the record; 0: all
+		record    int   // number of the write of the record that fails
 		driver    spec.Driver
 		need      string
 	}{
@@ -400,20 +411,20 @@ func TestFullDisk(t *testing.T) {
 		{"too little for a copy", 100 << 20, 0, 0, spec.Copy, " 129 MiB are needed"},
 		{"full while it is copied", 0, data / 2, 0, spec.Copy, " 129 MiB are needed"},
 		{"full while the overlay is made", 0, spare, 0, spec.Overlay, " 64 MiB are needed"},
-		{"full when it is noted", 0, 0, 1, spec.Copy, " 129 MiB are needed"},
-		{"full when it is identified", 0, 0, 2, spec.Copy, " 129 MiB are needed"},
+		{"full when the ledger reserves it", 0, 0, 1, spec.Copy, " 129 MiB are needed"},
+		{"full when the ledger identifies it", 0, 0, 2, spec.Copy, " 129 MiB are needed"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			root, images := mounted(t, "ext4", size), mounted(t, "ext4", size)
-			image := baseDisk(t, images, data)
+			root, images := mount(t, "ext4", size), mount(t, "ext4", size)
+			image := imageDisk(t, images, data)
 			if err := os.WriteFile(image, bytes.Repeat([]byte("data"), data/4), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if row.driver != spec.Copy { // the others link it
-				image = baseDisk(t, root, 1<<20)
+			if row.driver != spec.Copy { // the other drivers link the image's disk, so it lies on the same file system
+				image = imageDisk(t, root, 1<<20)
 			}
 			writes := 0
-			mk, dir := holder(t, root, func() error {
+			mk, dir := newMaker(t, root, func() error {
 				writes++
 				switch {
 				case writes == row.record:
@@ -436,32 +447,32 @@ func TestFullDisk(t *testing.T) {
 			if !errors.Is(err, ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), row.need) {
 				t.Errorf("error = %v, want ErrNoSpace with %q", err, row.need)
 			}
-			if got := left(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
+			if got := leftFiles(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
 				t.Errorf("left: %q, entries %v", got, mk.Ledger.Entries())
 			}
 		})
 	}
 }
 
-// TestMakeDiskInterrupted: a copy that its caller gives up leaves nothing.
+// TestMakeDiskInterrupted checks that Make leaves no file when its context ends.
 func TestMakeDiskInterrupted(t *testing.T) {
 	root := t.TempDir()
-	mk, dir := holder(t, root, nothing)
-	image := baseDisk(t, root, 8<<20)
+	mk, dir := newMaker(t, root, noError)
+	image := imageDisk(t, root, 8<<20)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, d := range []spec.Driver{spec.Copy, spec.Overlay} {
 		if _, err := Make(ctx, mk, image, dir, Options{Driver: d}); !errors.Is(err, context.Canceled) {
 			t.Errorf("driver %s: %v, want context.Canceled", d, err)
 		}
-		if got := left(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
+		if got := leftFiles(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
 			t.Errorf("driver %s: left %q, entries %v", d, got, mk.Ledger.Entries())
 		}
 	}
 }
 
-// BenchmarkMakeDisk makes disks on the file system of $TMPDIR, the writes of
-// the ledger included.
+// BenchmarkMakeDisk makes disks on the file system of $TMPDIR. It includes the
+// writes of the ledger.
 func BenchmarkMakeDisk(b *testing.B) {
 	for _, size := range []int64{1 << 30, 20 << 30} {
 		b.Run(strconv.FormatInt(size>>30, 10)+"GiB", func(b *testing.B) {
@@ -470,7 +481,7 @@ func BenchmarkMakeDisk(b *testing.B) {
 			if err := errors.Join(os.WriteFile(image, make([]byte, 1<<20), 0o600), os.Truncate(image, size)); err != nil {
 				b.Fatal(err)
 			}
-			mk, dir := holder(b, root, nothing)
+			mk, dir := newMaker(b, root, noError)
 			for b.Loop() {
 				if _, err := Make(b.Context(), mk, image, dir, Options{}); err != nil {
 					b.Fatal(err)

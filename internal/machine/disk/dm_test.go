@@ -23,9 +23,9 @@ import (
 	"github.com/banger-vm/banger/internal/machine/spec"
 )
 
-// needMapper skips the test where the kernel has no device mapper; `make
-// test-vm` runs it where there must be one.
-func needMapper(t *testing.T) {
+// requireDeviceMapper skips the test if the kernel has no device mapper. It fails
+// if BANGER_TEST_DM is set, as it is in `make test-vm`.
+func requireDeviceMapper(t *testing.T) {
 	t.Helper()
 	err := resource.CheckSnapshots()
 	if err != nil && os.Getenv("BANGER_TEST_DM") != "" {
@@ -34,11 +34,11 @@ func needMapper(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	needTools(t, "losetup", "dmsetup")
+	requireTools(t, "losetup", "dmsetup")
 }
 
-// devices lists what the kernel has of the machine in dir, without the package
-// under test.
+// devices returns the loop and dm devices of the machine in dir, by the listings
+// of losetup(8) and dmsetup(8).
 func devices(t *testing.T, dir string) (out []string) {
 	t.Helper()
 	id := filepath.Base(dir)
@@ -55,8 +55,8 @@ func devices(t *testing.T, dir string) (out []string) {
 	return out
 }
 
-// randomDisk stands for an image's disk: no two sectors of it are alike.
-func randomDisk(t *testing.T, dir string, size int) (path string, data []byte) {
+// patternDisk makes a file for an image's disk. No two of its sectors are equal.
+func patternDisk(t *testing.T, dir string, size int) (path string, data []byte) {
 	t.Helper()
 	data = pattern(size, 1)
 	path = filepath.Join(dir, "image")
@@ -66,6 +66,7 @@ func randomDisk(t *testing.T, dir string, size int) (path string, data []byte) {
 	return path, data
 }
 
+// pattern returns sectors filled with seed that each begin with their number.
 func pattern(size int, seed byte) []byte {
 	out := make([]byte, 0, size)
 	for n := 0; len(out) < size; n++ {
@@ -76,7 +77,7 @@ func pattern(size int, seed byte) []byte {
 	return out[:size]
 }
 
-// writeDevice writes to a device and through it to what is below.
+// writeDevice writes to a device and syncs it.
 func writeDevice(t *testing.T, path string, data []byte, off int64) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -89,8 +90,9 @@ func writeDevice(t *testing.T, path string, data []byte, off int64) {
 	}
 }
 
-// detached gives back all but the files, and wants no device to be left.
-func detached(t *testing.T, mk resource.Maker, dir string) {
+// detach removes the machine's devices, keeps its files, and asserts that no
+// device is left.
+func detach(t *testing.T, mk resource.Maker, dir string) {
 	t.Helper()
 	if err := mk.Ledger.Teardown(t.Context(), resource.Remove, ledger.Disk, ledger.Folder); err != nil {
 		t.Fatal(err)
@@ -100,10 +102,10 @@ func detached(t *testing.T, mk resource.Maker, dir string) {
 	}
 }
 
-// TestDMDisk lives two lives of a machine on one disk: what the first writes
-// the second finds, up to the last byte, and the image's disk stays as it is.
+// TestDMDisk attaches a disk twice. The second time it has all bytes that were
+// written the first time, and the image's disk is unchanged.
 func TestDMDisk(t *testing.T) {
-	needMapper(t)
+	requireDeviceMapper(t)
 	const size = 3 << 20
 	for _, row := range []struct {
 		name string
@@ -111,8 +113,8 @@ func TestDMDisk(t *testing.T) {
 	}{{"as large as the image's", size}, {"larger", 5 << 20}, {"larger by a sector", size + resource.SectorSize}} {
 		t.Run(row.name, func(t *testing.T) {
 			root := t.TempDir()
-			image, data := randomDisk(t, root, size)
-			mk, dir := holder(t, root, nothing)
+			image, data := patternDisk(t, root, size)
+			mk, dir := newMaker(t, root, noError)
 			d, err := Make(t.Context(), mk, image, dir, Options{Driver: spec.DM, Size: row.size})
 			if err != nil || d.Driver != spec.DM || d.Size != row.size {
 				t.Fatalf("disk = %+v, %v", d, err)
@@ -122,46 +124,46 @@ func TestDMDisk(t *testing.T) {
 				t.Fatalf("device = %+v, %v", dev, err)
 			}
 			if got, want := len(devices(t, dir)), 3; got < want {
-				t.Errorf("%d devices are seen, want %d or more", got, want)
+				t.Errorf("%d devices are listed, want %d or more", got, want)
 			}
 			want := append(slices.Clone(data), make([]byte, row.size-size)...)
 			if got, err := os.ReadFile(dev.Path); err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%d bytes that are not the image's, %v", len(got), err)
+				t.Errorf("the %d bytes of the new disk differ from the image's, %v", len(got), err)
 			}
-			want = pattern(int(row.size), 2) // all of it, which is as many changes as there can be
+			want = pattern(int(row.size), 2) // every sector changes
 			writeDevice(t, dev.Path, want, 0)
-			detached(t, mk, dir)
+			detach(t, mk, dir)
 			dev, err = d.Attach(t.Context(), mk, dir)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got, err := os.ReadFile(dev.Path); err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%d bytes that are not what was written, %v", len(got), err)
+				t.Errorf("the %d bytes of the disk differ from the bytes written, %v", len(got), err)
 			}
 			writeDevice(t, dev.Path, []byte("once more"), row.size-9)
-			detached(t, mk, dir)
+			detach(t, mk, dir)
 			if got, err := os.ReadFile(image); err != nil || !bytes.Equal(got, data) {
 				t.Errorf("the image's disk was written (%v)", err)
 			}
 			if err := mk.Ledger.Teardown(t.Context(), resource.Remove); err != nil {
 				t.Error(err)
 			}
-			if got := left(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
+			if got := leftFiles(t, dir); len(got) > 0 || len(mk.Ledger.Entries()) > 0 {
 				t.Errorf("left: %q, entries %v", got, mk.Ledger.Entries())
 			}
 		})
 	}
 }
 
-// TestDMDisksOfOneImage: two machines on one image do not see each other's
-// changes.
+// TestDMDisksOfOneImage checks that two machines with one image do not see each
+// other's changes.
 func TestDMDisksOfOneImage(t *testing.T) {
-	needMapper(t)
+	requireDeviceMapper(t)
 	root := t.TempDir()
-	image, data := randomDisk(t, root, 1<<20)
+	image, data := patternDisk(t, root, 1<<20)
 	var paths []string
 	for n := range 2 {
-		mk, dir := holderOf(t, root, fmt.Sprintf("%011x%d", os.Getpid(), n), nothing)
+		mk, dir := makerOf(t, root, fmt.Sprintf("%011x%d", os.Getpid(), n), noError)
 		d, err := Make(t.Context(), mk, image, dir, Options{Driver: spec.DM})
 		if err != nil {
 			t.Fatal(err)
@@ -178,24 +180,25 @@ func TestDMDisksOfOneImage(t *testing.T) {
 				t.Errorf("left: %q", got)
 			}
 		})
-		writeDevice(t, dev.Path, dmLifeMark(n), int64(n)*4096)
+		writeDevice(t, dev.Path, runMark(n), int64(n)*4096)
 		paths = append(paths, dev.Path)
 	}
 	for n, path := range paths {
 		want := slices.Clone(data)
-		copy(want[n*4096:], dmLifeMark(n))
+		copy(want[n*4096:], runMark(n))
 		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("machine %d: %d bytes that are not its own, %v", n, len(got), err)
+			t.Errorf("machine %d: its %d bytes are wrong, %v", n, len(got), err)
 		}
 	}
 }
 
-// TestDMDiskTakesNoSpace: the file of changes takes none until there are some.
+// TestDMDiskTakesNoSpace checks that the file of changes takes no space before the
+// first change.
 func TestDMDiskTakesNoSpace(t *testing.T) {
-	needMapper(t)
+	requireDeviceMapper(t)
 	root := t.TempDir()
-	image, _ := randomDisk(t, root, 1<<20)
-	mk, dir := holder(t, root, nothing)
+	image, _ := patternDisk(t, root, 1<<20)
+	mk, dir := newMaker(t, root, noError)
 	d, err := Make(t.Context(), mk, image, dir, Options{Driver: spec.DM, Size: 1 << 40})
 	if err != nil {
 		t.Fatal(err)
@@ -209,21 +212,21 @@ func TestDMDiskTakesNoSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeDevice(t, dev.Path, []byte("far"), d.Size-512)
-	detached(t, mk, dir)
+	detach(t, mk, dir)
 	if got := Allocated(cow); got == 0 || got > 1<<20 {
 		t.Errorf("one changed page takes %d bytes", got)
 	}
 }
 
-// dmLifeVariable makes this binary live a machine's life on a dm disk: the data
-// folder, and the number of the write of the ledger at which it kills itself,
-// 0 for none.
-const dmLifeVariable = "BANGER_TEST_DM_LIFE"
+// dmProcessVariable is set in the environment of the process that
+// TestDMDiskKilledAtEveryStep starts. Its value is the data folder, a comma, and
+// the number of the write of the ledger at which the process kills itself, or 0.
+const dmProcessVariable = "BANGER_TEST_DM_PROCESS"
 
-// TestDMLife is no test, but the process that TestDMDiskKilledAtEveryStep
-// kills.
-func TestDMLife(t *testing.T) {
-	job := os.Getenv(dmLifeVariable)
+// TestDMProcess is the process that TestDMDiskKilledAtEveryStep starts. It makes a
+// dm disk, attaches it, writes to it and detaches it dmRuns times, and removes it.
+func TestDMProcess(t *testing.T) {
+	job := os.Getenv(dmProcessVariable)
 	if job == "" {
 		return
 	}
@@ -232,11 +235,11 @@ func TestDMLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := dmLife{root}
+	w := dmTest{root}
 	writes := 0
-	l, err := ledger.New(w.dir(), dmLifeID, ledger.Record{Write: func(section json.RawMessage) error {
+	l, err := ledger.New(w.dir(), dmTestID, ledger.Record{Write: func(section json.RawMessage) error {
 		if writes++; writes == at {
-			return errors.Join(syscall.Kill(os.Getpid(), syscall.SIGKILL), wait())
+			return errors.Join(syscall.Kill(os.Getpid(), syscall.SIGKILL), waitForKill())
 		}
 		return atomicfile.Write(w.record(), section, 0o600)
 	}})
@@ -244,57 +247,61 @@ func TestDMLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	mk := resource.Maker{Ledger: l, Owner: w.owner(t)}
-	d, err := Make(t.Context(), mk, w.image(), w.dir(), Options{Driver: spec.DM, Size: dmLifeSize})
+	d, err := Make(t.Context(), mk, w.image(), w.dir(), Options{Driver: spec.DM, Size: dmTestSize})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range dmLives {
+	for n := range dmRuns {
 		dev, err := d.Attach(t.Context(), mk, w.dir())
 		if err != nil {
 			t.Fatal(err)
 		}
-		writeDevice(t, dev.Path, dmLifeMark(n), int64(n)*4096)
-		if err := os.WriteFile(w.done(n), nil, 0o600); err != nil {
+		writeDevice(t, dev.Path, runMark(n), int64(n)*4096)
+		if err := os.WriteFile(w.written(n), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		detached(t, mk, w.dir())
+		detach(t, mk, w.dir())
 	}
-	if err := errors.Join(l.Teardown(t.Context(), resource.Remove), os.WriteFile(w.count(), []byte(strconv.Itoa(writes)), 0o600)); err != nil {
+	if err := errors.Join(l.Teardown(t.Context(), resource.Remove), os.WriteFile(w.writes(), []byte(strconv.Itoa(writes)), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// wait is where a process is when its own SIGKILL comes.
-func wait() error { select {} }
+// waitForKill waits until the process's own SIGKILL arrives.
+func waitForKill() error { select {} }
 
 const (
-	dmLifeID   = "d0d0d0d0d0d0"
-	dmLifeSize = 2 << 20
-	dmLives    = 2
+	dmTestID   = "d0d0d0d0d0d0"
+	dmTestSize = 2 << 20
+	dmRuns     = 2
 )
 
-// A dmLife is the data folder of the machine that TestDMLife is.
-type dmLife struct{ root string }
+// A dmTest has the paths of the machine of TestDMProcess. root is the data folder.
+type dmTest struct{ root string }
 
-func (w dmLife) dir() string       { return filepath.Join(w.root, "machines", dmLifeID) }
-func (w dmLife) record() string    { return filepath.Join(w.dir(), "section.json") }
-func (w dmLife) image() string     { return filepath.Join(w.root, "image") }
-func (w dmLife) count() string     { return filepath.Join(w.root, "count") }
-func (w dmLife) done(n int) string { return filepath.Join(w.root, "done-"+strconv.Itoa(n)) }
+func (w dmTest) dir() string    { return filepath.Join(w.root, "machines", dmTestID) }
+func (w dmTest) record() string { return filepath.Join(w.dir(), "section.json") }
+func (w dmTest) image() string  { return filepath.Join(w.root, "image") }
+func (w dmTest) writes() string { return filepath.Join(w.root, "writes") }
 
-func dmLifeMark(n int) []byte { return []byte(fmt.Sprintf("life %d wrote this", n)) }
+// written returns the path of a file that exists if run n has written its mark.
+func (w dmTest) written(n int) string { return filepath.Join(w.root, "written-"+strconv.Itoa(n)) }
 
-func (w dmLife) owner(t *testing.T) ledger.Owner {
+// runMark returns the bytes that run n writes to the disk, at n*4096.
+func runMark(n int) []byte { return []byte(fmt.Sprintf("run %d wrote this", n)) }
+
+func (w dmTest) owner(t *testing.T) ledger.Owner {
 	t.Helper()
-	owner, err := ledger.NewOwner(dmLifeID, w.root)
+	owner, err := ledger.NewOwner(dmTestID, w.root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return owner
 }
 
-// run lives the life, and returns how its process ended.
-func (w dmLife) run(t *testing.T, at int) error {
+// runProcess runs TestDMProcess in another process, which kills itself at a write of the
+// ledger. It returns the error of the process if it was killed.
+func (w dmTest) runProcess(t *testing.T, at int) error {
 	t.Helper()
 	if err := os.MkdirAll(w.dir(), 0o700); err != nil {
 		t.Fatal(err)
@@ -303,8 +310,8 @@ func (w dmLife) run(t *testing.T, at int) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestDMLife$")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%d", dmLifeVariable, w.root, at))
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestDMProcess$")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s,%d", dmProcessVariable, w.root, at))
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState.ExitCode() >= 0 {
@@ -313,16 +320,15 @@ func (w dmLife) run(t *testing.T, at int) error {
 	return err
 }
 
-// recovered is what a daemon does with a machine whose owner was killed, and
-// then what its user may do: look at the disk. It returns how many of the
-// lives are in it.
-func (w dmLife) recovered(t *testing.T) int {
+// recoverRuns removes the devices of the killed process, as a daemon does, and attaches
+// the disk again. It returns the number of runs whose marks are on the disk.
+func (w dmTest) recoverRuns(t *testing.T) int {
 	t.Helper()
 	section, err := os.ReadFile(w.record())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	l, _, err := ledger.Open(w.dir(), dmLifeID, ledger.Record{Section: section, Write: func(s json.RawMessage) error {
+	l, _, err := ledger.Open(w.dir(), dmTestID, ledger.Record{Section: section, Write: func(s json.RawMessage) error {
 		return atomicfile.Write(w.record(), s, 0o600)
 	}})
 	if errors.Is(err, ledger.ErrNoLedger) {
@@ -332,8 +338,8 @@ func (w dmLife) recovered(t *testing.T) int {
 		t.Fatal(err)
 	}
 	mk := resource.Maker{Ledger: l, Owner: w.owner(t)}
-	detached(t, mk, w.dir())
-	d := Disk{Driver: spec.DM, File: cowFile, Size: dmLifeSize}
+	detach(t, mk, w.dir())
+	d := Disk{Driver: spec.DM, File: cowFile, Size: dmTestSize}
 	if _, err := os.Stat(filepath.Join(w.dir(), d.File)); err != nil {
 		return 0
 	}
@@ -346,8 +352,8 @@ func (w dmLife) recovered(t *testing.T) int {
 		t.Fatal(err)
 	}
 	found := 0
-	for n := range dmLives {
-		if bytes.Contains(data, dmLifeMark(n)) {
+	for n := range dmRuns {
+		if bytes.Contains(data, runMark(n)) {
 			found++
 		}
 	}
@@ -357,22 +363,23 @@ func (w dmLife) recovered(t *testing.T) int {
 	return found
 }
 
-// TestDMDiskKilledAtEveryStep: whenever the owner is killed, nothing is left
-// of the devices, what was written is there, and the image's disk is as it was.
+// TestDMDiskKilledAtEveryStep kills the process at each write of its ledger. After
+// the recovery no device is left, the disk has all written data, and the image's
+// disk is unchanged.
 func TestDMDiskKilledAtEveryStep(t *testing.T) {
-	needMapper(t)
-	w := dmLife{t.TempDir()}
-	image, data := randomDisk(t, w.root, dmLifeSize/2)
+	requireDeviceMapper(t)
+	w := dmTest{t.TempDir()}
+	image, data := patternDisk(t, w.root, dmTestSize/2)
 	if image != w.image() {
-		t.Fatal("the image lies elsewhere")
+		t.Fatal("the image has another path")
 	}
-	if err := w.run(t, 0); err != nil {
+	if err := w.runProcess(t, 0); err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(w.count())
+	text, err := os.ReadFile(w.writes())
 	writes, bad := strconv.Atoi(string(text))
 	if err != nil || bad != nil || writes < 20 {
-		t.Fatalf("%q writes of the ledger in a life, want one or more for each step (%v)", text, err)
+		t.Fatalf("%q writes of the ledger, want one or more for each step (%v)", text, err)
 	}
 	most, kept := 0, 0
 	for at := 1; at <= writes; at++ {
@@ -380,27 +387,27 @@ func TestDMDiskKilledAtEveryStep(t *testing.T) {
 		if err := os.RemoveAll(w.dir()); err != nil {
 			t.Fatal(err)
 		}
-		for n := range dmLives {
-			if err := os.RemoveAll(w.done(n)); err != nil {
+		for n := range dmRuns {
+			if err := os.RemoveAll(w.written(n)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := w.run(t, at); err == nil {
+		if err := w.runProcess(t, at); err == nil {
 			t.Fatalf("write %d of %d: it was not killed", at, writes)
 		}
-		for n := range dmLives {
-			if _, err := os.Stat(w.done(n)); err == nil {
+		for n := range dmRuns {
+			if _, err := os.Stat(w.written(n)); err == nil {
 				wrote++
 			}
 		}
 		most = max(most, len(devices(t, w.dir())))
 		// The last write follows the removal of the files.
-		if found := w.recovered(t); found != wrote && at < writes {
-			t.Errorf("write %d of %d: %d lives have written, %d are in the disk", at, writes, wrote, found)
+		if found := w.recoverRuns(t); found != wrote && at < writes {
+			t.Errorf("write %d of %d: %d runs have written, the disk has the data of %d", at, writes, wrote, found)
 		} else {
 			kept += found
 		}
-		if got := append(devices(t, w.dir()), slices.DeleteFunc(left(t, w.dir()), func(name string) bool {
+		if got := append(devices(t, w.dir()), slices.DeleteFunc(leftFiles(t, w.dir()), func(name string) bool {
 			return name == filepath.Base(w.record())
 		})...); len(got) > 0 {
 			t.Fatalf("write %d of %d: left %q", at, writes, got)
@@ -409,8 +416,8 @@ func TestDMDiskKilledAtEveryStep(t *testing.T) {
 	if got, err := os.ReadFile(w.image()); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("the image's disk was written (%v)", err)
 	}
-	// The listing must have seen what there was to see.
+	// The listing must have shown the devices while they existed.
 	if most < 4 || kept == 0 {
-		t.Errorf("at most %d devices before a recovery, %d times data after it: want 4, and some", most, kept)
+		t.Errorf("at most %d devices before a recovery, %d runs with data after it: want 4, and some", most, kept)
 	}
 }

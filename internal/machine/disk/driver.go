@@ -18,10 +18,10 @@ func drivers() []spec.Driver {
 	return []spec.Driver{spec.Reflink, spec.Overlay, spec.DM, spec.Copy}
 }
 
-// A DriverError is a driver that does not work on this host.
+// A DriverError reports a driver that does not work on this host.
 type DriverError struct {
 	Driver spec.Driver
-	Why    string // with what would help, where something would
+	Why    string // the reason, then advice in parentheses if there is some
 }
 
 func (e *DriverError) Error() string {
@@ -31,32 +31,33 @@ func (e *DriverError) Error() string {
 // imageTool makes QCOW2 files.
 const imageTool = "qemu-img"
 
-// choose settles the driver. want may be "".
-func (p *plan) choose(want spec.Driver) error {
+// selectDriver sets the driver of the disk: want, or the first that works if want
+// is "" or Auto.
+func (p *plan) selectDriver(want spec.Driver) error {
 	if want != "" && want != spec.Auto {
 		p.disk.Driver, p.disk.Why = want, "as asked for"
 		_, err := p.try(want)
 		return err
 	}
-	var passed []string
+	var reasons []string // why the earlier drivers do not work
 	for _, d := range []spec.Driver{spec.Reflink, spec.Overlay, spec.Copy} {
 		why, err := p.try(d)
 		failed, ok := errors.AsType[*DriverError](err)
 		switch {
 		case err == nil:
-			p.disk.Driver, p.disk.Why = d, strings.Join(append(passed, why), "; ")
+			p.disk.Driver, p.disk.Why = d, strings.Join(append(reasons, why), "; ")
 			return nil
 		case !ok:
 			return err
 		}
 		short, _, _ := strings.Cut(failed.Why, " (")
-		passed = append(passed, short)
+		reasons = append(reasons, short)
 	}
 	return errors.New("no disk driver works here")
 }
 
-// try says why a driver works, or a DriverError why it does not. Reflink is
-// tried by doing it.
+// try returns why a driver works. The error is a *DriverError if it does not. To
+// try Reflink, it makes the clone.
 func (p *plan) try(d spec.Driver) (why string, err error) {
 	switch d {
 	case spec.Reflink:
@@ -82,7 +83,7 @@ func (p *plan) try(d spec.Driver) (why string, err error) {
 	return "", spec.Errorf("disk driver %q: not one that a machine can have", d)
 }
 
-// fileSystem names the file system of dir.
+// fileSystem returns the name of the type of dir's file system.
 func fileSystem(dir string) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -104,24 +105,24 @@ func fileSystem(dir string) string {
 	return fmt.Sprintf("the file system (type %#x)", magic)
 }
 
-// A DriverReport says of one driver whether it works.
+// A DriverReport reports whether one driver works.
 type DriverReport struct {
 	Driver spec.Driver
 	Usable bool
-	Why    string
-	Auto   bool // it is the one that Auto takes
+	Why    string // the reason
+	Auto   bool   // Auto selects this driver
 }
 
-// Probe tries the drivers in folder, where machines' disks are to lie. It
-// leaves nothing behind.
+// Probe tries each driver in folder, which is to hold the machines' disks. It
+// leaves no file there.
 func Probe(ctx context.Context, folder string) []DriverReport {
 	p := &plan{dir: folder}
 	defer p.close()
-	broken := p.scratch()
+	imageErr := p.openTestImage()
 	var out []DriverReport
 	for _, d := range drivers() {
 		r := DriverReport{Driver: d}
-		err := broken
+		err := imageErr
 		if err == nil {
 			r.Why, err = p.try(d)
 		}
@@ -148,12 +149,11 @@ func Probe(ctx context.Context, folder string) []DriverReport {
 	return out
 }
 
-// scratch has p work on a small file without a name in the place of an image's
-// disk. Where there are no such files Reflink does not work either.
-func (p *plan) scratch() (err error) {
-	p.image, err = nameless(p.dir)
+// openTestImage opens a small file without a name as the image of p.
+func (p *plan) openTestImage() (err error) {
+	p.image, err = openUnnamed(p.dir)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return nil
+		return nil // only Reflink reads the image, and it will not work either
 	}
 	if err != nil {
 		return err

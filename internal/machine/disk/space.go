@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoSpace says that the host has too little space for what was asked. It
-// comes with the numbers, and is a syscall.ENOSPC too.
+// ErrNoSpace reports that a file system of the host has too little space. The
+// error that wraps it is a *SpaceError, and is syscall.ENOSPC, too.
 var ErrNoSpace = errors.New("not enough space")
 
-// spaceReserve is what a machine takes at the least, in bytes: its logs, its
-// record, and the first that the guest writes.
+// spaceReserve is the space that a machine needs at least, in bytes: for its
+// logs, its record and the first writes of the guest.
 const spaceReserve = 64 << 20
 
-// A SpaceError is an ErrNoSpace of the file system of Dir.
+// A SpaceError is ErrNoSpace with the figures of the file system of Dir.
 type SpaceError struct {
 	Dir        string
 	Need, Free int64 // bytes
@@ -26,12 +26,12 @@ func (e *SpaceError) Error() string {
 	return fmt.Sprintf("%v: %d MiB are needed and %d MiB free in %s", ErrNoSpace, (e.Need-1)>>20+1, e.Free>>20, e.Dir)
 }
 
-// Is makes it an ErrNoSpace and an ENOSPC.
+// Is reports whether target is ErrNoSpace or syscall.ENOSPC.
 func (*SpaceError) Is(target error) bool { return target == ErrNoSpace || target == syscall.ENOSPC }
 
-// spaceFor refuses to begin what the file system of dir has no room for:
-// ErrNoSpace. There may still be too little of it later: others write too.
-func spaceFor(dir string, need int64) error {
+// checkSpace returns ErrNoSpace if the file system of dir has less than need
+// bytes free. Other programs may take the space after the check.
+func checkSpace(dir string, need int64) error {
 	free, err := freeSpace(dir)
 	if err != nil {
 		return fmt.Errorf("find free space: %w", err)
@@ -42,14 +42,16 @@ func spaceFor(dir string, need int64) error {
 	return nil
 }
 
+// freeSpace returns the bytes that are free to this user.
 func freeSpace(dir string) (int64, error) {
 	var st unix.Statfs_t
 	err := unix.Statfs(dir, &st)
 	return int64(st.Bavail) * st.Frsize, err
 }
 
-// noSpace is err, as an ErrNoSpace with the numbers where the disk got full.
-func (p *plan) noSpace(err error) error {
+// explainNoSpace returns a *SpaceError if err reports that the disk is full, else
+// err.
+func (p *plan) explainNoSpace(err error) error {
 	if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, ErrNoSpace) {
 		return err
 	}
