@@ -84,7 +84,7 @@ func spoolArchive(ctx context.Context, r io.Reader, o Options) (*archive, error)
 	if err := cache.prepare(ctx); err != nil {
 		return nil, err
 	}
-	f, err := cache.createSpool(ctx)
+	f, err := cache.dir.createSpool(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -143,7 +143,7 @@ func TestP3KilledDownloadIsResumed(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	path := OpenCache(o.CacheDir).partialPath(expected.Layers[0].Digest())
+	path := OpenCache(o.CacheDir).partials.path(expected.Layers[0].Digest())
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		if info, err := os.Stat(path); err == nil && info.Size() == int64(len(data)/2) {
@@ -201,7 +201,7 @@ func TestP3ResolveSweepsFilesOfDeadProcesses(t *testing.T) {
 		{"strange", time.Now(), false, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			path := filepath.Join(c.partialDir(), row.name)
+			path := filepath.Join(c.dir.partials(), row.name)
 			f, err := os.Create(path)
 			if err != nil {
 				t.Fatal(err)
@@ -231,7 +231,7 @@ func TestPruneKeepsBlobsOfKeptManifests(t *testing.T) {
 	other := mustResolve(t, s.push(t, "app:2", second), o)
 	expectLayers(t, other, second)
 	c := OpenCache(o.CacheDir)
-	if err := os.WriteFile(filepath.Join(c.partialDir(), strings.Repeat("f", 64)), make([]byte, 77), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(c.dir.partials(), strings.Repeat("f", 64)), make([]byte, 77), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	before, count, err := c.Usage()
@@ -243,7 +243,7 @@ func TestPruneKeepsBlobsOfKeptManifests(t *testing.T) {
 	if err != nil || usageErr != nil || count != 4 || freed != before-after+77 {
 		t.Errorf("freed %d, %d blobs left, %v, %v", freed, count, err, usageErr)
 	}
-	entries := readLayoutIndex(t, c.layoutDir())
+	entries := readLayoutIndex(t, c.dir.layout())
 	if len(entries) != 1 || entries[0].Digest.String() != string(img.Digest) {
 		t.Errorf("entries %v", entries)
 	}
@@ -256,7 +256,7 @@ func TestPruneKeepsBlobsOfKeptManifests(t *testing.T) {
 	if _, count, err := c.Usage(); err != nil || count != 0 {
 		t.Errorf("%d blobs left, %v", count, err)
 	}
-	if n := len(readLayoutIndex(t, c.layoutDir())); n != 0 {
+	if n := len(readLayoutIndex(t, c.dir.layout())); n != 0 {
 		t.Errorf("%d entries left", n)
 	}
 }
@@ -281,7 +281,7 @@ func TestPruneKeepsRunningDownloads(t *testing.T) {
 	if err != nil || !bytes.Equal(slices.Concat(head, rest), compressedLayer(t, want, 0)) {
 		t.Errorf("other bytes, %v", err)
 	}
-	if n := len(readLayoutIndex(t, OpenCache(o.CacheDir).layoutDir())); n != 0 {
+	if n := len(readLayoutIndex(t, OpenCache(o.CacheDir).dir.layout())); n != 0 {
 		t.Errorf("%d entries of an image whose manifest was removed", n)
 	}
 	expectIntactBlobs(t, o)
@@ -293,7 +293,7 @@ func TestVerifyFindsCorruptBlobs(t *testing.T) {
 	img := mustResolve(t, s.push(t, "app:1", want), o)
 	expectLayers(t, img, want)
 	expectIntactBlobs(t, o)
-	path := OpenCache(o.CacheDir).blobPath(img.Layers[1].Digest())
+	path := OpenCache(o.CacheDir).blobs.path(img.Layers[1].Digest())
 	if err := os.Truncate(path, 10); err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func TestLockWaitEndsWithItsContext(t *testing.T) {
 	ref := s.push(t, "app:1", makeImage(t, 10))
 	mustResolve(t, ref, o)
 	c := OpenCache(o.CacheDir)
-	err := c.withLock(t.Context(), func() error {
+	err := c.dir.withLock(t.Context(), func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		_, err := Resolve(ctx, ref, o)

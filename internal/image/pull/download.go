@@ -18,7 +18,7 @@ const bufferSize = 128 << 10
 // else downloads it from the registry into the cache and calls onCached after
 // that. A download sends no request and creates no file before the first Read.
 func (r *registry) openBlob(ctx context.Context, c *Cache, b blob, onCached func()) (io.ReadCloser, error) {
-	f, err := c.open(ctx, b)
+	f, err := c.blobs.open(ctx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -33,9 +33,9 @@ func (r *registry) openBlob(ctx context.Context, c *Cache, b blob, onCached func
 		buf:         make([]byte, bufferSize),
 		hash:        sha256.New(),
 		fetch:       func(offset int64) (*part, error) { return r.fetch(ctx, b, offset) },
-		openPartial: func() (*partialFile, error) { return c.openPartial(ctx, b, r.timeout) },
+		openPartial: func() (*partialFile, error) { return c.partials.open(ctx, b, r.timeout) },
 		onCached:    onCached,
-		openCached:  func() (*os.File, error) { return c.open(ctx, b) },
+		openCached:  func() (*os.File, error) { return c.blobs.open(ctx, b) },
 		waitRetry: func(err error) error {
 			return retry.wait(ctx, "layer "+string(b.digest), err)
 		},
@@ -43,12 +43,6 @@ func (r *registry) openBlob(ctx context.Context, c *Cache, b blob, onCached func
 		notice: r.notice,
 		ctxErr: func() error { return context.Cause(ctx) },
 	}, nil
-}
-
-// contextFile is a file whose reads fail after a context ends.
-type contextFile struct {
-	io.Closer
-	io.Reader
 }
 
 // download is a reader of a blob from a registry. It writes the blob to the cache
@@ -227,7 +221,7 @@ func (d *download) receive() ([]byte, error) {
 	}
 	d.hash.Write(chunk)
 	if _, err := d.partial.Write(chunk); err != nil {
-		return nil, d.partial.cache.writeError(err)
+		return nil, d.partial.store.dir.writeError(err)
 	}
 	d.offset += int64(len(chunk))
 	d.retry.progress(len(chunk))
@@ -285,7 +279,7 @@ func isTemporary(err error) bool {
 func (d *download) releasePartial(keep bool) error {
 	partial := d.partial
 	d.partial = nil
-	if keep && partial.path == partial.cache.partialPath(partial.blob.digest) {
+	if keep && partial.path == partial.store.path(partial.blob.digest) {
 		return partial.release()
 	}
 	return partial.remove()

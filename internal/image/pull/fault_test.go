@@ -287,7 +287,7 @@ func TestP4NextOpenResumes(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			s, o := newServer(t), testOptions(t)
 			img := mustResolve(t, s.push(t, "app:1", want), o)
-			if err := os.WriteFile(OpenCache(o.CacheDir).partialPath(img.Layers[0].Digest()), row.partial, 0o600); err != nil {
+			if err := os.WriteFile(OpenCache(o.CacheDir).partials.path(img.Layers[0].Digest()), row.partial, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			first := "none"

@@ -53,7 +53,7 @@ func (p *pull) resolve(ctx context.Context, ref name.Reference, want platform, o
 	img.Name = canonical(ref)
 	img.close = func() error { p.registry.close(); return nil }
 	if b == found.manifest {
-		if err := p.cache.putDocument(ctx, b.digest, data); err != nil {
+		if err := p.cache.blobs.addDocument(ctx, b.digest, data); err != nil {
 			return nil, err
 		}
 	}
@@ -76,7 +76,7 @@ func (p *pull) resolve(ctx context.Context, ref name.Reference, want platform, o
 func (p *pull) rootDocument(ctx context.Context, ref name.Reference) (data []byte, mediaType string, err error) {
 	want := identifierDigest(ref)
 	if want != "" {
-		if data := p.cache.document(want, p.maxJSON); data != nil {
+		if data := p.cache.blobs.document(want, p.maxJSON); data != nil {
 			return data, "", nil
 		}
 	}
@@ -106,7 +106,7 @@ func (p *pull) config(ctx context.Context, b blob) ([]byte, error) {
 // document returns b from the cache, or else from fetch. It adds a fetched
 // document to the cache.
 func (p *pull) document(ctx context.Context, b blob, fetch func() ([]byte, error)) ([]byte, error) {
-	if data := p.cache.document(b.digest, p.maxJSON); data != nil {
+	if data := p.cache.blobs.document(b.digest, p.maxJSON); data != nil {
 		return data, verifyBytes(data, b)
 	}
 	data, err := fetch()
@@ -116,7 +116,7 @@ func (p *pull) document(ctx context.Context, b blob, fetch func() ([]byte, error
 	if err := verifyBytes(data, b); err != nil {
 		return nil, err
 	}
-	return data, p.cache.putDocument(ctx, b.digest, data)
+	return data, p.cache.blobs.addDocument(ctx, b.digest, data)
 }
 
 func (p *pull) layer(d descriptor, diffID digest.DiffID) (Layer, error) {
@@ -124,7 +124,7 @@ func (p *pull) layer(d descriptor, diffID digest.DiffID) (Layer, error) {
 	if err != nil {
 		return Layer{}, err
 	}
-	if d.isForeign() && !p.cache.has(b) {
+	if d.isForeign() && !p.cache.blobs.has(b) {
 		return Layer{}, &LayerError{Digest: b.digest, Err: errForeign}
 	}
 	return Layer{b.digest, diffID, b.size, func(ctx context.Context) (io.ReadCloser, error) {
@@ -140,7 +140,7 @@ func (p *pull) register(ctx context.Context) {
 	if p.entry == nil {
 		return
 	}
-	done, err := p.cache.register(ctx, p.entry)
+	done, err := p.cache.index.register(ctx, p.entry)
 	if err != nil {
 		p.registry.notice(fmt.Sprintf("cache: %v", err))
 	}

@@ -27,27 +27,34 @@ const (
 	maxIndex = 64 << 20
 )
 
-func (c *Cache) indexPath() string { return filepath.Join(c.layoutDir(), indexFile) }
+// layoutIndex is the index of the cache's OCI image layout. Other tools find the
+// images in it.
+type layoutIndex struct {
+	dir   cacheDir
+	blobs blobStore
+}
 
-// initLayout writes the files of an empty layout if they are missing. The caller
-// holds the cache's lock.
-func (c *Cache) initLayout() error {
-	path := filepath.Join(c.layoutDir(), layoutFile)
+func (x layoutIndex) path() string { return filepath.Join(x.dir.layout(), indexFile) }
+
+// init writes the files of an empty layout if they are missing. The caller holds
+// the cache's lock.
+func (x layoutIndex) init() error {
+	path := filepath.Join(x.dir.layout(), layoutFile)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := c.writeFile(path, []byte(layoutVersion)); err != nil {
+		if err := x.dir.writeFile(path, []byte(layoutVersion)); err != nil {
 			return fmt.Errorf("make cache: %w", err)
 		}
 	}
-	if _, err := os.Lstat(c.indexPath()); errors.Is(err, fs.ErrNotExist) {
-		return c.writeIndex(&v1.IndexManifest{})
+	if _, err := os.Lstat(x.path()); errors.Is(err, fs.ErrNotExist) {
+		return x.write(&v1.IndexManifest{})
 	}
 	return nil
 }
 
-// readIndex returns an empty index if the file is missing or damaged. Later
-// pulls add the entries again.
-func (c *Cache) readIndex() (*v1.IndexManifest, error) {
-	data, err := readFile(c.indexPath(), maxIndex)
+// read returns an empty index if the file is missing or damaged. Later pulls add
+// the entries again.
+func (x layoutIndex) read() (*v1.IndexManifest, error) {
+	data, err := readFile(x.path(), maxIndex)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read cache index: %w", err)
 	}
@@ -58,7 +65,7 @@ func (c *Cache) readIndex() (*v1.IndexManifest, error) {
 	return &v1.IndexManifest{}, nil
 }
 
-func (c *Cache) writeIndex(index *v1.IndexManifest) error {
+func (x layoutIndex) write(index *v1.IndexManifest) error {
 	index.SchemaVersion = 2
 	index.MediaType = types.OCIImageIndex
 	if index.Manifests == nil {
@@ -66,7 +73,7 @@ func (c *Cache) writeIndex(index *v1.IndexManifest) error {
 	}
 	data, err := json.Marshal(index)
 	if err == nil {
-		err = c.writeFile(c.indexPath(), data)
+		err = x.dir.writeFile(x.path(), data)
 	}
 	if err != nil {
 		return fmt.Errorf("write cache index: %w", err)
@@ -84,16 +91,16 @@ type indexEntry struct {
 }
 
 // hasAll reports whether the cache has every blob of the image.
-func (c *Cache) hasAll(e *indexEntry) bool {
-	return c.has(e.manifest) && !slices.ContainsFunc(e.blobs, func(b blob) bool { return !c.has(b) })
+func (x layoutIndex) hasAll(e *indexEntry) bool {
+	return x.blobs.has(e.manifest) && !slices.ContainsFunc(e.blobs, func(b blob) bool { return !x.blobs.has(b) })
 }
 
 // register adds an image to the index if the cache has every blob of it, because
 // other tools must be able to read every image in the index. It replaces an
 // entry with the same name and platform, because the tag has moved. It reports
 // whether the index has the image now.
-func (c *Cache) register(ctx context.Context, e *indexEntry) (done bool, err error) {
-	if !c.hasAll(e) {
+func (x layoutIndex) register(ctx context.Context, e *indexEntry) (done bool, err error) {
+	if !x.hasAll(e) {
 		return false, nil
 	}
 	hash, err := v1.NewHash(string(e.manifest.digest))
@@ -105,12 +112,12 @@ func (c *Cache) register(ctx context.Context, e *indexEntry) (done bool, err err
 		Platform:    &v1.Platform{OS: e.platform.os, Architecture: e.platform.arch, Variant: e.platform.variant},
 		Annotations: map[string]string{annotationName: e.name},
 	}
-	err = c.withLock(ctx, func() error {
-		if !c.hasAll(e) { // another process has pruned the cache before the lock
+	err = x.dir.withLock(ctx, func() error {
+		if !x.hasAll(e) { // another process has pruned the cache before the lock
 			return nil
 		}
 		done = true
-		index, err := c.readIndex()
+		index, err := x.read()
 		if err != nil {
 			return err
 		}
@@ -125,7 +132,7 @@ func (c *Cache) register(ctx context.Context, e *indexEntry) (done bool, err err
 		default:
 			index.Manifests[i] = desc
 		}
-		return c.writeIndex(index)
+		return x.write(index)
 	})
 	return done, err
 }
@@ -133,18 +140,18 @@ func (c *Cache) register(ctx context.Context, e *indexEntry) (done bool, err err
 // referencedBlobs returns the digests of the configurations and layers that the
 // index's manifests refer to. It includes a manifest only if keep returns true,
 // and skips one that cannot be read.
-func (c *Cache) referencedBlobs(keep func(digest.Digest) bool) (map[digest.Digest]bool, error) {
-	index, err := c.readIndex()
+func (x layoutIndex) referencedBlobs(keep func(digest.Digest) bool) (map[digest.Digest]bool, error) {
+	index, err := x.read()
 	if err != nil {
 		return nil, err
 	}
 	needed := map[digest.Digest]bool{}
-	for _, indexEntry := range index.Manifests {
-		d := digest.Digest(indexEntry.Digest.String())
+	for _, manifest := range index.Manifests {
+		d := digest.Digest(manifest.Digest.String())
 		if !keep(d) {
 			continue
 		}
-		doc, err := parseDocument(c.document(d, maxIndex), string(indexEntry.MediaType))
+		doc, err := parseDocument(x.blobs.document(d, maxIndex), string(manifest.MediaType))
 		if err != nil || doc.isIndex() {
 			continue
 		}
@@ -155,19 +162,19 @@ func (c *Cache) referencedBlobs(keep func(digest.Digest) bool) (map[digest.Diges
 	return needed, nil
 }
 
-// pruneIndex removes the entries whose manifest is not in the cache. The caller
+// prune removes the entries whose manifest is not in the cache. The caller
 // holds the cache's lock.
-func (c *Cache) pruneIndex() error {
-	index, err := c.readIndex()
+func (x layoutIndex) prune() error {
+	index, err := x.read()
 	if err != nil {
 		return err
 	}
 	n := len(index.Manifests)
 	index.Manifests = slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
-		return !c.has(blob{digest.Digest(d.Digest.String()), d.Size})
+		return !x.blobs.has(blob{digest.Digest(d.Digest.String()), d.Size})
 	})
 	if len(index.Manifests) == n {
 		return nil
 	}
-	return c.writeIndex(index)
+	return x.write(index)
 }
