@@ -19,7 +19,7 @@ import (
 	"github.com/banger-vm/banger/internal/kernel/source"
 )
 
-// hint returns what a user can do about err, or "".
+// hint returns advice for a user who gets err, or "".
 func hint(err error) string {
 	if limit, ok := errors.AsType[*tree.LimitError](err); ok {
 		return limitHint(limit.Option)
@@ -69,7 +69,7 @@ func hint(err error) string {
 	return ""
 }
 
-// daemonHint is hint for what the daemon answers.
+// daemonHint returns the hint for an error of the daemon.
 func daemonHint(code api.ErrorCode) string {
 	switch code {
 	case api.CodeNotFound:
@@ -99,7 +99,7 @@ func daemonHint(code api.ErrorCode) string {
 	return ""
 }
 
-// kernelHint is hint for the errors of kernels that have a type.
+// kernelHint returns the hint for the errors of package kernel that have a type.
 func kernelHint(err error) string {
 	if several, ok := errors.AsType[*source.SeveralError](err); ok {
 		return "choose one with --release, as --release=" + several.Releases[len(several.Releases)-1]
@@ -113,7 +113,8 @@ func kernelHint(err error) string {
 	return ""
 }
 
-// neededSize returns how many bytes a disk that is too small would need, or 0.
+// neededSize returns the bytes that a disk needs if err reports that it is too
+// small, and 0 otherwise.
 func neededSize(err error) int64 {
 	if size, ok := errors.AsType[*ext4.SizeError](err); ok {
 		return size.Need

@@ -17,8 +17,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
-// Each error that a user can do something about comes with a hint, however
-// deep it lies.
+// TestHints checks the hint of each error, wrapped and joined with another one.
 func TestHints(t *testing.T) {
 	for _, row := range []struct {
 		err  error

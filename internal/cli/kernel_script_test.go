@@ -9,7 +9,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// mkkernel FILE RELEASE writes what looks like a kernel without modules.
+// mkkernel FILE RELEASE writes an ELF header and a version string, which banger
+// takes for a kernel without modules.
 func mkkernel(ts *testscript.TestScript, _ bool, args []string) {
 	head := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1, Ehsize: 64}
 	copy(head.Ident[:], "\x7fELF\x02\x01\x01")

@@ -1,6 +1,8 @@
-// Package cli is banger's command line: flags, output, errors and exit codes,
-// one file for each command. It prints; it does none of the work itself,
-// which lies in the packages it calls.
+// Package cli is banger's command line. It parses the command line, runs the
+// command, and reports an error with a hint and an exit code. The commands are
+// in a package for each noun: machinecmd, imagecmd, kernelcmd and daemoncmd.
+// They are functions of the environment of package env. Packages cli/... are
+// the only ones that print; they leave the work to the packages that they call.
 package cli
 
 import (
@@ -15,11 +17,11 @@ import (
 	"github.com/banger-vm/banger/internal/cli/render"
 )
 
-// Main runs one command line, args without the program's name, and returns
-// the exit code. When ctx ends the command stops and cleans up after itself.
+// Main runs one command line, args without the program's name, and returns the
+// exit code. When ctx ends, the command stops and cleans up after itself.
 func Main(ctx context.Context, version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	// The merged tree is one large live object with few pointers, so that
-	// collecting often costs little and holds the peak close to what is live.
+	// The merged tree is one large live object with few pointers. A garbage
+	// collection is therefore cheap, and frequent ones keep the peak low.
 	debug.SetGCPercent(20)
 
 	e := &env.Env{Version: version, In: stdin, Out: stdout, Err: stderr}
@@ -35,8 +37,8 @@ func Main(ctx context.Context, version string, args []string, stdin io.Reader, s
 	return exit.Code(err)
 }
 
-// printError says what went wrong in one line, and in a second one what the
-// user can do about it where there is something.
+// printError writes err on one line. If there is a hint for the user, it
+// follows on a second line.
 func printError(ctx context.Context, w io.Writer, err error) {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		fmt.Fprintln(w, "banger: interrupted")

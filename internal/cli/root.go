@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// rootCommand returns the command that holds all others and the global flags,
-// which it parses into e.
+// rootCommand returns the command that holds all other commands. It parses the
+// global flags into e.
 func rootCommand(e *env.Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "banger",

@@ -41,7 +41,8 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// Scripts run the real main against an in-process registry at $REGISTRY.
+// TestScripts runs the scripts with the real main, against a registry of this
+// process at $REGISTRY.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -62,7 +63,7 @@ func TestScripts(t *testing.T) {
 				}
 				env.Setenv(dir, filepath.Join(env.WorkDir, "."+strings.ToLower(v)))
 			}
-			// Where banger is, and nothing else of the host.
+			// The folder of banger alone, for commands that must find no other program.
 			env.Setenv("ALONE", strings.Split(os.Getenv("PATH"), ":")[0])
 			env.Defer(func() { endDaemons(t, filepath.Join(env.WorkDir, ".runtime")) })
 			return nil
@@ -73,8 +74,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// endDaemons ends the daemons that commands of a script have started, and
-// waits until their processes are gone.
+// endDaemons stops the daemons that commands of a script have started, and
+// waits until their processes have ended.
 func endDaemons(t *testing.T, runtime string) {
 	t.Helper()
 	sockets, err := filepath.Glob(filepath.Join(runtime, "banger", "*", "daemon.sock"))
@@ -103,7 +104,8 @@ func endDaemons(t *testing.T, runtime string) {
 	}
 }
 
-// mktar OUT SPEC writes a tar file from the lines of SPEC, see tarHeader.
+// mktar OUT SPEC writes a tar file with an entry for each line of SPEC. See
+// tarHeader for the form of a line.
 func mktar(ts *testscript.TestScript, _ bool, args []string) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
@@ -121,7 +123,7 @@ func mktar(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out.Bytes(), 0o600))
 }
 
-// tarHeader reads "file MODE NAME [CONTENT]", "dir MODE NAME", "symlink MODE
+// tarHeader parses "file MODE NAME [CONTENT]", "dir MODE NAME", "symlink MODE
 // NAME TARGET", "link MODE NAME TARGET" or "fifo MODE NAME".
 func tarHeader(ts *testscript.TestScript, fields []string) (h *tar.Header, body string) {
 	mode, err := strconv.ParseInt(fields[1], 8, 64)
@@ -168,8 +170,9 @@ func imageOf(ts *testscript.TestScript, tars []string) v1.Image {
 	return img
 }
 
-// push NAME TAR… makes an image of the layers and pushes it to $REGISTRY. A
-// layer "wrong-diffid" has content that its configuration does not name.
+// push NAME TAR… makes an image of the layers and pushes it to $REGISTRY. If
+// NAME begins with wrong-diffid, the configuration has a wrong diffID for the
+// first layer.
 func push(ts *testscript.TestScript, _ bool, args []string) {
 	ref, err := name.ParseReference(ts.Getenv("REGISTRY")+"/"+args[0], name.Insecure)
 	ts.Check(err)
@@ -185,7 +188,8 @@ func push(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(remote.Write(ref, img))
 }
 
-// staticConfig gives img a configuration that need not fit its layers.
+// staticConfig returns img with the diffIDs of config, which need not match the
+// layers.
 func staticConfig(ts *testscript.TestScript, img v1.Image, config *v1.ConfigFile) v1.Image {
 	layers, err := img.Layers()
 	ts.Check(err)
@@ -195,7 +199,7 @@ func staticConfig(ts *testscript.TestScript, img v1.Image, config *v1.ConfigFile
 		ts.Check(err)
 		data, err := io.ReadAll(rc)
 		ts.Check(err)
-		add := mutate.Addendum{Layer: lyingLayer{static.NewLayer(data, types.OCILayer), config.RootFS.DiffIDs[i]}}
+		add := mutate.Addendum{Layer: falseLayer{static.NewLayer(data, types.OCILayer), config.RootFS.DiffIDs[i]}}
 		out, err = mutate.Append(out, add)
 		ts.Check(err)
 	}
@@ -210,12 +214,13 @@ func staticConfig(ts *testscript.TestScript, img v1.Image, config *v1.ConfigFile
 	return out
 }
 
-type lyingLayer struct {
+// A falseLayer has a diffID that its content does not have.
+type falseLayer struct {
 	v1.Layer
 	diffID v1.Hash
 }
 
-func (l lyingLayer) DiffID() (v1.Hash, error) { return l.diffID, nil }
+func (l falseLayer) DiffID() (v1.Hash, error) { return l.diffID, nil }
 
 func must(ts *testscript.TestScript) func([]v1.Layer, error) []v1.Layer {
 	return func(l []v1.Layer, err error) []v1.Layer {
@@ -224,15 +229,16 @@ func must(ts *testscript.TestScript) func([]v1.Layer, error) []v1.Layer {
 	}
 }
 
-// oci DIR TAR… makes an image of the layers as an OCI layout.
+// writeLayout DIR TAR… writes an image of the layers as an OCI layout. Scripts
+// call it oci.
 func writeLayout(ts *testscript.TestScript, _ bool, args []string) {
 	l, err := layout.Write(ts.MkAbs(args[0]), empty.Index)
 	ts.Check(err)
 	ts.Check(l.AppendImage(imageOf(ts, args[1:])))
 }
 
-// status CODE COMMAND… runs banger and checks its exit code; stdout and
-// stderr go to the files "out" and "err".
+// status CODE COMMAND… runs banger and checks its exit code. It writes stdout
+// and stderr to the files "out" and "err".
 func status(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)

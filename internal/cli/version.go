@@ -26,8 +26,8 @@ func versionCommand(e *env.Env) *cobra.Command {
 				Version  string    `json:"version"`
 				Go       string    `json:"go"`
 				Platform string    `json:"platform"`
-				API      int       `json:"api"`              // the protocol's version
-				Daemon   *api.Info `json:"daemon,omitempty"` // where one runs
+				API      int       `json:"api"`              // version of the protocol
+				Daemon   *api.Info `json:"daemon,omitempty"` // nil if none runs
 			}{e.Version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, api.Version, running}
 			if e.JSON {
 				return render.JSON(e.Out, v)

@@ -24,7 +24,8 @@ func TestDetachKeys(t *testing.T) {
 	}
 }
 
-// What a user types reaches the command unchanged, but for the keys.
+// TestDetacher checks that a detacher passes the input on unchanged, except for the
+// keys and the input after them.
 func TestDetacher(t *testing.T) {
 	for _, row := range []struct {
 		name, keys, in, want string
@@ -33,7 +34,7 @@ func TestDetacher(t *testing.T) {
 		{"nothing", "pq", "", "", false},
 		{"other keys", "pq", "hello", "hello", false},
 		{"the keys", "pq", "hello pq", "hello ", true},
-		{"what follows is dropped", "pq", "a pq b pq", "a ", true},
+		{"input after the keys", "pq", "a pq b pq", "a ", true},
 		{"the first alone", "pq", "a p b", "a p b", false},
 		{"the first at the end", "pq", "a p", "a p", false},
 		{"the first twice", "pq", "a ppq", "a p", true},

@@ -21,9 +21,10 @@ import (
 	"github.com/banger-vm/banger/internal/machine"
 )
 
-// standIn listens in the place of a daemon that says it is info. Once it has
-// been asked to end it says that it is next.
-func standIn(t *testing.T, e *env.Env, info, next api.Info) *atomic.Int32 {
+// fakeDaemon serves requests on the daemon's socket. It describes itself as info,
+// and as next after the first request to shut down. It returns the number of
+// such requests.
+func fakeDaemon(t *testing.T, e *env.Env, info, next api.Info) *atomic.Int32 {
 	t.Helper()
 	machines, err := machine.Open(e.Paths.Data, e.Paths.Runtime)
 	if err != nil {
@@ -36,11 +37,11 @@ func standIn(t *testing.T, e *env.Env, info, next api.Info) *atomic.Int32 {
 	ends := new(atomic.Int32)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/version", func(w http.ResponseWriter, _ *http.Request) {
-		says := info
+		description := info
 		if ends.Load() > 0 {
-			says = next
+			description = next
 		}
-		if err := json.NewEncoder(w).Encode(says); err != nil {
+		if err := json.NewEncoder(w).Encode(description); err != nil {
 			t.Error(err)
 		}
 	})
@@ -49,7 +50,7 @@ func standIn(t *testing.T, e *env.Env, info, next api.Info) *atomic.Int32 {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = server.Serve(l) // its end is the test's
+		_ = server.Serve(l) // the test closes it
 	}()
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
@@ -77,7 +78,7 @@ func TestDaemonOfAnotherVersion(t *testing.T) {
 		name       string
 		info, next api.Info
 		ends       int32
-		text       string // of the error, or of the note where there is none
+		text       string // in the error, or in the note if there is no error
 		fails      bool
 	}{
 		{"the same protocol", api.Info{API: api.Version, Version: "v1", PID: 1}, api.Info{}, 0, "", false},
@@ -93,14 +94,14 @@ func TestDaemonOfAnotherVersion(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			var notes bytes.Buffer
 			e := testEnv(t, &notes)
-			ends := standIn(t, e, row.info, row.next)
+			ends := fakeDaemon(t, e, row.info, row.next)
 			client, err := Daemon(t.Context(), e)
-			said := notes.String()
+			message := notes.String()
 			if err != nil {
-				said = err.Error()
+				message = err.Error()
 			}
-			if (err != nil) != row.fails || (client == nil) != row.fails || !strings.Contains(said, row.text) || row.text == "" && said != "" {
-				t.Errorf("error %v, said %q, want %q", err, said, row.text)
+			if (err != nil) != row.fails || (client == nil) != row.fails || !strings.Contains(message, row.text) || row.text == "" && message != "" {
+				t.Errorf("error %v, message %q, want %q", err, message, row.text)
 			}
 			if got := ends.Load(); got != row.ends {
 				t.Errorf("asked to end %d times, want %d", got, row.ends)
@@ -109,11 +110,12 @@ func TestDaemonOfAnotherVersion(t *testing.T) {
 	}
 }
 
-// Where systemd listens, a connection starts a daemon: only one that runs is
-// spoken to, and nobody after it.
-func TestEndDaemon(t *testing.T) {
+// If systemd listens on the socket, a connection starts a daemon. TestStop checks
+// that Stop and Running connect only if a daemon runs, and that Stop does not
+// connect again after its request.
+func TestStop(t *testing.T) {
 	e := testEnv(t, io.Discard)
-	ends := standIn(t, e, api.Info{API: api.Version, PID: 1}, api.Info{API: api.Version, PID: 2})
+	ends := fakeDaemon(t, e, api.Info{API: api.Version, PID: 1}, api.Info{API: api.Version, PID: 2})
 	machines, err := machine.Open(e.Paths.Data, e.Paths.Runtime)
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
-// Package copyrule knows how the source and the destination of a copy go
-// together: what is copied under which name into which folder, by the rules of
-// docker's cp. It looks at paths and moves nothing itself: package archive
-// packs and extracts.
+// Package copyrule decides into which folder and under which name a source is
+// copied, by the rules of docker's cp. It looks up paths and copies nothing:
+// package tarcopy packs and extracts the files.
 package copyrule
 
 import (
@@ -17,17 +16,17 @@ import (
 	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
-// An Operand is one side of a copy, as it was typed.
+// An Operand is the source or the destination of a copy, as the user typed it.
 type Operand struct {
-	Machine string // "" is the host
-	// Path is the host's as it was typed, or the machine's, made absolute. It
-	// keeps a slash or a dot at its end, which mean something.
+	Machine string // "" for the host
+	// Path is a path of the host as it was typed, or an absolute path of the
+	// machine. It keeps a slash or a dot at its end, because both have a meaning.
 	Path   string
 	Stream bool // the host's standard input or output, as a tar stream
 }
 
-// Parse reads MACHINE:PATH, PATH or -. A path of the host that has a colon
-// is told by its beginning, with a slash or a dot.
+// Parse parses MACHINE:PATH, PATH or -. A path of the host that contains a colon
+// must begin with a slash or a dot.
 func Parse(text string) (Operand, error) {
 	if text == "-" {
 		return Operand{Stream: true}, nil
@@ -42,7 +41,7 @@ func Parse(text string) (Operand, error) {
 	if text == "" {
 		return Operand{}, errors.New("a path is empty")
 	}
-	if filepath.Base(text) == ".." || filepath.Base(filepath.Clean(text)) == ".." { // whose name is elsewhere
+	if filepath.Base(text) == ".." || filepath.Base(filepath.Clean(text)) == ".." { // the name of the folder is not in the path
 		whole, err := filepath.Abs(text)
 		if err != nil {
 			return Operand{}, fmt.Errorf("find %s: %w", text, err)
@@ -52,8 +51,7 @@ func Parse(text string) (Operand, error) {
 	return Operand{Path: text}, nil
 }
 
-// withEnd gives a clean path the slash or the dot at its end that it was typed
-// with.
+// withEnd appends to a clean path the slash or the dot that typed ends with.
 func withEnd(whole, typed string) string {
 	content, folder := tarcopy.PathForm(typed)
 	switch {
@@ -66,14 +64,15 @@ func withEnd(whole, typed string) string {
 	return whole
 }
 
-// A Source is what is copied.
+// A Source is the file or the folder to copy.
 type Source struct {
 	Path string
-	Dir  bool // it is copied as a folder, and not as a symlink to one
+	Dir  bool // a folder, or a symlink to a folder that is followed
 }
 
-// NewSource judges what a lookup of a path found. With follow a symlink
-// stands for what it leads to.
+// NewSource returns the source at path, for which a lookup has returned found. If
+// follow is set, a symlink to a folder is copied as the folder. It returns ENOENT
+// if the path does not exist.
 func NewSource(path string, found tarcopy.Stat, follow bool) (Source, error) {
 	if found.Mode == 0 {
 		return Source{}, &os.PathError{Op: "copy", Path: path, Err: unix.ENOENT}
@@ -82,17 +81,17 @@ func NewSource(path string, found tarcopy.Stat, follow bool) (Source, error) {
 	return Source{Path: path, Dir: found.IsDir && (follow || !isLink)}, nil
 }
 
-// A Target is where a copy goes.
+// A Target is the destination of a copy.
 type Target struct {
-	Path    string // symlinks at its end have been followed where they are to be
+	Path    string // after a symlink that is followed
 	Exists  bool
 	Dir     bool
 	Special bool // a device, pipe or socket
 }
 
-// HostTarget looks at a destination on the host. A symlink to a folder is
-// followed. One to a file, or to nothing, is replaced itself: a copy from a
-// machine could have made it, and a later one must not write through it.
+// HostTarget looks up a destination on the host. It follows a symlink to a folder.
+// The copy replaces any other symlink, and does not write through it: an earlier
+// copy from a machine could have made the symlink.
 func HostTarget(path string) (Target, error) {
 	found, err := tarcopy.Lookup(path)
 	if err != nil {
@@ -102,7 +101,7 @@ func HostTarget(path string) (Target, error) {
 	if found.Target != "" && found.IsDir {
 		t.Path = found.Target
 	}
-	if !t.Exists { // for an error that names what is missing
+	if !t.Exists { // the error of Stat names the missing folder
 		if _, err := os.Stat(filepath.Dir(filepath.Clean(path))); err != nil {
 			return Target{}, fmt.Errorf("find the destination's folder: %w", err)
 		}
@@ -110,8 +109,8 @@ func HostTarget(path string) (Target, error) {
 	return t, nil
 }
 
-// GuestTarget looks at a destination in a machine, whose symlinks are all
-// followed, as docker does.
+// GuestTarget looks up a destination in a machine. It follows all symlinks, as
+// docker does.
 func GuestTarget(path string, lookup func(path string) (tarcopy.Stat, error)) (Target, error) {
 	found, err := lookup(path)
 	if err != nil || found.Target == "" {
@@ -132,11 +131,11 @@ func targetOf(path string, found tarcopy.Stat) Target {
 	}
 }
 
-// A Plan says what becomes of a tar stream: it is extracted into the folder
-// Dir, with To for From, which its names begin with.
+// A Plan describes the extraction of a tar stream, whose names all begin with
+// From: into the folder Dir, with From replaced by To.
 type Plan struct{ Dir, From, To string }
 
-// The errors of copies that make no sense.
+// The errors of copies that docker's rules do not allow.
 var (
 	ErrNotFolder = errors.New("not a folder")
 	ErrOntoFile  = errors.New("a folder cannot be copied onto a file")
@@ -144,10 +143,10 @@ var (
 	ErrNoFolder  = errors.New("no such folder")
 )
 
-// NewPlan decides by docker's rules. What is copied goes into a folder that
-// exists, under its own name; the content alone, where the source ends in a
-// dot. A destination that does not exist becomes its name, and so does a file
-// that exists, which is replaced.
+// NewPlan returns the plan of a copy by docker's rules. If the destination is a
+// folder, the source is copied into it under its own name, or its content alone if
+// the source ends in a dot. If the destination does not exist, or is a file, the
+// copy gets the name of the destination and replaces the file.
 func NewPlan(src Source, dst Target) (Plan, error) {
 	_, srcFolder := tarcopy.PathForm(src.Path)
 	_, dstFolder := tarcopy.PathForm(dst.Path)

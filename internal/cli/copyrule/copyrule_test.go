@@ -56,7 +56,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// The rules of https://docs.docker.com/reference/cli/docker/container/cp/.
+// TestNewPlan checks the rules of
+// https://docs.docker.com/reference/cli/docker/container/cp/.
 func TestNewPlan(t *testing.T) {
 	file := func(path string) Source { return Source{Path: path} }
 	dir := func(path string) Source { return Source{Path: path, Dir: true} }
@@ -70,28 +71,28 @@ func TestNewPlan(t *testing.T) {
 		want Plan
 		err  error
 	}{
-		{"file to nothing", file("/a/f"), none("/b/g"), Plan{"/b", "f", "g"}, nil},
-		{"file to nothing that ends in a slash", file("/a/f"), none("/b/g/"), Plan{}, ErrNoFolder},
-		{"file to nothing that ends in a dot", file("/a/f"), none("/b/g/."), Plan{}, ErrNoFolder},
+		{"file to new name", file("/a/f"), none("/b/g"), Plan{"/b", "f", "g"}, nil},
+		{"file to new name that ends in a slash", file("/a/f"), none("/b/g/"), Plan{}, ErrNoFolder},
+		{"file to new name that ends in a dot", file("/a/f"), none("/b/g/."), Plan{}, ErrNoFolder},
 		{"file to file", file("/a/f"), isFile("/b/g"), Plan{"/b", "f", "g"}, nil},
 		{"file to file that ends in a slash", file("/a/f"), isFile("/b/g/"), Plan{}, ErrNotFolder},
 		{"file to folder", file("/a/f"), isDir("/b"), Plan{"/b", "f", "f"}, nil},
 		{"file to folder that ends in a slash", file("/a/f"), isDir("/b/"), Plan{"/b/", "f", "f"}, nil},
 		{"file to device", file("/a/f"), Target{Path: "/dev/null", Exists: true, Special: true}, Plan{}, ErrSpecial},
-		{"folder to nothing", dir("/a/d"), none("/b/e"), Plan{"/b", "d", "e"}, nil},
-		{"folder to nothing that ends in a slash", dir("/a/d"), none("/b/e/"), Plan{"/b", "d", "e"}, nil},
+		{"folder to new name", dir("/a/d"), none("/b/e"), Plan{"/b", "d", "e"}, nil},
+		{"folder to new name that ends in a slash", dir("/a/d"), none("/b/e/"), Plan{"/b", "d", "e"}, nil},
 		{"folder to file", dir("/a/d"), isFile("/b/g"), Plan{}, ErrOntoFile},
 		{"folder to folder", dir("/a/d"), isDir("/b"), Plan{"/b", "d", "d"}, nil},
 		{"folder that ends in a slash to folder", dir("/a/d/"), isDir("/b"), Plan{"/b", "d", "d"}, nil},
 		{"content to folder", dir("/a/d/."), isDir("/b"), Plan{"/b", ".", "."}, nil},
-		{"content to nothing", dir("/a/d/."), none("/b/e"), Plan{"/b", ".", "e"}, nil},
+		{"content to new name", dir("/a/d/."), none("/b/e"), Plan{"/b", ".", "e"}, nil},
 		{"content to file", dir("/a/d/."), isFile("/b/g"), Plan{}, ErrOntoFile},
 		{"the root to folder", dir("/"), isDir("/b"), Plan{"/b", ".", "."}, nil},
-		{"the root to nothing", dir("/"), none("/b/e"), Plan{"/b", ".", "e"}, nil},
-		{"here to folder", dir("."), isDir("/b"), Plan{"/b", ".", "."}, nil},
+		{"the root to new name", dir("/"), none("/b/e"), Plan{"/b", ".", "e"}, nil},
+		{"working directory to folder", dir("."), isDir("/b"), Plan{"/b", ".", "."}, nil},
 		{"file that ends in a slash", file("/a/f/"), isDir("/b"), Plan{}, ErrNotFolder},
 		{"content of a file", file("/a/f/."), isDir("/b"), Plan{}, ErrNotFolder},
-		{"to a name here", file("/a/f"), none("g"), Plan{".", "f", "g"}, nil},
+		{"to a name in the working directory", file("/a/f"), none("g"), Plan{".", "f", "g"}, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := NewPlan(row.src, row.dst)
@@ -104,7 +105,7 @@ func TestNewPlan(t *testing.T) {
 
 func TestNewSource(t *testing.T) {
 	if _, err := NewSource("m:/x", tarcopy.Stat{}, false); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("of nothing: %v", err)
+		t.Errorf("a source that does not exist: %v", err)
 	}
 	for _, row := range []struct {
 		found  tarcopy.Stat
@@ -170,7 +171,8 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// A machine's answer is any: it must not choose the host's paths.
+// FuzzPlan checks that a path of a machine cannot lead to a path of the host outside
+// of the destination.
 func FuzzPlan(f *testing.F) {
 	f.Add("m:/etc/passwd", "/tmp", false, true)
 	f.Add("m:a/../../.", "x/..", true, true)
@@ -190,7 +192,7 @@ func FuzzPlan(f *testing.F) {
 			return
 		}
 		if clean := filepath.Clean(to.Path); clean == "/" || clean == "." {
-			dstDir = true // it always is
+			dstDir = true // always a folder
 		}
 		plan, err := NewPlan(Source{Path: from.Path, Dir: isDir}, Target{Path: to.Path, Exists: dstDir, Dir: dstDir})
 		if err != nil {

@@ -24,8 +24,8 @@ const (
 	serviceUnit = "banger.service"
 )
 
-// maxSocketPath is the room of a socket's address (unix(7)) without its final
-// NUL: systemd knows no way round it.
+// maxSocketPath is the longest path of a socket's address in bytes, without its
+// final NUL (unix(7)). systemd cannot listen on a longer path.
 const maxSocketPath = 107
 
 func installCommand(e *env.Env) *cobra.Command {
@@ -50,7 +50,7 @@ func installCommand(e *env.Env) *cobra.Command {
 	return cmd
 }
 
-// unitFolder is where systemd looks for units of this user (systemd.unit(5)).
+// unitFolder returns the folder of this user's units (systemd.unit(5)).
 func unitFolder(e *env.Env) string {
 	return filepath.Join(filepath.Dir(filepath.Dir(e.Paths.Config)), "systemd", "user")
 }
@@ -89,7 +89,7 @@ func installUnits(ctx context.Context, e *env.Env, enable bool) error {
 		}
 		return nil
 	}
-	if err := connect.Stop(ctx, e); err != nil { // the socket is systemd's from now on
+	if err := connect.Stop(ctx, e); err != nil { // systemd listens on the socket from now on
 		return err
 	}
 	for _, step := range steps {
@@ -107,7 +107,8 @@ func uninstallUnits(ctx context.Context, e *env.Env) error {
 		return nil
 	}
 	if _, err := exec.LookPath("systemctl"); err == nil {
-		// Units that were never enabled, or no user manager that runs: they go all the same.
+		// This fails if the units were never enabled, or if no user manager runs. The
+		// units are removed in any case.
 		if err := runTool(ctx, systemctl("disable", "--now", socketUnit)); err != nil {
 			e.Note("warning: %s", render.OneLine(err.Error()))
 		}
@@ -130,7 +131,7 @@ func runTool(ctx context.Context, argv []string) error {
 	return nil
 }
 
-// unitTexts are what the files say.
+// unitTexts makes the texts of the unit files.
 type unitTexts struct {
 	socket      string
 	command     []string
@@ -163,7 +164,8 @@ WantedBy=sockets.target
 `
 }
 
-// serviceText has the daemon's processes stay when it ends: they are machines.
+// serviceText returns the service unit. With KillMode=process the machines, which
+// are child processes of the daemon, keep running when the daemon ends.
 func (u *unitTexts) serviceText() string {
 	var b strings.Builder
 	b.WriteString(`[Unit]
@@ -192,8 +194,8 @@ KillMode=process
 	return b.String()
 }
 
-// unitWord quotes a word as systemd.syntax(7) and systemd.service(5) have it:
-// of a command line "$" is special too.
+// unitWord quotes a word as systemd.syntax(7) describes. In a command line "$" is
+// special too (systemd.service(5)).
 func unitWord(word string, command bool) string {
 	pairs := []string{`\`, `\\`, `"`, `\"`, "%", "%%"}
 	if command {

@@ -12,11 +12,11 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// maxConfig bounds the size in bytes of the configuration file.
+// maxConfig is the largest size of the configuration file, in bytes.
 const maxConfig = 1 << 20
 
-// Config is the configuration file. Every key is optional; docs/config.md
-// describes them.
+// Config is the content of the configuration file. Every key is optional.
+// docs/config.md describes the keys.
 type Config struct {
 	DataRoot string              `toml:"data-root"`
 	Builder  string              `toml:"builder"`
@@ -27,7 +27,7 @@ type Config struct {
 	Registry map[string]Registry `toml:"registry"`
 }
 
-// Limits bound what an image may ask for. 0 stands for the default.
+// Limits are the limits for an image. 0 stands for the default.
 type Limits struct {
 	Unpacked    Size `toml:"unpacked"` // bytes of all layers, decompressed
 	Inodes      int  `toml:"inodes"`
@@ -38,18 +38,18 @@ type Limits struct {
 	Connections int  `toml:"connections"`
 }
 
-// Registry is how one registry is reached.
+// Registry is the configuration of one registry.
 type Registry struct {
-	Mirrors   []string `toml:"mirrors"` // hosts that are asked first, in order
+	Mirrors   []string `toml:"mirrors"` // hosts to ask before the registry, in order
 	PlainHTTP bool     `toml:"plain-http"`
 	CACert    string   `toml:"ca-cert"` // PEM file
 }
 
-// Size is a number of bytes that may be written "8M" or "64G", in powers of
-// 1024.
+// Size is a number of bytes. Its text may have a suffix, as in "8M" or "64G",
+// for a power of 1024.
 type Size int64
 
-// UnmarshalText parses the form that the configuration file has.
+// UnmarshalText parses a size of the configuration file.
 func (s *Size) UnmarshalText(text []byte) error {
 	n, err := ParseSize(string(text))
 	*s = Size(n)
@@ -65,8 +65,9 @@ func ParseSize(text string) (int64, error) {
 	return n, nil
 }
 
-// readConfig reads the file at path; one that does not exist is empty. A key
-// that banger does not know is an error, since it is most likely misspelt.
+// readConfig reads the file at path, or returns an empty Config if the file does
+// not exist. It returns an error for an unknown key, which is most likely
+// misspelt.
 func readConfig(path string) (Config, error) {
 	var c Config
 	f, err := os.Open(path)

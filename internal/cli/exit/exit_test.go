@@ -7,8 +7,8 @@ import (
 	"github.com/banger-vm/banger/api"
 )
 
-// An error of run or exec ends with the command's code where the command is
-// the fault, with 2 where the command line is, and with 125 else.
+// TestOfCommand checks the exit code of an error of run or exec: the code of the
+// daemon's error if it has one, 2 for a usage error, and 125 otherwise.
 func TestOfCommand(t *testing.T) {
 	for _, row := range []struct {
 		err  error
@@ -23,6 +23,6 @@ func TestOfCommand(t *testing.T) {
 		}
 	}
 	if OfCommand(nil) != nil {
-		t.Error("an error of nothing")
+		t.Error("OfCommand(nil) is an error")
 	}
 }

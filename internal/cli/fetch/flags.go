@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Flags are the flags of every command that builds a disk.
+// Flags are the flags of the commands that read an image or build its disk.
 type Flags struct {
 	platform  string
 	size      string
@@ -28,7 +28,7 @@ type Flags struct {
 	force     bool
 }
 
-// Register adds all the flags.
+// Register adds all the flags to a command that builds a disk.
 func (f *Flags) Register(cmd *cobra.Command) {
 	f.RegisterRead(cmd)
 	flags := cmd.Flags()
@@ -39,7 +39,8 @@ func (f *Flags) Register(cmd *cobra.Command) {
 	flags.BoolVar(&f.force, "force", false, "replace what is there")
 }
 
-// RegisterRead adds the flags that say how layers are got and read.
+// RegisterRead adds the flags that apply to reading an image: the platform, the
+// registry, paths and limits.
 func (f *Flags) RegisterRead(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.platform, "platform", "", "os/arch[/variant] of the image (default linux on this host's architecture)")
@@ -50,7 +51,8 @@ func (f *Flags) RegisterRead(cmd *cobra.Command) {
 	flags.StringVar(&f.caCert, "cacert", "", "PEM file of a certificate authority to trust besides the system's")
 }
 
-// Options joins flags and configuration for a build of source.
+// Options returns the options for a build of source, from the flags and the
+// configuration. A flag takes precedence.
 func (f *Flags) Options(e *env.Env, source string) (build.Options, error) {
 	c := e.Config
 	o := build.Options{
@@ -108,7 +110,8 @@ func (f *Flags) sizes(o *build.Options) error {
 	return nil
 }
 
-// pullOptions looks the registry of source up in the configuration.
+// pullOptions returns the options for a pull of source. It takes the settings of
+// the registry from the configuration.
 func (f *Flags) pullOptions(e *env.Env, source string) (pull.Options, error) {
 	c := e.Config
 	o := pull.Options{

@@ -40,8 +40,9 @@ func ImageNames(e *env.Env) cobra.CompletionFunc {
 	})
 }
 
-// EnsureImage returns the image that a user calls ref. It pulls the image if
-// the policy (always, missing or never) says so.
+// EnsureImage returns the image that a user calls ref, and its disk exists. With
+// the policy always it pulls the image first; with missing it does so only if the
+// store lacks the image or its disk. With never it returns store.ErrNotFound then.
 func EnsureImage(ctx context.Context, e *env.Env, f *Flags, ref, policy string) (*store.Image, error) {
 	s, err := store.Open(e.Paths.Data)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 func convertCommand(e *env.Env) *cobra.Command {
-	var b fetch.Flags
+	var flags fetch.Flags
 	var printDigest bool
 	cmd := &cobra.Command{
 		Use:   "convert SOURCE DISK",
@@ -27,10 +27,10 @@ func convertCommand(e *env.Env) *cobra.Command {
   docker export box | banger convert tar:- box.ext4`,
 		Args: arg.Exactly("SOURCE", "DISK"),
 	}
-	b.Register(cmd)
+	flags.Register(cmd)
 	cmd.Flags().BoolVar(&printDigest, "print-digest", false, "print the SHA-256 of DISK before its name, as sha256sum does")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		o, err := b.Options(e, args[0])
+		o, err := flags.Options(e, args[0])
 		if err != nil {
 			return err
 		}

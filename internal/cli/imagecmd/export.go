@@ -46,7 +46,7 @@ func exportCommand(e *env.Env) *cobra.Command {
 	return cmd
 }
 
-// exportDisk publishes a copy of disk as the file path.
+// exportDisk publishes a copy of disk as the file at path.
 func exportDisk(ctx context.Context, disk *os.File, path string, force bool) error {
 	if err := arg.CheckOutput(path, force); err != nil {
 		return err

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// sourceHelp explains SOURCE to users of convert, import and verify.
+// sourceHelp explains SOURCE in the help of convert, import and verify.
 const sourceHelp = `SOURCE is one of
   REF or docker://REF          an image in a registry
   oci:DIR[:TAG]                an OCI image layout

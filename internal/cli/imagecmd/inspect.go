@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// inspectedImage is a record with what the host says of its disk.
+// inspectedImage is the record of an image, with the path of its disk and the
+// space that the disk takes.
 type inspectedImage struct {
 	*store.Image
 	DiskPath string `json:"diskPath"`

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// imageRow is an image as image ls shows it.
+// imageRow is a row of image ls.
 type imageRow struct {
 	Names    []string  `json:"names"`
 	ID       string    `json:"id"`
@@ -91,7 +91,7 @@ func namesOrNone(names []string) []string {
 	return out
 }
 
-// shownName is how messages call an image.
+// shownName returns the name of an image in messages.
 func shownName(img *store.Image) string {
 	if len(img.Names) == 0 {
 		return img.ID.Short()

@@ -76,8 +76,8 @@ func pruneImages(e *env.Env, s *store.Store, all bool) (freed int64, err error) 
 	return freed, nil
 }
 
-// inUse returns the digests and diffIDs of all that the images of the store
-// were made from.
+// inUse returns the digests and the diffIDs of all layers of the images in the
+// store.
 func inUse(s *store.Store) (map[string]bool, error) {
 	images, _, err := s.Images()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 func pullCommand(e *env.Env) *cobra.Command {
-	var b fetch.Flags
+	var flags fetch.Flags
 	var name string
 	cmd := &cobra.Command{
 		Use:   "pull REF",
@@ -25,20 +25,20 @@ func pullCommand(e *env.Env) *cobra.Command {
   banger image pull --platform linux/arm64 --name arm ghcr.io/org/app@sha256:…`,
 		Args: arg.Exactly("REF"),
 	}
-	b.Register(cmd)
+	flags.Register(cmd)
 	cmd.Flags().StringVar(&name, "name", "", "name of the image here (default REF)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ref := strings.TrimPrefix(args[0], "docker://")
 		if host, err := pull.RegistryHost(ref); err != nil || host == "" {
 			return exit.Usagef("image pull takes a registry reference, got %q (image import takes other sources)", args[0])
 		}
-		return pullImage(cmd.Context(), e, &b, ref, name)
+		return pullImage(cmd.Context(), e, &flags, ref, name)
 	}
 	return cmd
 }
 
 func importCommand(e *env.Env) *cobra.Command {
-	var b fetch.Flags
+	var flags fetch.Flags
 	var name string
 	cmd := &cobra.Command{
 		Use:   "import SOURCE",
@@ -48,14 +48,16 @@ func importCommand(e *env.Env) *cobra.Command {
   docker save app | banger image import docker-archive:/dev/stdin`,
 		Args: arg.Exactly("SOURCE"),
 	}
-	b.Register(cmd)
+	flags.Register(cmd)
 	cmd.Flags().StringVar(&name, "name", "", "name of the image here (default from the source)")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error { return pullImage(cmd.Context(), e, &b, args[0], name) }
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return pullImage(cmd.Context(), e, &flags, args[0], name)
+	}
 	return cmd
 }
 
-func pullImage(ctx context.Context, e *env.Env, b *fetch.Flags, source, name string) error {
-	o, err := b.Options(e, source)
+func pullImage(ctx context.Context, e *env.Env, flags *fetch.Flags, source, name string) error {
+	o, err := flags.Options(e, source)
 	if err != nil {
 		return err
 	}

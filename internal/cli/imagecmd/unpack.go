@@ -47,7 +47,8 @@ func unpackCommand(e *env.Env) *cobra.Command {
 	}
 }
 
-// unpackInto fills a scratch folder and gives it its name when it is whole.
+// unpackInto writes the files into a scratch folder and renames it to dir when it
+// is complete.
 func unpackInto(e *env.Env, cmd *cobra.Command, fs *ext4.FS, dir string) error {
 	if left, err := os.ReadDir(dir); err == nil && len(left) > 0 {
 		return fmt.Errorf("%s: folder is not empty", dir)

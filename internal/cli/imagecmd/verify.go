@@ -15,11 +15,12 @@ import (
 	"github.com/banger-vm/banger/internal/image/verify"
 )
 
-// errDiffers makes a verification that found something exit with 1.
+// errDiffers is the error of a verification that found a difference. The exit
+// code is 1.
 var errDiffers = errors.New("disk is not what the layers say")
 
 func verifyCommand(e *env.Env) *cobra.Command {
-	var b fetch.Flags
+	var flags fetch.Flags
 	cmd := &cobra.Command{
 		Use:   "verify SOURCE DISK",
 		Short: "Compare a disk with the image it was made from",
@@ -28,9 +29,9 @@ func verifyCommand(e *env.Env) *cobra.Command {
 			"structure of the file system is checked too. Exits with 1 when anything differs.\n\n" + sourceHelp,
 		Args: arg.Exactly("SOURCE", "DISK"),
 	}
-	b.RegisterRead(cmd)
+	flags.RegisterRead(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		o, err := b.Options(e, args[0])
+		o, err := flags.Options(e, args[0])
 		if err != nil {
 			return err
 		}
@@ -44,13 +45,13 @@ func verifyCommand(e *env.Env) *cobra.Command {
 }
 
 func verifyImageCommand(e *env.Env) *cobra.Command {
-	var b fetch.Flags
+	var flags fetch.Flags
 	cmd := &cobra.Command{
 		Use:   "verify NAME",
 		Short: "Compare the disk of an image with the layers it was built from",
 		Args:  arg.Exactly("NAME"), ValidArgsFunction: fetch.ImageNames(e),
 	}
-	b.RegisterRead(cmd)
+	flags.RegisterRead(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := store.Open(e.Paths.Data)
 		if err != nil {
@@ -60,7 +61,7 @@ func verifyImageCommand(e *env.Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		o, err := b.Options(e, img.Source)
+		o, err := flags.Options(e, img.Source)
 		if err != nil {
 			return err
 		}
@@ -73,7 +74,8 @@ func verifyImageCommand(e *env.Env) *cobra.Command {
 	return cmd
 }
 
-// printReport writes what differs, a line each, and turns it into an error.
+// printReport writes a line for each difference and each problem of the file
+// system. It returns errDiffers if there is one.
 func printReport(e *env.Env, r *verify.Report) error {
 	if e.JSON {
 		if err := render.JSON(e.Out, r); err != nil {

@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// inspectedKernel is a manifest with what the host and the kernel say.
+// inspectedKernel is the manifest of a kernel, with its paths, the space that it
+// takes, and its features.
 type inspectedKernel struct {
 	*kernel.Manifest
 	Folder   string           `json:"folder"`

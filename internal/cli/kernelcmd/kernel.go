@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// sourceHelp explains SOURCE to users of kernel pull and import.
+// sourceHelp explains SOURCE in the help of kernel pull and import.
 const sourceHelp = `SOURCE is one of
   host[:RELEASE]               the kernel that this host runs, or another one installed here
   apt:PACKAGE[=VERSION]        a package and what it depends on, by the host's own apt-get

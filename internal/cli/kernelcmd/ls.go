@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// kernelRow is a kernel as kernel ls shows it.
+// kernelRow is a row of kernel ls.
 type kernelRow struct {
 	Names   []string  `json:"names"`
 	ID      string    `json:"id"`

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// attachFlags say how a machine's main command is connected with.
+// attachFlags are the flags of attach.
 type attachFlags struct {
 	noStdin, sigProxy, console bool
 	keys                       string
@@ -66,7 +66,7 @@ func newSession(e *env.Env) *attach.Session {
 	}
 }
 
-// notRunning says of a machine what the daemon would.
+// notRunning returns the error that the daemon has for a machine that does not run.
 func notRunning(m api.Machine) error {
 	return &api.Error{Code: api.CodeNotRunning, Message: fmt.Sprintf("machine %s: machine is not running", m.Name)}
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// machineFlags say what a machine is to be.
+// machineFlags are the flags of create and run.
 type machineFlags struct {
-	read fetch.Flags // how an image that is not there is got
+	read fetch.Flags // for an image that is pulled
 
 	name, hostname   string
 	cpus             int
@@ -47,7 +47,7 @@ type machineFlags struct {
 func (m *machineFlags) register(cmd *cobra.Command) {
 	m.read.RegisterRead(cmd)
 	f := cmd.Flags()
-	f.SetInterspersed(false) // what follows the image is the command's
+	f.SetInterspersed(false) // flags after the image belong to the command
 	f.StringVar(&m.name, "name", "", "name of the machine (default made up)")
 	f.StringVar(&m.hostname, "hostname", "", "hostname inside (default the machine's name)")
 	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", spec.DefaultCPUs))
@@ -73,7 +73,7 @@ func (m *machineFlags) register(cmd *cobra.Command) {
 	f.StringVar(&m.idFile, "idfile", "", "new file to write the machine's ID to")
 }
 
-// registerRun adds the flags that run alone has.
+// registerRun adds the flags that only run has.
 func (m *machineFlags) registerRun(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVarP(&m.detach, "detach", "d", false, "run the machine in the background and print its ID")
@@ -153,14 +153,15 @@ func parseRestart(text string) (api.Restart, error) {
 	return r, nil
 }
 
-// Bounds of what --env and --env-file may give: the kernel's, MAX_ARG_STRLEN
-// of linux/binfmts.h for one string.
+// Limits of --env and --env-file. The kernel's limit of one string is
+// MAX_ARG_STRLEN in linux/binfmts.h.
 const (
 	maxEnvFile = 1 << 20   // bytes
 	maxEnvLine = 128 << 10 // bytes
 )
 
-// environment reads the files first, then the flags, as docker does.
+// environment returns the variables of the files and then those of the flags, as
+// docker does.
 func environment(files, flags []string) ([]string, error) {
 	var out []string
 	for _, name := range files {
@@ -180,8 +181,9 @@ func environment(files, flags []string) ([]string, error) {
 	return out, nil
 }
 
-// envLine is the variable that text stands for; a name alone is passed on
-// where the caller has it, and else takes the image's away.
+// envLine returns NAME=VALUE for text. If text is a name alone, it takes the value
+// from the environment of this process. If there is none either, it returns the
+// name alone, which removes the image's variable.
 func envLine(text string) (string, error) {
 	name, _, given := strings.Cut(text, "=")
 	if name == "" || strings.ContainsAny(name, " \t") || strings.ContainsRune(text, 0) {

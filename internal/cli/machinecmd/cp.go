@@ -23,7 +23,7 @@ import (
 	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
-// copyFlags say how files are copied.
+// copyFlags are the flags of cp.
 type copyFlags struct{ archive, follow bool }
 
 func cpCommand(e *env.Env) *cobra.Command {
@@ -98,7 +98,8 @@ func (c *copier) getRequest(path string) api.ArchiveRequest {
 	return api.ArchiveRequest{Path: path, Op: opGet, FollowLink: c.flags.follow}
 }
 
-// get copies out of the machine, which is trusted with nothing.
+// get copies out of the machine. The machine is untrusted: tarcopy.Extract
+// confines the stream to the destination.
 func (c *copier) get(ctx context.Context, from, to string) error {
 	found, err := c.stat(ctx, from)
 	if err != nil {
@@ -106,7 +107,7 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 	}
 	src, err := copyrule.NewSource(from, found, c.flags.follow)
 	if err != nil {
-		return c.of(err)
+		return c.wrap(err)
 	}
 	dst, err := copyrule.HostTarget(to)
 	if err != nil {
@@ -135,7 +136,7 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 		return err
 	}
 	if entries == 0 {
-		return c.of(errors.New("it sent nothing"))
+		return c.wrap(errors.New("it sent nothing"))
 	}
 	return nil
 }
@@ -156,7 +157,7 @@ func (c *copier) put(ctx context.Context, from, to string) error {
 	}
 	plan, err := copyrule.NewPlan(src, dst)
 	if err != nil {
-		return c.of(err)
+		return c.wrap(err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -167,7 +168,7 @@ func (c *copier) put(ctx context.Context, from, to string) error {
 			Name: plan.To, Follow: c.flags.follow, Plain: !c.flags.archive, Note: c.remark,
 		})
 		if err != nil {
-			cancel() // the machine would wait for the rest
+			cancel() // the machine waits for the rest of the stream
 		}
 		w.CloseWithError(err)
 		packed <- err
@@ -177,24 +178,25 @@ func (c *copier) put(ctx context.Context, from, to string) error {
 	return c.cause(err, <-packed)
 }
 
-// putStream copies a tar stream into a folder of the machine, with the owners
-// that the stream names.
+// putStream copies a tar stream into a folder of the machine. The files get the
+// owners that the stream names.
 func (c *copier) putStream(ctx context.Context, in io.Reader, to string) error {
 	dst, err := copyrule.GuestTarget(to, func(path string) (tarcopy.Stat, error) { return c.stat(ctx, path) })
 	if err != nil {
 		return err
 	}
 	if !dst.Dir {
-		return c.of(fmt.Errorf("copy to %s: %w", to, copyrule.ErrNotFolder))
+		return c.wrap(fmt.Errorf("copy to %s: %w", to, copyrule.ErrNotFolder))
 	}
 	return c.run(ctx, api.ArchiveRequest{Path: dst.Path, Op: opPut, KeepOwners: true}, in, nil)
 }
 
-// errDone ends one side of a copy once the other has ended.
+// errDone is the error of the pipe between the two sides of a copy after the
+// reading side has ended.
 var errDone = errors.New("the other side has ended")
 
-// cause returns why a copy failed: of what its two sides say, the one that is
-// not a consequence of the other.
+// cause returns the error of a copy. If both sides failed, it returns the error
+// that is not a consequence of the other one.
 func (c *copier) cause(machine, host error) error {
 	if _, ok := errors.AsType[*guestError](machine); ok || host == nil || errors.Is(host, errDone) {
 		return machine
@@ -202,19 +204,21 @@ func (c *copier) cause(machine, host error) error {
 	return host
 }
 
-// A guestError is what the guest program said of a copy that failed there.
+// A guestError is the message of the guest program for a copy that failed in the
+// machine.
 type guestError struct{ text string }
 
 func (e *guestError) Error() string { return e.text }
 
-func (c *copier) of(err error) error { return fmt.Errorf("machine %s: %w", c.machine, err) }
+// wrap adds the name of the machine to err.
+func (c *copier) wrap(err error) error { return fmt.Errorf("machine %s: %w", c.machine, err) }
 
 func (c *copier) remark(text string) { c.note("banger: %s", render.OneLine(text)) }
 
-// maxStat is far more than any api.PathStat has.
+// maxStat is the largest JSON of an api.PathStat in bytes, with a wide margin.
 const maxStat = 64 << 10
 
-// stat asks what a path in the machine is.
+// stat looks up a path in the machine.
 func (c *copier) stat(ctx context.Context, path string) (tarcopy.Stat, error) {
 	var found api.PathStat
 	out := tail{limit: maxStat}
@@ -222,15 +226,15 @@ func (c *copier) stat(ctx context.Context, path string) (tarcopy.Stat, error) {
 		return tarcopy.Stat{}, err
 	}
 	if err := json.Unmarshal(out.data, &found); err != nil {
-		return tarcopy.Stat{}, c.of(fmt.Errorf("look up %s: %w", path, err))
+		return tarcopy.Stat{}, c.wrap(fmt.Errorf("look up %s: %w", path, err))
 	}
 	return tarcopy.Stat(found), nil
 }
 
-// run has the machine do its part.
+// run runs the machine's side of a copy and waits for its end.
 func (c *copier) run(ctx context.Context, req api.ArchiveRequest, in io.Reader, out io.Writer) error {
-	said := tail{limit: maxSaid}
-	p, err := c.daemon.Archive(ctx, c.machine, req, api.Stdio{In: in, Out: out, Err: &said})
+	stderr := tail{limit: maxRemarks}
+	p, err := c.daemon.Archive(ctx, c.machine, req, api.Stdio{In: in, Out: out, Err: &stderr})
 	if err != nil {
 		return err
 	}
@@ -241,13 +245,13 @@ func (c *copier) run(ctx context.Context, req api.ArchiveRequest, in io.Reader, 
 		return ctx.Err()
 	}
 	if err != nil {
-		return c.of(err)
+		return c.wrap(err)
 	}
-	remarks := string(said.data)
+	remarks := string(stderr.data)
 	if exit.Code != 0 {
 		at := max(0, strings.LastIndex(remarks, guest.NotePrefix))
 		text := strings.TrimPrefix(strings.TrimPrefix(remarks[at:], guest.ErrorPrefix), guest.NotePrefix)
-		err = c.of(&guestError{cmp.Or(strings.TrimSpace(text), exit.Error, fmt.Sprintf("exit code %d", exit.Code))})
+		err = c.wrap(&guestError{cmp.Or(strings.TrimSpace(text), exit.Error, fmt.Sprintf("exit code %d", exit.Code))})
 		remarks = remarks[:at]
 	}
 	for line := range strings.Lines(remarks) {
@@ -256,8 +260,8 @@ func (c *copier) run(ctx context.Context, req api.ArchiveRequest, in io.Reader, 
 	return err
 }
 
-// maxSaid bounds what is kept of a machine's remarks, in bytes.
-const maxSaid = 64 << 10
+// maxRemarks is the number of bytes that are kept of a machine's remarks.
+const maxRemarks = 64 << 10
 
 // A tail keeps the last bytes that were written to it.
 type tail struct {

@@ -24,17 +24,19 @@ import (
 	"github.com/banger-vm/banger/internal/guest/tarcopy"
 )
 
-// A copying daemon has one machine, whose files lie below a folder.
-type copying struct {
+// A fakeDaemon has one machine, whose files are in a folder.
+type fakeDaemon struct {
 	root string
-	// instead is what the machine does in the place of what it is asked.
-	instead func(conn *frames.Conn, r api.ArchiveRequest) bool
+	// override, if not nil, serves a request. It returns false for a request that
+	// the machine is to serve in the usual way.
+	override func(conn *frames.Conn, r api.ArchiveRequest) bool
 }
 
-// newCopying returns a copier that is a client of it, and what it remarks.
-func newCopying(t *testing.T) (*copying, *copier, *[]string) {
+// newDaemon returns a fakeDaemon, a copier that is a client of it, and the remarks of
+// the copier.
+func newDaemon(t *testing.T) (*fakeDaemon, *copier, *[]string) {
 	t.Helper()
-	d := &copying{root: t.TempDir()}
+	d := &fakeDaemon{root: t.TempDir()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/machines/box/archive", func(w http.ResponseWriter, r *http.Request) {
 		var req api.ArchiveRequest
@@ -73,9 +75,9 @@ func newCopying(t *testing.T) (*copying, *copier, *[]string) {
 	}, remarks
 }
 
-// serve does what the guest program does, and ends as it does.
-func (d *copying) serve(conn *frames.Conn, r api.ArchiveRequest) {
-	if d.instead != nil && d.instead(conn, r) {
+// serve serves a request as the guest program does.
+func (d *fakeDaemon) serve(conn *frames.Conn, r api.ArchiveRequest) {
+	if d.override != nil && d.override(conn, r) {
 		return
 	}
 	exit := api.Exit{}
@@ -83,10 +85,10 @@ func (d *copying) serve(conn *frames.Conn, r api.ArchiveRequest) {
 		exit.Code = 1
 		fmt.Fprintf(conn.Writer(frames.Stderr), "banger: error: %v\n", err)
 	}
-	conn.SendJSON(frames.Exit, exit)
+	_ = conn.SendJSON(frames.Exit, exit) // the client may have closed the connection
 }
 
-func (d *copying) do(conn *frames.Conn, r api.ArchiveRequest) error {
+func (d *fakeDaemon) do(conn *frames.Conn, r api.ArchiveRequest) error {
 	ctx := context.Background()
 	out := conn.Writer(frames.Stdout)
 	switch r.Op {
@@ -106,7 +108,15 @@ func (d *copying) do(conn *frames.Conn, r api.ArchiveRequest) error {
 	return fmt.Errorf("no operation %q", r.Op)
 }
 
-// stdin reads what a client sends.
+// answer sends the outputs and the end of a request. It ignores errors, because the
+// client may have closed the connection.
+func answer(conn *frames.Conn, stderr string, stdout []byte, code int) {
+	_, _ = io.WriteString(conn.Writer(frames.Stderr), stderr)
+	_, _ = conn.Writer(frames.Stdout).Write(stdout)
+	_ = conn.SendJSON(frames.Exit, api.Exit{Code: code})
+}
+
+// stdin reads the input that a client sends.
 type stdin struct {
 	conn *frames.Conn
 	rest []byte
@@ -122,7 +132,7 @@ func (s *stdin) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		if s.rest = f.Payload; f.Kind == frames.Stdin {
-			s.conn.Send(frames.Credit, nil)
+			_ = s.conn.Send(frames.Credit, nil) // the next Next returns the error
 		}
 	}
 	n := copy(p, s.rest)
@@ -147,7 +157,7 @@ func read(t *testing.T, path string) string {
 }
 
 func TestCopyBothWays(t *testing.T) {
-	d, c, remarks := newCopying(t)
+	d, c, remarks := newDaemon(t)
 	here := t.TempDir()
 	big := strings.Repeat("0123456789", 500_000)
 	write(t, here+"/dir/big", big)
@@ -156,7 +166,7 @@ func TestCopyBothWays(t *testing.T) {
 		os.Mkdir(d.root+"/srv", 0o755), os.Symlink("/srv", d.root+"/to-srv"), os.Symlink("nothing", here+"/dir/link"),
 		c.put(t.Context(), here+"/dir", "/srv"),       // into a folder
 		c.put(t.Context(), here+"/dir", "/new"),       // as a name
-		c.put(t.Context(), here+"/dir/.", "/srv/dir"), // over what is there
+		c.put(t.Context(), here+"/dir/.", "/srv/dir"), // over the existing files
 		c.put(t.Context(), here+"/dir/sub/file", "/srv/renamed"),
 		c.get(t.Context(), "/srv", here+"/back"),
 		c.get(t.Context(), "/srv/dir/.", here+"/content"),
@@ -187,7 +197,7 @@ func TestCopyBothWays(t *testing.T) {
 }
 
 func TestCopyStreams(t *testing.T) {
-	d, c, _ := newCopying(t)
+	d, c, _ := newDaemon(t)
 	write(t, d.root+"/a/f", "x")
 	var out bytes.Buffer
 	if err := c.run(t.Context(), c.getRequest("/a"), nil, &out); err != nil {
@@ -208,7 +218,7 @@ func TestCopyStreams(t *testing.T) {
 }
 
 func TestCopyFails(t *testing.T) {
-	d, c, _ := newCopying(t)
+	d, c, _ := newDaemon(t)
 	here := t.TempDir()
 	write(t, here+"/file", "here")
 	write(t, d.root+"/file", "there")
@@ -237,9 +247,10 @@ func TestCopyFails(t *testing.T) {
 	}
 }
 
-// A copy that cannot be packed, or is interrupted, ends on both sides.
+// TestCopyEndsEarly checks that a copy that cannot be packed, or is interrupted, ends
+// on both sides.
 func TestCopyEndsEarly(t *testing.T) {
-	d, c, _ := newCopying(t)
+	d, c, _ := newDaemon(t)
 	dir := t.TempDir()
 	l, err := net.Listen("unix", dir+"/socket")
 	if err != nil {
@@ -251,7 +262,7 @@ func TestCopyEndsEarly(t *testing.T) {
 	}
 	write(t, dir+"/file", strings.Repeat("x", 1<<20))
 	ctx, cancel := context.WithCancel(t.Context())
-	d.instead = func(_ *frames.Conn, r api.ArchiveRequest) bool {
+	d.override = func(_ *frames.Conn, r api.ArchiveRequest) bool {
 		if r.Op != "stat" {
 			cancel() // as Ctrl-C does
 		}
@@ -266,7 +277,7 @@ func TestCopyEndsEarly(t *testing.T) {
 }
 
 func TestCopyFollows(t *testing.T) {
-	d, c, _ := newCopying(t)
+	d, c, _ := newDaemon(t)
 	here := t.TempDir()
 	write(t, d.root+"/file", "there")
 	if err := errors.Join(os.Symlink("file", d.root+"/link"), os.Symlink("link", here+"/link")); err != nil {
@@ -281,7 +292,7 @@ func TestCopyFollows(t *testing.T) {
 	}
 }
 
-// What a machine of bad intent answers to a copy.
+// TestCopyFromHostileMachine checks the answers of a malicious machine.
 func TestCopyFromHostileMachine(t *testing.T) {
 	hostile := func(name string, kind byte, target string) []byte {
 		var b bytes.Buffer
@@ -295,7 +306,7 @@ func TestCopyFromHostileMachine(t *testing.T) {
 	for _, row := range []struct {
 		name, stat string
 		stream     []byte
-		said       string
+		stderr     string
 		code       int
 		want       string
 	}{
@@ -303,23 +314,21 @@ func TestCopyFromHostileMachine(t *testing.T) {
 		{name: "a name that climbs", stat: file, stream: hostile("x/../../probe", tar.TypeReg, ""), want: ".."},
 		{name: "a hard link to the host", stat: file, stream: hostile("x", tar.TypeLink, "/etc/passwd"), want: "absolute"},
 		{name: "nothing", stat: file, stream: nil, want: "sent nothing"},
-		{name: "no stream", stat: file, stream: bytes.Repeat([]byte("garbage "), 100), want: "read tar stream"},
-		{name: "an error with control characters", stat: file, said: "banger: error: \x1b[2Jgone\n", code: 1, want: "gone"},
-		{name: "a failure without a word", stat: file, code: 9, want: "exit code 9"},
-		{name: "a name of its own", stat: `{"name":"../../probe","mode":33188,"target":"/etc"}`, stream: hostile("../../probe", tar.TypeReg, ""), want: ".."},
+		{name: "a stream that is no tar", stat: file, stream: bytes.Repeat([]byte("garbage "), 100), want: "read tar stream"},
+		{name: "an error with control characters", stat: file, stderr: "banger: error: \x1b[2Jgone\n", code: 1, want: "gone"},
+		{name: "a failure without a message", stat: file, code: 9, want: "exit code 9"},
+		{name: "a stat with another name", stat: `{"name":"../../probe","mode":33188,"target":"/etc"}`, stream: hostile("../../probe", tar.TypeReg, ""), want: ".."},
 		{name: "no JSON", stat: "{", want: "look up"},
 		{name: "JSON without end", stat: `"` + strings.Repeat("x", 2*maxStat), want: "look up"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			d, c, _ := newCopying(t)
-			d.instead = func(conn *frames.Conn, r api.ArchiveRequest) bool {
-				said, out, code := "", []byte(row.stat), 0
+			d, c, _ := newDaemon(t)
+			d.override = func(conn *frames.Conn, r api.ArchiveRequest) bool {
+				stderr, out, code := "", []byte(row.stat), 0
 				if r.Op == "get" {
-					said, out, code = row.said, row.stream, row.code
+					stderr, out, code = row.stderr, row.stream, row.code
 				}
-				io.WriteString(conn.Writer(frames.Stderr), said)
-				_, _ = conn.Writer(frames.Stdout).Write(out)
-				conn.SendJSON(frames.Exit, api.Exit{Code: code})
+				answer(conn, stderr, out, code)
 				return true
 			}
 			top := t.TempDir()
@@ -340,12 +349,12 @@ func TestCopyFromHostileMachine(t *testing.T) {
 	}
 }
 
-// Remarks of the machine reach the user, tamed.
+// TestCopyRemarks checks that the user gets the remarks of the machine without
+// control characters.
 func TestCopyRemarks(t *testing.T) {
-	d, c, remarks := newCopying(t)
-	d.instead = func(conn *frames.Conn, _ api.ArchiveRequest) bool {
-		io.WriteString(conn.Writer(frames.Stderr), "one \x1b[31m\ntwo\nbanger: error: why\n")
-		conn.SendJSON(frames.Exit, api.Exit{Code: 1})
+	d, c, remarks := newDaemon(t)
+	d.override = func(conn *frames.Conn, _ api.ArchiveRequest) bool {
+		answer(conn, "one \x1b[31m\ntwo\nbanger: error: why\n", nil, 1)
 		return true
 	}
 	err := c.run(t.Context(), c.getRequest("/"), nil, io.Discard)

@@ -57,9 +57,8 @@ func createMachine(cmd *cobra.Command, e *env.Env, m *machineFlags, args []strin
 	return id.write(created.Machine.ID)
 }
 
-// createRequest returns the request for a new machine. It pulls the image and
-// the kernel first if the policy of --pull says so, because the daemon uses
-// only those that are in the store.
+// createRequest returns the request for a new machine. It first gets the image
+// and the kernel by the policy of --pull, because the daemon pulls nothing.
 func createRequest(ctx context.Context, e *env.Env, m *machineFlags, ref string, config api.Config) (api.CreateRequest, error) {
 	req := api.CreateRequest{Name: m.name, ImageName: ref, Remove: m.remove, Config: config}
 	img, err := fetch.EnsureImage(ctx, e, &m.read, ref, m.pull)

@@ -33,7 +33,7 @@ func doctorCommand(e *env.Env) *cobra.Command {
 	return cmd
 }
 
-// A diagnosis is what doctor prints as JSON.
+// A diagnosis is the result of doctor as JSON.
 type diagnosis struct {
 	repair.Report
 	Fixed []string `json:"fixed,omitempty"`
@@ -100,14 +100,14 @@ func printDiagnosis(e *env.Env, d *diagnosis, dryRun bool) error {
 	return w.err
 }
 
-// fix says what can be done about the line before.
+// fix writes the remedy for the problem of the line before.
 func (w *errWriter) fix(text string) {
 	if text != "" {
 		w.printf("%-8s %s\n", "", text)
 	}
 }
 
-// An errWriter keeps the first error of what is printed.
+// An errWriter writes until the first error, which it keeps.
 type errWriter struct {
 	to  io.Writer
 	err error

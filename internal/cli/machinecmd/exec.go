@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// execFlags say how a further command runs in a machine.
+// execFlags are the flags of exec.
 type execFlags struct {
 	env, envFiles    []string
 	user, dir        string

@@ -6,15 +6,16 @@ import (
 	"os"
 )
 
-// An idFile is where a program looks for the ID of the machine that it has
-// made. Its methods do nothing on nil.
+// An idFile is the file of --idfile, from which a program reads the ID of its new
+// machine. The methods of a nil idFile do nothing.
 type idFile struct {
 	file    *os.File
 	written bool
 }
 
-// openIDFile makes the file before the machine, so that no machine is made
-// whose ID nobody learns.
+// openIDFile creates the file, or returns nil if name is "". It is called before
+// the machine is created: if the file cannot be created, there is no machine whose
+// ID is lost.
 func openIDFile(name string) (*idFile, error) {
 	if name == "" {
 		return nil, nil
@@ -26,7 +27,7 @@ func openIDFile(name string) (*idFile, error) {
 	return &idFile{file: f}, nil
 }
 
-// write tells the ID.
+// write writes the ID.
 func (i *idFile) write(id string) error {
 	if i == nil {
 		return nil
@@ -38,7 +39,7 @@ func (i *idFile) write(id string) error {
 	return nil
 }
 
-// close removes the file where no ID was written.
+// close closes the file, and removes it if no ID was written.
 func (i *idFile) close() error {
 	if i == nil {
 		return nil

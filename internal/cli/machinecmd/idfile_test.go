@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The ID file has the ID of a machine that came up, and is removed if none did.
+// TestIDFile checks that close keeps a file with an ID and removes an empty one.
 func TestIDFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "id")
 	for _, row := range []struct{ name, want string }{{"a start that fails", ""}, {"a start", "0123456789ab"}} {

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// logsFlags say which lines logs shows, and how.
+// logsFlags are the flags of logs.
 type logsFlags struct {
 	follow, console, stamps bool
 	tail, since, until      string
@@ -84,15 +84,15 @@ func (l *logsFlags) request(now time.Time) (api.LogsRequest, error) {
 	return req, nil
 }
 
-// parseTime reads a time, in the local zone where the text has none, or how
-// long ago it was.
+// parseTime parses a time, which is in the zone of now if the text has no zone, or
+// an age before now.
 func parseTime(text string, now time.Time) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05", "2006-01-02T15:04", time.DateOnly} {
 		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
 			return t, nil
 		}
 	}
-	const lastSecond = 1 << 40 // some 35,000 years, and far from any overflow
+	const lastSecond = 1 << 40 // about 35,000 years from 1970, and far from an overflow
 	if seconds, err := strconv.ParseFloat(text, 64); err == nil && math.Abs(seconds) < lastSecond {
 		whole, part := math.Modf(seconds)
 		return time.Unix(int64(whole), int64(part*float64(time.Second))), nil
@@ -103,11 +103,11 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("want a time as 2006-01-02T15:04:05Z, seconds since 1970, or an age as 10m")
 }
 
-// A logPrinter writes the lines of one output.
+// A logPrinter writes the lines of one output stream.
 type logPrinter struct {
 	to     io.Writer
 	stamps bool
-	within bool // a line whose end is still to come
+	within bool // the end of the current line has not been written
 }
 
 func (p *logPrinter) print(line api.LogLine) error {
@@ -115,7 +115,7 @@ func (p *logPrinter) print(line api.LogLine) error {
 		return nil
 	}
 	if p.stamps && !p.within {
-		const fixed = "2006-01-02T15:04:05.000000000Z07:00" // RFC 3339 in one width
+		const fixed = "2006-01-02T15:04:05.000000000Z07:00" // RFC 3339 with a fixed width
 		if _, err := fmt.Fprint(p.to, line.Time.Format(fixed), " "); err != nil {
 			return err
 		}

@@ -44,11 +44,10 @@ func Commands(e *env.Env) []*cobra.Command {
 	}
 }
 
-// A machineRow is a machine as lists and formats have it: with what a person
-// wants to read besides.
+// A machineRow is a machine in lists and templates. Its methods add columns.
 type machineRow struct{ api.Machine }
 
-// Status is the state in words, with its age.
+// Status returns the state in words, with its age.
 func (m machineRow) Status() string {
 	switch m.State {
 	case api.StateCreating:
@@ -65,10 +64,10 @@ func (m machineRow) Status() string {
 	return "Created"
 }
 
-// Age is how long ago the machine was made.
+// Age returns the time since the machine was created, in words.
 func (m machineRow) Age() string { return render.Ago(m.Created) }
 
-// Labels are KEY=VALUE, in order, with commas between.
+// Labels returns the labels as KEY=VALUE, sorted and separated by commas.
 func (m machineRow) Labels() string {
 	var out []string
 	for key, value := range m.Config.Labels {
@@ -110,8 +109,8 @@ func openMachines(e *env.Env) (*machine.Store, error) {
 	return machine.Open(e.Paths.Data, e.Paths.Runtime)
 }
 
-// eachMachine asks the daemon something of every machine that args name, goes
-// on after an error, and prints the argument where there was none.
+// eachMachine calls do for every machine that args name, and prints each argument
+// for which do returned no error. It continues after an error.
 func eachMachine(ctx context.Context, e *env.Env, args []string, do func(*api.Client, string) error) error {
 	daemon, err := connect.Daemon(ctx, e)
 	if err != nil {

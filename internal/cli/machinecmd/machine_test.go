@@ -58,7 +58,7 @@ func TestParseTime(t *testing.T) {
 	}
 }
 
-// A line that comes in parts has one time.
+// TestLogPrinter checks that a line in several parts gets one time.
 func TestLogPrinter(t *testing.T) {
 	var out bytes.Buffer
 	p := &logPrinter{to: &out, stamps: true}

@@ -57,7 +57,8 @@ func prune(ctx context.Context, e *env.Env, force bool, filters []string) error 
 	return err
 }
 
-// confirm asks on a terminal. Where nobody can answer, a flag must say yes.
+// confirm asks the user whether to continue. It returns a usage error if standard
+// input is not a terminal: then --force is required.
 func confirm(e *env.Env) (bool, error) {
 	f, ok := env.Terminal(e.In)
 	if !ok {

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// psFlags say which machines ps shows, and how.
+// psFlags are the flags of ps.
 type psFlags struct {
 	all, latest, full bool
 	last              int
@@ -56,7 +56,7 @@ func ps(ctx context.Context, e *env.Env, p *psFlags) error {
 	if err != nil {
 		return err
 	}
-	list, err := daemon.List(ctx, api.ListRequest{All: p.all || p.last >= 0 || ofEnded(p.filters), Filters: p.filters})
+	list, err := daemon.List(ctx, api.ListRequest{All: p.all || p.last >= 0 || selectsByState(p.filters), Filters: p.filters})
 	if err != nil {
 		return err
 	}
@@ -68,9 +68,9 @@ func ps(ctx context.Context, e *env.Env, p *psFlags) error {
 	return printMachines(e, machineRows(shown), f, p.full)
 }
 
-// ofEnded reports whether filters ask for machines by how they stand, or
-// ended: then those that do not run are meant too.
-func ofEnded(filters []string) bool {
+// selectsByState reports whether a filter selects machines by state or exit code.
+// The list then includes machines that do not run.
+func selectsByState(filters []string) bool {
 	return slices.ContainsFunc(filters, func(f string) bool {
 		return strings.HasPrefix(f, "status=") || strings.HasPrefix(f, "exited=")
 	})

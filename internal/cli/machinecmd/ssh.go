@@ -43,7 +43,7 @@ func sshCommand(e *env.Env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if m.State != api.StateRunning { // ssh would not say so
+		if m.State != api.StateRunning { // ssh has no clear message for this
 			return notRunning(m)
 		}
 		options, err := sshOptions(e, m.ID, user)
@@ -62,8 +62,8 @@ func sshCommand(e *env.Env) *cobra.Command {
 	return cmd
 }
 
-// sshOptions are what ssh(1) needs to reach a machine. The keys it reads
-// itself: they are files of the user's own.
+// sshOptions returns the options for ssh(1) to reach a machine. They name the key
+// files, which belong to the user, so that ssh reads them itself.
 func sshOptions(e *env.Env, id, user string) ([][2]string, error) {
 	machines, err := openMachines(e)
 	if err != nil {
@@ -83,7 +83,7 @@ func sshOptions(e *env.Env, id, user string) ([][2]string, error) {
 	}, nil
 }
 
-// runSSH becomes ssh(1).
+// runSSH replaces this process by ssh(1).
 func runSSH(options [][2]string, host string, args []string) error {
 	tool, err := exec.LookPath("ssh")
 	if err != nil {
@@ -97,7 +97,7 @@ func runSSH(options [][2]string, host string, args []string) error {
 	return fmt.Errorf("start ssh: %w", syscall.Exec(tool, argv, os.Environ()))
 }
 
-// quoteWords joins words for the shell that runs a ProxyCommand.
+// quoteWords quotes words for the shell that runs a ProxyCommand, and joins them.
 func quoteWords(words ...string) string {
 	for i, w := range words {
 		words[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
@@ -105,13 +105,13 @@ func quoteWords(words ...string) string {
 	return strings.Join(words, " ")
 }
 
-// sshQuote writes a file name as ssh_config(5) reads it.
+// sshQuote quotes a file name for ssh_config(5).
 func sshQuote(name string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(name) + `"`
 }
 
-// sshProxyCommand carries standard input and output to a machine's SSH
-// server: what ssh(1) runs as ProxyCommand.
+// sshProxyCommand returns the command that ssh(1) runs as ProxyCommand. It
+// connects standard input and output with the machine's SSH server.
 func sshProxyCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "ssh-proxy MACHINE", Hidden: true, Args: arg.Exactly("MACHINE"),
@@ -133,7 +133,7 @@ func sshProxyCommand(e *env.Env) *cobra.Command {
 			}()
 			_, err = io.Copy(e.Out, conn)
 			if errors.Is(err, syscall.EPIPE) {
-				err = nil // ssh went away
+				err = nil // ssh has ended
 			}
 			return err
 		},

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// startFlags say how machines are booted.
+// startFlags are the flags of start.
 type startFlags struct {
 	kernel, accel, keys string
 	attach, interactive bool

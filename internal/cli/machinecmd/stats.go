@@ -15,16 +15,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// statsInterval is what lies between two samples, as with docker.
+// statsInterval is the time between two samples, as docker has it.
 const statsInterval = time.Second
 
-// A statsRow is a machine's sample, with what only two samples tell.
+// A statsRow is a sample of a machine, with the values that need two samples.
 type statsRow struct {
 	api.Stats
-	CPUPercent float64 `json:"cpuPercent"` // of one processor of the host, since the sample before
+	CPUPercent float64 `json:"cpuPercent"` // of one processor of the host, since the previous sample
 }
 
-// MemoryPercent is how much of its memory the guest uses.
+// MemoryPercent returns the share of its memory that the guest uses.
 func (s statsRow) MemoryPercent() float64 {
 	const percent = 100
 	if s.Limit == 0 {
@@ -60,7 +60,8 @@ func statsCommand(e *env.Env) *cobra.Command {
 	return cmd
 }
 
-// stats shows what the sampler says until ctx ends: that is how a user leaves.
+// stats shows samples until ctx ends, which is no error unless once is set: the
+// user leaves with Ctrl-C.
 func stats(ctx context.Context, e *env.Env, s *sampler, f *render.Format, once bool) error {
 	if _, err := s.sample(ctx); err != nil {
 		return err
@@ -111,17 +112,18 @@ func printStats(e *env.Env, rows []statsRow, f *render.Format, onTerminal bool) 
 	}
 	shown := text.String()
 	if onTerminal {
-		// From the corner, each line to its end, and nothing below: without a flicker.
+		// Write over the previous table from the top left corner, and clear the rest
+		// of each line and of the screen. Clearing the screen first would flicker.
 		shown = "\x1b[H" + strings.ReplaceAll(shown, "\n", "\x1b[K\n") + "\x1b[J"
 	}
 	_, err := fmt.Fprint(e.Out, shown)
 	return err
 }
 
-// A sampler asks what machines use, and knows what it was the last time.
+// A sampler requests samples of machines and remembers the last one of each.
 type sampler struct {
 	daemon *api.Client
-	refs   []string // empty: all that run
+	refs   []string // if empty, all machines that run
 	last   map[string]api.Stats
 }
 
@@ -144,7 +146,7 @@ func (s *sampler) sample(ctx context.Context) ([]statsRow, error) {
 		})
 		switch {
 		case err == nil:
-		case len(s.refs) == 0 && attach.HasEnded(err): // since the list was made
+		case len(s.refs) == 0 && attach.HasEnded(err): // after the list was made
 		default:
 			return nil, err
 		}
@@ -152,7 +154,7 @@ func (s *sampler) sample(ctx context.Context) ([]statsRow, error) {
 	return rows, nil
 }
 
-// compare makes a row of a sample and the one before.
+// compare returns the row of a sample, and makes it the last one.
 func (s *sampler) compare(now api.Stats) statsRow {
 	const percent = 100
 	row := statsRow{Stats: now}

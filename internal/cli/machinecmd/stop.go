@@ -14,7 +14,7 @@ import (
 // stopGrace is the time between the stop signal and SIGKILL, as docker has it.
 const stopGrace = 10 * time.Second
 
-// stopFlags say how long a machine's command has to end.
+// stopFlags are the flags of stop and restart.
 type stopFlags struct{ seconds int }
 
 func (s *stopFlags) register(cmd *cobra.Command) {
@@ -22,7 +22,7 @@ func (s *stopFlags) register(cmd *cobra.Command) {
 	const help = "seconds between the stop signal and SIGKILL"
 	f.IntVarP(&s.seconds, "time", "t", int(stopGrace/time.Second), help)
 	f.IntVar(&s.seconds, "timeout", int(stopGrace/time.Second), help)
-	f.Lookup("timeout").Hidden = true // docker's newer word for the same
+	f.Lookup("timeout").Hidden = true // docker's newer name of --time
 }
 
 func (s *stopFlags) request() (api.StopRequest, error) {
@@ -40,7 +40,7 @@ func stopCommand(e *env.Env) *cobra.Command {
 	})
 }
 
-// endCommand completes a command that ends machines by ask.
+// endCommand completes cmd, which ends machines by the request ask.
 func endCommand(e *env.Env, ask func(*api.Client, context.Context, string, api.StopRequest) error, cmd *cobra.Command) *cobra.Command {
 	var s stopFlags
 	s.register(cmd)

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// superviseCommand is a machine's supervisor, which the daemon starts. It
-// lives as long as the machine runs.
+// superviseCommand returns the command of a machine's supervisor. The daemon
+// starts it, and it runs as long as the machine.
 func superviseCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "supervise MACHINE", Hidden: true, Args: arg.Exactly("MACHINE"),

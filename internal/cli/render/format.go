@@ -15,18 +15,18 @@ import (
 	"github.com/banger-vm/banger/internal/cli/exit"
 )
 
-// FormatHelp explains --format.
+// FormatHelp is the help text of --format.
 const FormatHelp = "Go template for each one, with json, join, lower, upper and truncate; after the word\ntable, under a heading; or json"
 
-// A Format is what --format asks for.
+// A Format writes rows as --format asks for.
 type Format struct {
 	json     bool // a line of JSON for each row
 	heading  bool
 	template *template.Template
 }
 
-// ParseFormat returns nil for what leaves the choice to the command: nothing,
-// and table alone.
+// ParseFormat parses the value of --format. It returns nil if the command shall
+// use its own form: for "" and for "table" alone.
 func ParseFormat(text string) (*Format, error) {
 	switch text {
 	case "", "table":
@@ -35,7 +35,7 @@ func ParseFormat(text string) (*Format, error) {
 		return &Format{json: true}, nil
 	}
 	body, heading := strings.CutPrefix(text, "table ")
-	// A shell hands these on as they are written.
+	// A shell passes \t and \n on as two characters.
 	body = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(body)
 	t, err := template.New("").Option("missingkey=error").Funcs(formatFuncs()).Parse(body)
 	if err != nil {
@@ -62,7 +62,7 @@ func compactJSON(v any) (string, error) {
 	return strings.TrimSuffix(b.String(), "\n"), err
 }
 
-// Rows writes each row in the format.
+// Rows writes each row in the format f.
 func Rows[T any](w io.Writer, f *Format, rows []T) error {
 	if f.json {
 		for _, row := range rows {
@@ -91,7 +91,7 @@ func Rows[T any](w io.Writer, f *Format, rows []T) error {
 	return nil
 }
 
-// execute writes one line, or none.
+// execute writes the line of one row, or nothing if the template fails.
 func (f *Format) execute(w io.Writer, t *template.Template, v any) error {
 	var line bytes.Buffer
 	if err := t.Execute(&line, v); err != nil {
@@ -101,8 +101,8 @@ func (f *Format) execute(w io.Writer, t *template.Template, v any) error {
 	return err
 }
 
-// printHeading executes the template on the names of a row's fields, which no
-// function changes.
+// printHeading executes the template on the names of a row's fields in place of
+// their values. The functions of the template return a name unchanged.
 func (f *Format) printHeading(w io.Writer, row reflect.Type) error {
 	t, err := f.template.Clone()
 	if err != nil {
@@ -117,8 +117,8 @@ func (f *Format) printHeading(w io.Writer, row reflect.Type) error {
 	return f.execute(w, t.Funcs(funcs), headings(row))
 }
 
-// headings are the names of a struct's fields and methods by those names,
-// nested as they are.
+// headings returns the headings of a struct's fields and methods by their names.
+// A field that is a struct has a map of its own.
 func headings(t reflect.Type) map[string]any {
 	out := map[string]any{}
 	for field := range fieldsOf(t) {
@@ -148,7 +148,7 @@ func fieldsOf(t reflect.Type) func(yield func(reflect.StructField) bool) {
 	}
 }
 
-// heading writes ExitCode as EXIT CODE.
+// heading returns EXIT CODE for ExitCode.
 func heading(name string) string {
 	var out []rune
 	lower := false

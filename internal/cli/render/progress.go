@@ -15,8 +15,8 @@ import (
 	"golang.org/x/term"
 )
 
-// A reporter shows events. event may be called from several goroutines; close
-// ends the display and must be called once, also after an error.
+// A reporter shows events. Several goroutines may call event. close ends the
+// display and must be called once, also after an error.
 type reporter interface {
 	event(build.Event)
 	close()
@@ -56,8 +56,8 @@ func newReporter(e *env.Env) reporter {
 	return p
 }
 
-// hasRows reports whether w is a terminal that bars can be drawn on: some, such
-// as serial consoles, do not know how large they are.
+// hasRows reports whether w is a terminal that bars can be drawn on. A terminal
+// that does not know its size, such as a serial console, is none.
 func hasRows(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -81,18 +81,18 @@ type jsonLines struct {
 func (j *jsonLines) event(e build.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	_ = j.enc.Encode(e) // a reader of progress that went away must not stop the work
+	_ = j.enc.Encode(e) // the build must not end with the reader of its progress
 }
 
 func (j *jsonLines) close() {}
 
-// plainLines writes a line when something is finished, and one now and then
-// while a layer takes long.
+// plainLines writes a line for each finished step, and one every plainEvery for
+// a layer that takes longer.
 type plainLines struct {
 	mu    sync.Mutex
 	w     io.Writer
-	last  map[int]time.Time // when a layer was last told of
-	since time.Time         // where lines begin with the seconds since then
+	last  map[int]time.Time // time of the last line of a layer, by its number
+	since time.Time         // lines begin with the seconds since then, if it is set
 }
 
 func (p *plainLines) printf(format string, args ...any) {
@@ -191,7 +191,7 @@ func (b *bars) update(name string, e build.Event) {
 	}
 	bar.SetCurrent(e.Done)
 	if e.Finished {
-		bar.SetTotal(-1, true) // what is there is all
+		bar.SetTotal(-1, true) // the current value becomes the total
 	}
 }
 

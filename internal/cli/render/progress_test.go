@@ -16,7 +16,7 @@ import (
 
 const layerDigest = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
-// show runs the events of a small build through what --progress gives.
+// show reports the events of a small build to the display that e selects.
 func show(e *env.Env) {
 	report, stop := Progress(e)
 	for _, e := range []build.Event{
@@ -90,7 +90,7 @@ func TestProgressOnATerminal(t *testing.T) {
 		want []string
 	}{
 		{"bars", 30, []string{"layer 1/2 aaaaaaaaaaaa", "1.0 KiB / 1.0 KiB done", "layer 2/2 tar", "trying again", "disk"}},
-		{"a terminal that does not say its size", 0, []string{"layer 1/2 aaaaaaaaaaaa 1KiB, done"}},
+		{"a terminal without a size", 0, []string{"layer 1/2 aaaaaaaaaaaa 1KiB, done"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			screen, tty, err := pty.Open()
@@ -112,9 +112,10 @@ func TestProgressOnATerminal(t *testing.T) {
 	}
 }
 
-// readScreen reads until nobody holds the terminal any more, which is an error to read from.
+// readScreen reads until the last descriptor of the terminal is closed. The read
+// fails with EIO then.
 func readScreen(screen *os.File) string {
 	var all bytes.Buffer
-	_, _ = io.Copy(&all, screen) // EIO is its end
+	_, _ = io.Copy(&all, screen) // the error is EIO
 	return all.String()
 }
