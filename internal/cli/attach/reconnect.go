@@ -10,7 +10,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/exit"
 )
 
-// A LostError says that the connection to a machine's command is lost, because
+// A LostError reports that the connection to a machine's command is lost, because
 // the daemon has ended, while the command keeps running.
 type LostError struct {
 	Machine string // ID
