@@ -14,11 +14,11 @@ import (
 	"github.com/banger-vm/banger/test/treediff"
 )
 
-// exceptions are all the differences that the comparison with umoci's tree allows.
+// exceptions are the differences from umoci's tree that the comparison allows.
 var exceptions = []exception{
 	{path: ".", field: "seconds", reason: "umoci leaves the root as old as its folder; see TestF9TimesUmociLacks"},
 	{path: ".", field: "nanoseconds", reason: "the same"},
-	{image: "torture:1", path: "implied", field: "seconds", reason: "no entry: F9 says the image's creation time, umoci takes the clock's"},
+	{image: "torture:1", path: "implied", field: "seconds", reason: "no entry: F9 wants the image's creation time, umoci uses the clock"},
 	{image: "torture:1", path: "implied", field: "nanoseconds", reason: "F9"},
 	{image: "torture:1", path: "implied/by", field: "seconds", reason: "F9"},
 	{image: "torture:1", path: "implied/by", field: "nanoseconds", reason: "F9"},
@@ -34,8 +34,8 @@ var exceptions = []exception{
 	{image: "torture:1", path: "times/*-2446", field: "nanoseconds", reason: "2262"},
 }
 
-// TestF8DiskEqualsUmoci compares every inode of a disk, as the kernel shows it, with what umoci makes of
-// the same image.
+// TestF8DiskEqualsUmoci compares every inode of a disk, as the kernel shows it, with umoci's tree of the same
+// image.
 func TestF8DiskEqualsUmoci(t *testing.T) {
 	for _, image := range []string{"debian:12", "app:1", "torture:1", "torture:names"} {
 		for _, builder := range builders {
@@ -52,7 +52,7 @@ func TestF8DiskEqualsUmoci(t *testing.T) {
 	}
 }
 
-// TestF8ComparisonIsNotEmpty guards the comparison above: the trees have what it is there to compare.
+// TestF8ComparisonIsNotEmpty checks that the trees of the comparison have the inodes that are hard to get right.
 func TestF8ComparisonIsNotEmpty(t *testing.T) {
 	app := umociTree(t, "app:1")
 	if len(app) < 10_000 {
@@ -96,7 +96,7 @@ func expectFields(t *testing.T, tree treediff.Tree, path string, want treediff.N
 	}
 }
 
-// TestF9TimesUmociLacks checks the times that the comparison with umoci has to leave out.
+// TestF9TimesUmociLacks checks the times that the comparison with umoci excludes.
 func TestF9TimesUmociLacks(t *testing.T) {
 	created := treediff.Node{"seconds": "1612325106", "nanoseconds": "0", "mode": "0755", "owner": "0:0"}
 	late := treediff.Node{"seconds": "13574649599", "nanoseconds": "123456789"}
@@ -115,7 +115,7 @@ func TestF9TimesUmociLacks(t *testing.T) {
 	}
 }
 
-// TestB2PlainUserSameDisk has a user without privileges make what root makes.
+// TestB2PlainUserSameDisk checks that a user without privileges gets the same disk as root.
 func TestB2PlainUserSameDisk(t *testing.T) {
 	for _, image := range []string{"torture:1", "app:1"} {
 		for _, builder := range builders {
@@ -136,7 +136,7 @@ func TestB2PlainUserSameDisk(t *testing.T) {
 	}
 }
 
-// TestB4BuildersAgree compares the two builders' disks.
+// TestB4BuildersAgree compares the disks of the two builders.
 func TestB4BuildersAgree(t *testing.T) {
 	needNative(t)
 	for _, image := range []string{"torture:1", "app:1"} {
@@ -148,7 +148,7 @@ func TestB4BuildersAgree(t *testing.T) {
 	}
 }
 
-// TestB5NamesRefused has the e2fsprogs builder refuse names that its script cannot carry.
+// TestB5NamesRefused checks that the e2fsprogs builder refuses names that its debugfs script cannot have.
 func TestB5NamesRefused(t *testing.T) {
 	box := newSandbox(t)
 	got := box.run(t, "convert", "--plain-http", "--builder=e2fsprogs", reference("torture:names"), box.path("out/disk"))
@@ -158,7 +158,7 @@ func TestB5NamesRefused(t *testing.T) {
 	}
 }
 
-// TestP1SourcesGiveTheSameTree takes one image through every kind of source.
+// TestP1SourcesGiveTheSameTree converts one image from every kind of source.
 func TestP1SourcesGiveTheSameTree(t *testing.T) {
 	const image = "torture:1"
 	dir := t.TempDir()
@@ -185,8 +185,7 @@ func TestP1SourcesGiveTheSameTree(t *testing.T) {
 	}
 }
 
-// throughGNUTar is the tree that is left of one that GNU tar has packed: it stores a fifo with two names
-// as two fifos.
+// throughGNUTar returns the tree as GNU tar packs it: a fifo with two names becomes two fifos.
 func throughGNUTar(tree treediff.Tree) treediff.Tree {
 	out := maps.Clone(tree)
 	for _, name := range []string{"links/fifo", "links/fifo-too"} {
@@ -196,14 +195,14 @@ func throughGNUTar(tree treediff.Tree) treediff.Tree {
 	return out
 }
 
-// packTree writes umoci's tree of the image as a plain tar, by GNU tar: another writer's dialect.
+// packTree writes umoci's tree of the image as a plain tar, in the dialect of GNU tar.
 func packTree(t *testing.T, image, to string) {
 	t.Helper()
 	dir := t.TempDir()
 	copyImage(t, image, "oci:"+filepath.Join(dir, "layout")+":image")
 	tool(t, "umoci", "unpack", "--image", filepath.Join(dir, "layout")+":image", filepath.Join(dir, "bundle"))
 	tool(t, "tar", "--create", "--file", to, "--format=posix", "--sparse", "--numeric-owner",
-		// With --acls it would write the names that this host has for the ids; so the raw attributes hold them.
+		// --acls would write this host's names for the ids. The raw attributes hold the ACLs instead.
 		"--xattrs", "--xattrs-include=*", "--directory", filepath.Join(dir, "bundle/rootfs"), ".")
 	f, err := os.Open(to)
 	if err != nil {
@@ -215,7 +214,7 @@ func packTree(t *testing.T, image, to string) {
 	}
 }
 
-// TestP1StandardInput converts a tar that comes through a pipe.
+// TestP1StandardInput converts a tar from a pipe.
 func TestP1StandardInput(t *testing.T) {
 	const image = "torture:1"
 	name := filepath.Join(t.TempDir(), "root.tar")
@@ -236,21 +235,21 @@ func TestP1StandardInput(t *testing.T) {
 	expectSameTree(t, "native", image, throughGNUTar(umociTree(t, image)), diskTree(t, disk))
 }
 
-// TestP1MissingPlatformListsWhatThereIs names the platforms of an index.
-func TestP1MissingPlatformListsWhatThereIs(t *testing.T) {
+// TestP1MissingPlatformListsPlatforms checks that the error names the platforms of the index.
+func TestP1MissingPlatformListsPlatforms(t *testing.T) {
 	box := newSandbox(t)
 	got := box.run(t, "convert", "--plain-http", "--platform=linux/riscv64", reference("torture:multi"), box.path("out/disk"))
 	expectComplaint(t, got, "linux/riscv64", "linux/s390x")
 }
 
-// TestP2CacheIsAnOCILayout has skopeo read what a pull left.
+// TestP2CacheIsAnOCILayout reads the cache with skopeo.
 func TestP2CacheIsAnOCILayout(t *testing.T) {
 	box := newSandbox(t)
 	box.must(t, "image", "pull", "--plain-http", reference("torture:1"))
 	need(t, "skopeo")
 	layout := box.path("cache/banger/oci")
 	if out := tool(t, "skopeo", "inspect", "oci:"+layout); !strings.Contains(out, `"Digest"`) {
-		t.Errorf("skopeo inspect says %s", out)
+		t.Errorf("skopeo inspect prints %s", out)
 	}
 	box.expectSoundCache(t)
 }

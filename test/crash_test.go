@@ -12,11 +12,11 @@ import (
 
 var crashSeed = flag.Uint64("crash.seed", uint64(time.Now().UnixNano()), "seed of the moments at which banger is killed")
 
-// moments is how many random moments of a run are tried.
+// moments is the number of random moments of a run at which it is killed.
 const moments = 20
 
-// momentsOf is how many are tried with a builder: fewer with e2fsprogs, whose run takes as long as several of the
-// other's, while the sweep after it is the same.
+// momentsOf returns the number of moments for a builder. It is smaller for e2fsprogs, whose runs are several times
+// slower and leave the same leftovers.
 func momentsOf(builder string) int {
 	if builder == "e2fsprogs" {
 		return moments / 3
@@ -31,12 +31,11 @@ func signalAt(t *testing.T, box sandbox, delay time.Duration, signal os.Signal, 
 		timer := time.NewTimer(delay)
 		defer timer.Stop()
 		<-timer.C
-		// It may have ended already; then nothing is signalled.
-		_ = p.Signal(signal)
+		_ = p.Signal(signal) // an error: the process has ended
 	})
 }
 
-// randomMoments are spread over the duration of a run, one in each of its equal parts.
+// randomMoments returns n random moments of a run, one in each of n equal parts of its duration.
 func randomMoments(t *testing.T, run time.Duration, n int) []time.Duration {
 	t.Helper()
 	t.Logf("seed: go test -crash.seed=%d", *crashSeed)
@@ -48,8 +47,8 @@ func randomMoments(t *testing.T, run time.Duration, n int) []time.Duration {
 	return out
 }
 
-// crashImage is what a builder works on while it is killed: with e2fsprogs a small one, for the file system
-// of the host takes most of a second for a thousand staged files.
+// crashImage returns the image that a builder converts while it is killed. It is a small one for e2fsprogs, since
+// the host's file system takes most of a second for a thousand staged files.
 func crashImage(builder string) string {
 	if builder == "e2fsprogs" {
 		return "torture:1"
@@ -57,17 +56,17 @@ func crashImage(builder string) string {
 	return "debian:12"
 }
 
-// TestR1KillDuringPull kills a pull into an empty cache at random moments. The next one must do its work
-// as if nothing had been, and sweep what the dead one left.
+// TestR1KillDuringPull kills a pull into an empty cache at random moments. The next pull must succeed and sweep the
+// leftovers.
 func TestR1KillDuringPull(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
 			args := []string{"image", "pull", "--plain-http", "--builder=" + builder, reference(crashImage(builder))}
-			calm := newSandbox(t)
+			undisturbed := newSandbox(t)
 			start := time.Now()
-			calm.must(t, args...)
+			undisturbed.must(t, args...)
 			took := time.Since(start)
-			want := calm.inventory(t)
+			want := undisturbed.inventory(t)
 
 			killed := 0
 			for _, moment := range randomMoments(t, took, momentsOf(builder)) {
@@ -90,8 +89,8 @@ func TestR1KillDuringPull(t *testing.T) {
 	}
 }
 
-// TestB1KillDuringBuild kills a conversion from a full cache at random moments, in one world, so that
-// leftovers would pile up.
+// TestB1KillDuringBuild kills a conversion from a full cache at random moments. All runs share one sandbox, so
+// leftovers would accumulate.
 func TestB1KillDuringBuild(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
@@ -125,7 +124,7 @@ func TestB1KillDuringBuild(t *testing.T) {
 	}
 }
 
-// TestB1KilledBuildPublishesNothing kills first conversions: the disk is there whole or not at all.
+// TestB1KilledBuildPublishesNothing kills the first conversion to a path. The disk must be intact or not exist.
 func TestB1KilledBuildPublishesNothing(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"github.com/banger-vm/banger/test/treediff"
 )
 
-// mountDisk shows the disk through the kernel until the test ends.
+// mountDisk mounts the disk until the test ends and returns the mount point.
 func mountDisk(t *testing.T, disk, options string) string {
 	t.Helper()
 	needRoot(t)
@@ -25,11 +25,12 @@ func mountDisk(t *testing.T, disk, options string) string {
 	return dir
 }
 
-// unmount also lets go of a mount that something still uses: a test must not leave one behind.
+// unmount unmounts dir. It detaches a mount that is still in use, and reports it, because a test must not leave a mount
+// behind.
 func unmount(t *testing.T, dir string) {
 	t.Helper()
 	err := unix.Unmount(dir, 0)
-	if err == unix.EINVAL { // not mounted any more
+	if err == unix.EINVAL { // it is not mounted
 		return
 	}
 	if err != nil {
@@ -40,7 +41,7 @@ func unmount(t *testing.T, dir string) {
 	}
 }
 
-// diskTree is what the kernel shows of the disk, but for the folder that every ext4 has.
+// diskTree returns the tree of the mounted disk without lost+found, which every ext4 has.
 func diskTree(t *testing.T, disk string) treediff.Tree {
 	t.Helper()
 	dir := mountDisk(t, disk, "loop,ro,noload")
@@ -62,13 +63,13 @@ func scan(t *testing.T, dir string) treediff.Tree {
 	return tree
 }
 
-// umociTrees holds the oracle's view of each image, which several tests want and which takes seconds.
+// umociTrees caches umoci's tree of each image. Several tests need it, and it takes seconds.
 var umociTrees struct {
 	sync.Mutex
 	of map[string]treediff.Tree
 }
 
-// umociTree is the tree that umoci makes of an image as root, fetched by skopeo: none of banger is in it.
+// umociTree returns the tree that umoci unpacks as root from an image that skopeo has fetched. It uses no code of banger.
 func umociTree(t *testing.T, image string) treediff.Tree {
 	t.Helper()
 	needRoot(t)
@@ -89,14 +90,14 @@ func umociTree(t *testing.T, image string) treediff.Tree {
 	return tree
 }
 
-// copyImage has skopeo copy an image of the suite's registry to a destination of any kind.
+// copyImage copies an image from the suite's registry to a destination of skopeo.
 func copyImage(t *testing.T, image, destination string) {
 	t.Helper()
 	need(t, "skopeo")
 	tool(t, "skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false", "docker://"+reference(image), destination)
 }
 
-// convert makes a disk of a source in the world, with one builder.
+// convert converts a source to a disk in the sandbox and returns its path.
 func (box sandbox) convert(t *testing.T, builder, source string, flags ...string) string {
 	t.Helper()
 	disk := filepath.Join(box.path("out"), "disk-"+builder+".ext4")
@@ -105,7 +106,7 @@ func (box sandbox) convert(t *testing.T, builder, source string, flags ...string
 	return disk
 }
 
-// expectSound has e2fsck read the whole structure and change nothing.
+// expectSound checks the structure of the disk with e2fsck, which changes nothing.
 func expectSound(t *testing.T, disk string) {
 	t.Helper()
 	need(t, "e2fsck")
@@ -124,7 +125,7 @@ func (e exception) covers(builder, image string, d treediff.Difference) bool {
 	return err == nil && matches && same(e.builder, builder) && same(e.image, image) && e.field == d.Field
 }
 
-// expectSameTree wants no difference but the listed ones.
+// expectSameTree checks that the trees have no differences besides the exceptions.
 func expectSameTree(t *testing.T, builder, image string, want, got treediff.Tree) {
 	t.Helper()
 	const shown = 40

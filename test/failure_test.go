@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// smallSandbox is a world on a file system of its own with size bytes.
+// smallSandbox returns a sandbox on a new file system of size bytes.
 func smallSandbox(t *testing.T, size int64) sandbox {
 	t.Helper()
 	needRoot(t)
@@ -36,14 +36,14 @@ func smallSandbox(t *testing.T, size int64) sandbox {
 	return sandboxIn(t, dir, uint32(os.Geteuid()))
 }
 
-// TestB1FullDisk runs out of space at each stage: downloading, unpacking, writing the disk.
+// TestB1FullDisk runs out of space in each stage: the download, the unpacking, the writing of the disk.
 func TestB1FullDisk(t *testing.T) {
 	const mega = 1 << 20
 	for _, builder := range builders {
 		args := []string{"image", "pull", "--plain-http", "--builder=" + builder, reference("debian:12")}
-		calm := newSandbox(t)
-		calm.must(t, args...)
-		want := calm.inventory(t)
+		undisturbed := newSandbox(t)
+		undisturbed.must(t, args...)
+		want := undisturbed.inventory(t)
 		for _, size := range []int64{40 * mega, 100 * mega, 200 * mega} {
 			t.Run(fmt.Sprintf("%s/%dM", builder, size/mega), func(t *testing.T) {
 				box := smallSandbox(t, size)
@@ -58,7 +58,7 @@ func TestB1FullDisk(t *testing.T) {
 	}
 }
 
-// expectSpaceBack wants no more of the file system in use than the whole blobs that a later run can use.
+// expectSpaceBack checks that only complete blobs, which a later run can use, take space on the file system.
 func (box sandbox) expectSpaceBack(t *testing.T, before int64) {
 	t.Helper()
 	var kept int64
@@ -73,7 +73,7 @@ func (box sandbox) expectSpaceBack(t *testing.T, before int64) {
 	}
 }
 
-// TestB1FullDiskAtTheDestination has space for everything but the disk itself.
+// TestB1FullDiskAtTheDestination converts to a file system that is too small for the disk.
 func TestB1FullDiskAtTheDestination(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
@@ -88,11 +88,11 @@ func TestB1FullDiskAtTheDestination(t *testing.T) {
 	}
 }
 
-// TestP3TwoPullsAtOnce has two bangers fill one cache and one store with the same image.
-func TestP3TwoPullsAtOnce(t *testing.T) {
+// TestP3PullsAtOnce pulls the same image in three processes that share a cache and a store.
+func TestP3PullsAtOnce(t *testing.T) {
 	args := []string{"image", "pull", "--plain-http", reference("debian:12")}
-	calm := newSandbox(t)
-	calm.must(t, args...)
+	undisturbed := newSandbox(t)
+	undisturbed.must(t, args...)
 	box := newSandbox(t)
 	outcomes := make([]outcome, 3)
 	var wg sync.WaitGroup
@@ -105,14 +105,14 @@ func TestP3TwoPullsAtOnce(t *testing.T) {
 			t.Errorf("exit code %d\n%s", got.code, got.stderr)
 		}
 	}
-	box.expectInventory(t, calm.inventory(t))
+	box.expectInventory(t, undisturbed.inventory(t))
 }
 
-// TestP4InterruptDuringDownload presses Ctrl-C while a layer is on its way.
+// TestP4InterruptDuringDownload interrupts a pull during the download of a layer.
 func TestP4InterruptDuringDownload(t *testing.T) {
-	calm := newSandbox(t)
-	calm.must(t, "image", "pull", "--plain-http", reference("debian:12"))
-	want := calm.inventory(t)
+	undisturbed := newSandbox(t)
+	undisturbed.must(t, "image", "pull", "--plain-http", reference("debian:12"))
+	want := undisturbed.inventory(t)
 
 	proxy := newProxy(t)
 	proxy.bytesPerSecond = 4 << 20
@@ -136,7 +136,7 @@ func TestP4InterruptDuringDownload(t *testing.T) {
 	box.expectNoProcess(t)
 }
 
-// TestB1InterruptDuringBuild presses Ctrl-C at moments of a conversion from a full cache.
+// TestB1InterruptDuringBuild interrupts a conversion from a full cache after several delays.
 func TestB1InterruptDuringBuild(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {
@@ -153,7 +153,7 @@ func TestB1InterruptDuringBuild(t *testing.T) {
 				if took := time.Since(start) - delay; took > time.Second {
 					t.Errorf("it took %v to stop", took)
 				}
-				if got.code == 0 { // it was faster
+				if got.code == 0 { // the conversion ended before the signal
 					if err := os.Remove(disk); err != nil {
 						t.Fatal(err)
 					}
@@ -165,8 +165,8 @@ func TestB1InterruptDuringBuild(t *testing.T) {
 	}
 }
 
-// TestP4BrokenDownloadResumes cuts the connection in the middle of each layer; the pull goes on from
-// there, and does not begin again.
+// TestP4BrokenDownloadResumes cuts the connection in the middle of each layer. The pull must request the rest of the
+// layer, not the whole layer again.
 func TestP4BrokenDownloadResumes(t *testing.T) {
 	proxy := newProxy(t)
 	proxy.cutAfter = 8 << 20
@@ -209,7 +209,7 @@ func TestP3CorruptBlobIsFetchedAgain(t *testing.T) {
 	box.expectSoundCache(t)
 }
 
-// TestP4NoRegistry asks a port where nobody listens.
+// TestP4NoRegistry pulls from a port without a listener.
 func TestP4NoRegistry(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -228,13 +228,13 @@ func TestP4NoRegistry(t *testing.T) {
 	}
 }
 
-// TestP1NoSuchTag names what is missing and gives a hint.
+// TestP1NoSuchTag checks that the error names the tag and has a hint.
 func TestP1NoSuchTag(t *testing.T) {
 	got := newSandbox(t).run(t, "image", "pull", "--plain-http", reference("app:2"))
 	expectComplaint(t, got, "demo/app:2", "hint:")
 }
 
-// TestB1TooSmallASize fails before anything is written and says what is needed.
+// TestB1TooSmallASize checks that the error names the size that is needed, and that nothing is written.
 func TestB1TooSmallASize(t *testing.T) {
 	for _, builder := range builders {
 		t.Run(builder, func(t *testing.T) {

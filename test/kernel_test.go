@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// kernelPackage is the distribution's, by the name that does not change with each version.
+// kernelPackage returns the source for the distribution's kernel package, by a name without a version.
 func kernelPackage() string {
 	if release, err := os.ReadFile("/etc/os-release"); err == nil && strings.Contains(string(release), "\nID=ubuntu\n") {
 		return "apt:linux-image-virtual"
@@ -19,7 +19,7 @@ func kernelPackage() string {
 	return "apt:linux-image-cloud-amd64"
 }
 
-// inspectedKernel is the part of `kernel inspect` that is looked at.
+// inspectedKernel has the fields of `kernel inspect` that the tests check.
 type inspectedKernel struct {
 	ID, Release, Origin, Folder, BootPath string
 	Modules                               struct{ Count int }
@@ -38,7 +38,7 @@ func inspectKernel(t *testing.T, box sandbox, name string) inspectedKernel {
 	return out[0]
 }
 
-// needKernelPackage skips where apt has no such package, and fails in CI.
+// needKernelPackage skips the test if apt has no such package, and fails it in CI.
 func needKernelPackage(t *testing.T) {
 	t.Helper()
 	need(t, "apt-get", "apt-cache", "e2fsck", "debugfs")
@@ -92,7 +92,7 @@ func TestKernelFromThePackageManager(t *testing.T) {
 		t.Errorf("%d modules", k.Modules.Count)
 	}
 
-	// A bundle of it is the same kernel to somebody else.
+	// A bundle is the same kernel in another sandbox.
 	box.must(t, "kernel", "export", "default", box.path("out", "k.tar"))
 	other := newSandbox(t)
 	other.must(t, "kernel", "import", "bundle:"+box.path("out", "k.tar"), "--name", "copy")

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestB3LayerCacheGivesTheSameBytes converts on file systems that share extents: with an empty cache, from
-// the cache, and from one that is damaged, against the disk that a file system without a cache gives.
+// TestB3LayerCacheGivesTheSameBytes converts on file systems that share extents, with an empty, a warm and a damaged
+// layer cache. The disks must equal one that was converted without a layer cache.
 func TestB3LayerCacheGivesTheSameBytes(t *testing.T) {
 	needNative(t)
 	plain := newSandbox(t)

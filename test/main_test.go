@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,12 +17,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/banger-vm/banger/internal/base/poll"
 )
 
-// builders are those that every image is built with. What only native promises is asked of it alone.
+// builders are the builders that every image is built with. Some tests are for the native builder alone.
 var builders = []string{"native", "e2fsprogs"}
 
-// suite is what all tests share; TestMain fills it.
+// suite has the state that all tests share. TestMain sets it.
 var suite struct {
 	banger   string // a copy that any user may execute
 	registry string // host:port
@@ -38,7 +41,7 @@ func TestMain(m *testing.M) {
 }
 
 func runSuite(m *testing.M) (code int, err error) {
-	// The registry dies with the thread that started it (Pdeathsig), so this one must live on.
+	// The kernel kills the registry when the thread that started it ends (Pdeathsig).
 	runtime.LockOSThread()
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		return 0, err
@@ -61,13 +64,13 @@ func runSuite(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	code = m.Run()
-	for _, w := range shared.of {
-		err = errors.Join(err, w.close())
+	for _, box := range shared.of {
+		err = errors.Join(err, box.close())
 	}
 	return code, errors.Join(err, stop())
 }
 
-// serveImages runs the registry over the demo's images and returns what ends it.
+// serveImages serves the demo images from a registry and returns the function that stops it.
 func serveImages(dir string) (stop func() error, err error) {
 	images := os.Getenv("BANGER_TEST_IMAGES")
 	if images == "" {
@@ -113,10 +116,10 @@ func copyFile(from, to string, mode os.FileMode) (err error) {
 	return err
 }
 
-// reference is the name of one of the demo's images, "app:1", in the suite's registry.
+// reference returns the name in the suite's registry of a demo image, such as "app:1".
 func reference(image string) string { return suite.registry + "/demo/" + image }
 
-// need skips the test where a tool is missing, and fails it in CI, where none may be.
+// need skips the test if a tool is missing, and fails it in CI.
 func need(t *testing.T, tools ...string) {
 	t.Helper()
 	for _, tool := range tools {
@@ -126,7 +129,7 @@ func need(t *testing.T, tools ...string) {
 	}
 }
 
-// needNative skips what only the native builder promises where the list lacks it.
+// needNative skips the test if builders has no native builder.
 func needNative(t *testing.T) {
 	t.Helper()
 	if !slices.Contains(builders, "native") {
@@ -149,7 +152,7 @@ func unavailable(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// tool runs a tool that must succeed and returns its output.
+// tool runs a program that must succeed and returns its output.
 func tool(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
@@ -159,16 +162,12 @@ func tool(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// eventually waits until the condition holds, looking every few milliseconds.
-func eventually(t *testing.T, limit time.Duration, what string, holds func() bool) {
+// eventually waits until the condition holds. It fails the test if that takes longer than the limit.
+func eventually(t *testing.T, limit time.Duration, condition string, holds func() bool) {
 	t.Helper()
-	deadline, tick := time.After(limit), time.NewTicker(5*time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-deadline:
-			t.Fatalf("%s: not within %v", what, limit)
-		case <-tick.C:
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if poll.Until(ctx, 5*time.Millisecond, func() (bool, error) { return holds(), nil }) != nil {
+		t.Fatalf("%s: not within %v", condition, limit)
 	}
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/banger-vm/banger/test/treediff"
 )
 
-// What e2fsck alone does not see, and only root can try: the kernel and e2fsprogs work on a disk that
-// the native writer made.
+// These tests let the kernel and e2fsprogs work on disks of the native writer, as root. e2fsck alone does not find the
+// faults that they find.
 
-// nativeDisk makes one of an image in a world of its own.
+// nativeDisk converts an image with the native builder in a new sandbox and returns the path of the disk.
 func nativeDisk(t *testing.T, image string, flags ...string) string {
 	t.Helper()
 	needNative(t)
@@ -28,7 +28,7 @@ func nativeDisk(t *testing.T, image string, flags ...string) string {
 	return newSandbox(t).convert(t, "native", reference(image), flags...)
 }
 
-// TestB1BackupSuperblocks loses the primary superblock: a backup brings all of it back.
+// TestB1BackupSuperblocks clears the primary superblock and restores the disk from a backup.
 func TestB1BackupSuperblocks(t *testing.T) {
 	for _, image := range []string{"app:1", "torture:1", "torture:names"} {
 		t.Run(image, func(t *testing.T) {
@@ -47,8 +47,8 @@ func TestB1BackupSuperblocks(t *testing.T) {
 			if out, err := exec.CommandContext(t.Context(), "dumpe2fs", "-h", disk).CombinedOutput(); err == nil {
 				t.Fatalf("the primary superblock is still there\n%s", out)
 			}
-			// A stock disk's bitmaps are not clean either when read by the backup's descriptors; what counts is
-			// that it comes back whole. 1: errors corrected.
+			// 1: errors corrected. The bitmaps are not clean by the backup's descriptors, and neither are those of a
+			// disk of mkfs.ext4. The content must be complete afterwards.
 			if out, err := exec.CommandContext(t.Context(), "e2fsck", "-fy", "-b", "32768", disk).CombinedOutput(); exitCode(err) > 1 {
 				t.Fatalf("e2fsck -b 32768: %v\n%s", err, out)
 			}
@@ -60,8 +60,7 @@ func TestB1BackupSuperblocks(t *testing.T) {
 	}
 }
 
-// TestB1Resize grows a disk offline, 1 to 3 to 20 GiB: the reserved descriptor blocks must be as
-// resize2fs expects them.
+// TestB1Resize grows a disk offline from 1 to 3 to 20 GiB, which uses the reserved descriptor blocks.
 func TestB1Resize(t *testing.T) {
 	need(t, "resize2fs")
 	for _, image := range []string{"torture:1", "app:1"} {
@@ -83,11 +82,11 @@ func TestB1Resize(t *testing.T) {
 	}
 }
 
-// TestB1Optimise has e2fsck rebuild every directory; what the kernel shows must stay.
+// TestB1Optimise rebuilds every directory with e2fsck. The mounted tree must stay the same.
 func TestB1Optimise(t *testing.T) {
 	disk := nativeDisk(t, "torture:1")
 	want := diskTree(t, disk)
-	// 1: errors corrected, which a rebuild of directories counts as.
+	// 1: errors corrected. e2fsck counts a rebuilt directory as one.
 	if out, err := exec.CommandContext(t.Context(), "e2fsck", "-fyD", disk).CombinedOutput(); exitCode(err) > 1 {
 		t.Fatalf("e2fsck -fyD: %v\n%s", err, out)
 	}
@@ -97,7 +96,7 @@ func TestB1Optimise(t *testing.T) {
 	}
 }
 
-// exitCode is that of a command that ran, and 255 for one that did not.
+// exitCode returns the exit code of a command, or 255 if it did not run or a signal ended it.
 func exitCode(err error) int {
 	var exit *exec.ExitError
 	switch {
@@ -109,8 +108,8 @@ func exitCode(err error) int {
 	return 255
 }
 
-// TestB1WriteLoad lets the kernel write to a disk: copies, deletes, preallocation, a crowd in one
-// directory. e2fsck then finds nothing wrong.
+// TestB1WriteLoad writes to a mounted disk: copies, deletions, preallocation, many files in one directory. e2fsck must
+// find no fault afterwards.
 func TestB1WriteLoad(t *testing.T) {
 	disk := nativeDisk(t, "app:1", "--size=+1G")
 	dir := mountDisk(t, disk, "loop")
@@ -140,7 +139,7 @@ func TestB1WriteLoad(t *testing.T) {
 	expectSound(t, disk)
 }
 
-// allocate has the kernel reserve blocks, write into the middle and punch a hole.
+// allocate creates a file with preallocated blocks, writes to its middle and punches a hole.
 func allocate(t *testing.T, name string, size int64) {
 	t.Helper()
 	f, err := os.Create(name)
@@ -159,8 +158,8 @@ func allocate(t *testing.T, name string, size int64) {
 	}
 }
 
-// TestB1LookupOfEveryName asks the kernel for every name that the oracle's tree has, from a cold cache,
-// so that each goes through the directory's index.
+// TestB1LookupOfEveryName looks up every name of umoci's tree on a fresh mount. The dentry cache is cold, so each lookup
+// uses the index of the directory.
 func TestB1LookupOfEveryName(t *testing.T) {
 	for _, image := range []string{"torture:1", "torture:names", "app:1"} {
 		t.Run(image, func(t *testing.T) {
@@ -174,13 +173,13 @@ func TestB1LookupOfEveryName(t *testing.T) {
 			}
 			var st unix.Stat_t
 			if err := unix.Lstat(filepath.Join(dir, "crowd/nobody-has-this-name"), &st); err == nil {
-				t.Error("a name that is not there is found")
+				t.Error("a name that does not exist is found")
 			}
 		})
 	}
 }
 
-// TestB1ZerosAreHoles wants every whole block of zeros to be a hole and nothing else to be one.
+// TestB1ZerosAreHoles checks that exactly the whole blocks of zeros are holes.
 func TestB1ZerosAreHoles(t *testing.T) {
 	const block = 4096
 	dir := mountDisk(t, nativeDisk(t, "torture:1"), "loop,ro,noload")
@@ -221,8 +220,8 @@ func isHole(t *testing.T, f *os.File, at int64) bool {
 	return next != at
 }
 
-// TestB3SameBytes builds again and again: on other numbers of processors, from a cold and a warm cache,
-// on another file system, as another user.
+// TestB3SameBytes compares the bytes of disks that were built with different numbers of processors, from a cold and a
+// warm cache, on different file systems, and by different users.
 func TestB3SameBytes(t *testing.T) {
 	needNative(t)
 	for _, image := range []string{"torture:1", "app:1"} {
@@ -254,7 +253,7 @@ func TestB3SameBytes(t *testing.T) {
 	}
 }
 
-// sandboxOn is a world on a file system of its own, of a kind that shares extents.
+// sandboxOn returns a sandbox on a new file system of a kind that shares extents.
 func sandboxOn(t *testing.T, kind string, size int64) sandbox {
 	t.Helper()
 	needRoot(t)

@@ -16,16 +16,17 @@ import (
 	"time"
 )
 
-// proxy stands before the registry and makes its network worse.
+// A proxy forwards requests to the registry over a slow or interrupted network.
 type proxy struct {
 	server *httptest.Server
 
 	// bytesPerSecond bounds the speed of each blob; 0 means no bound.
 	bytesPerSecond int64
-	// cutAfter ends a connection after that many bytes of a blob that was asked for from its start.
+	// cutAfter is the number of bytes of a blob after which the connection is cut, if the request was for the whole
+	// blob; 0 means never.
 	cutAfter int64
 
-	// underway is closed when the first megabyte of a blob has passed.
+	// underway is closed when the first mebibyte of a blob has passed.
 	underway      chan struct{}
 	once          sync.Once
 	cuts, resumed atomic.Int64
@@ -44,7 +45,7 @@ func newProxy(t *testing.T) *proxy {
 			return nil
 		},
 		FlushInterval: -1,
-		// A client that goes away in the middle is what the tests are about.
+		// The default handler logs clients that close the connection, which the tests cause.
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
 	p.server = httptest.NewServer(reverse)
@@ -66,7 +67,7 @@ func (p *proxy) worsen(response *http.Response) {
 	response.Body = body
 }
 
-// badBody is the body of a blob on a bad network.
+// badBody is the body of a blob on the proxy's network.
 type badBody struct {
 	io.ReadCloser
 	proxy    *proxy

@@ -25,19 +25,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nobody is a user without any privilege or home.
-const nobody = 65534
+// unprivilegedUID is the number of a user without privileges and without a home.
+const unprivilegedUID = 65534
 
-// world is everything that one user's banger may write to: home, data, cache, sockets, temporary files.
+// A sandbox is a set of folders that one user's banger may write to: home, data, cache, sockets, temporary files.
 type sandbox struct {
 	dir string
 	uid uint32
 }
 
-// outcome is how a run of banger ended.
+// An outcome is the result of a command of banger.
 type outcome struct {
 	stdout, stderr string
-	code           int // -1 when a signal ended it
+	code           int // -1 if a signal ended it
 }
 
 func newSandbox(t *testing.T) sandbox {
@@ -45,16 +45,16 @@ func newSandbox(t *testing.T) sandbox {
 	return sandboxIn(t, t.TempDir(), uint32(os.Geteuid())).closedWith(t)
 }
 
-// newUnprivilegedSandbox is the world of a user without privileges.
+// newUnprivilegedSandbox returns the sandbox of a user without privileges.
 func newUnprivilegedSandbox(t *testing.T) sandbox {
 	t.Helper()
 	needRoot(t)
 	dir := t.TempDir()
-	// The test's own folder above it is root's alone.
+	// Only root may enter the test's folder above it.
 	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return sandboxIn(t, dir, nobody).closedWith(t)
+	return sandboxIn(t, dir, unprivilegedUID).closedWith(t)
 }
 
 func sandboxIn(t *testing.T, dir string, uid uint32) sandbox {
@@ -72,7 +72,7 @@ func sandboxIn(t *testing.T, dir string, uid uint32) sandbox {
 	return box
 }
 
-// closedWith closes the world when the test ends.
+// closedWith closes the sandbox when the test ends.
 func (box sandbox) closedWith(t *testing.T) sandbox {
 	t.Helper()
 	t.Cleanup(func() {
@@ -83,10 +83,10 @@ func (box sandbox) closedWith(t *testing.T) sandbox {
 	return box
 }
 
-// close removes the machines of the world and ends its daemon, where there were any.
+// close removes the machines of the sandbox and ends its daemon.
 func (box sandbox) close() error {
 	if _, err := os.Stat(box.path("data", "banger", "machines")); err != nil {
-		return nil // no daemon has been there
+		return nil // no daemon has run
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
 	defer cancel()
@@ -106,7 +106,7 @@ func (box sandbox) close() error {
 	return err
 }
 
-// endDaemon returns when the daemon's process is gone.
+// endDaemon ends a daemon and waits for the end of its process.
 func endDaemon(ctx context.Context, daemon *api.Client) error {
 	info, err := daemon.Info(ctx)
 	if err != nil {
@@ -132,7 +132,7 @@ func (box sandbox) path(parts ...string) string {
 	return filepath.Join(append([]string{box.dir}, parts...)...)
 }
 
-// command is banger as the world's user, with nothing of the caller's environment but PATH.
+// command returns a command of banger as the user of the sandbox. Its environment has PATH of the caller's alone.
 func (box sandbox) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, suite.banger, args...)
 	cmd.Dir = box.path("home")
@@ -150,7 +150,7 @@ func (box sandbox) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// runLimit is how long a command may take that hangs: many times what any needs.
+// runLimit bounds the duration of a command, at many times the usual one.
 const runLimit = 5 * time.Minute
 
 func (box sandbox) run(t *testing.T, args ...string) outcome {
@@ -160,7 +160,7 @@ func (box sandbox) run(t *testing.T, args ...string) outcome {
 	return finish(t, box.command(ctx, args...), nil)
 }
 
-// must is run for what has to succeed.
+// must is run for a command that has to succeed.
 func (box sandbox) must(t *testing.T, args ...string) outcome {
 	t.Helper()
 	got := box.run(t, args...)
@@ -170,7 +170,7 @@ func (box sandbox) must(t *testing.T, args ...string) outcome {
 	return got
 }
 
-// finish runs the command, with meanwhile beside it, and waits for both.
+// finish runs the command to its end. It calls meanwhile, unless that is nil, when the process has been started.
 func finish(t *testing.T, cmd *exec.Cmd, meanwhile func(*os.Process)) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -189,7 +189,7 @@ func finish(t *testing.T, cmd *exec.Cmd, meanwhile func(*os.Process)) outcome {
 	return outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// inventory lists every path of the world.
+// inventory returns every path in the sandbox.
 func (box sandbox) inventory(t *testing.T) []string {
 	t.Helper()
 	var paths []string
@@ -203,7 +203,7 @@ func (box sandbox) inventory(t *testing.T) []string {
 	return paths
 }
 
-// expectInventory wants the paths of a world that went through no trouble, neither more nor fewer.
+// expectInventory checks that the sandbox has exactly the paths in want: those of one without failures.
 func (box sandbox) expectInventory(t *testing.T, want []string) {
 	t.Helper()
 	got := box.inventory(t)
@@ -215,7 +215,7 @@ func (box sandbox) expectInventory(t *testing.T, want []string) {
 	}
 }
 
-// expectNoMore wants no path but those of a world that went through no trouble.
+// expectNoMore checks that the sandbox has no path besides those in want, and that its cache is intact.
 func (box sandbox) expectNoMore(t *testing.T, want []string) {
 	t.Helper()
 	for _, path := range box.inventory(t) {
@@ -226,10 +226,10 @@ func (box sandbox) expectNoMore(t *testing.T, want []string) {
 	box.expectSoundCache(t)
 }
 
-// blobs is the folder of the cache that the contract names.
+// blobs returns the folder of the blobs in the cache.
 func (box sandbox) blobs() string { return box.path("cache/banger/oci/blobs/sha256") }
 
-// expectSoundCache wants every cached blob to hold what its name says (P3).
+// expectSoundCache checks that every cached blob has the digest in its name (P3).
 func (box sandbox) expectSoundCache(t *testing.T) {
 	t.Helper()
 	entries, err := os.ReadDir(box.blobs())
@@ -238,7 +238,7 @@ func (box sandbox) expectSoundCache(t *testing.T) {
 	}
 	for _, entry := range entries {
 		if digest := digestOf(t, filepath.Join(box.blobs(), entry.Name())); digest != entry.Name() {
-			t.Errorf("blob %s holds what has the digest %s", entry.Name(), digest)
+			t.Errorf("blob %s has the digest %s", entry.Name(), digest)
 		}
 	}
 }
@@ -257,14 +257,15 @@ func digestOf(t *testing.T, path string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// expectNoProcess wants every process that works in the world but its daemon to end soon.
+// expectNoProcess checks that every process of the sandbox except its daemon ends soon.
 func (box sandbox) expectNoProcess(t *testing.T) {
 	t.Helper()
 	eventually(t, 5*time.Second, "processes of "+box.dir+" end", func() bool { return len(box.processes(t)) == 0 })
 }
 
-// processes lists those whose command line or folder is inside the world, or who have a file of it open: QEMU
-// gets all its files open and works in none of the world's folders. The daemon stays for the next command.
+// processes returns the command lines of the sandbox's processes without its daemon, which stays for the next
+// command. Such a process names the sandbox in its command line, works in it, or has a file of it open: QEMU inherits
+// its files and works elsewhere.
 func (box sandbox) processes(t *testing.T) []string {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -273,7 +274,7 @@ func (box sandbox) processes(t *testing.T) []string {
 	}
 	var out []string
 	for _, path := range lines {
-		// A process may end while it is looked at.
+		// The process may have ended since it was listed.
 		line, err := os.ReadFile(path)
 		if err != nil {
 			continue
@@ -292,7 +293,7 @@ func (box sandbox) processes(t *testing.T) []string {
 	return out
 }
 
-// holds reports whether the process of a folder in /proc, not this one, has a file of the world open.
+// holds reports whether another process, given by its folder in /proc, has a file of the sandbox open.
 func (box sandbox) holds(process string) bool {
 	if process == "/proc/"+strconv.Itoa(os.Getpid()) {
 		return false
@@ -304,8 +305,8 @@ func (box sandbox) holds(process string) bool {
 	})
 }
 
-// expectComplaint wants an error as the contract has it: exit code 1, one line that starts with banger:
-// and holds each of the texts, then hints.
+// expectComplaint checks an error of the command line: exit code 1, one line that starts with "banger: ", and each
+// of the texts in the output.
 func expectComplaint(t *testing.T, got outcome, texts ...string) {
 	t.Helper()
 	if got.code != 1 {
@@ -322,7 +323,7 @@ func expectComplaint(t *testing.T, got outcome, texts ...string) {
 	}
 	for _, text := range texts {
 		if !strings.Contains(got.stderr, text) {
-			t.Errorf("the error does not say %q\n%s", text, got.stderr)
+			t.Errorf("the error does not contain %q\n%s", text, got.stderr)
 		}
 	}
 }

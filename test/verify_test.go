@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestB2VerifyTakesWhatWasBuilt checks good disks of real images.
-func TestB2VerifyTakesWhatWasBuilt(t *testing.T) {
+// TestB2VerifyAcceptsBuiltDisks verifies unchanged disks of real images.
+func TestB2VerifyAcceptsBuiltDisks(t *testing.T) {
 	needNative(t)
 	for _, image := range []string{"app:1", "torture:1", "torture:names"} {
 		t.Run(image, func(t *testing.T) {
@@ -22,8 +22,8 @@ func TestB2VerifyTakesWhatWasBuilt(t *testing.T) {
 	}
 }
 
-// TestB2VerifySeesOneChange mounts a disk, changes one thing and asks for the difference.
-func TestB2VerifySeesOneChange(t *testing.T) {
+// TestB2VerifyReportsOneChange mounts a disk, changes one thing, and checks that verify names its path.
+func TestB2VerifyReportsOneChange(t *testing.T) {
 	needNative(t)
 	needRoot(t)
 	for _, row := range []struct {
@@ -59,7 +59,7 @@ func TestB2VerifySeesOneChange(t *testing.T) {
 	}
 }
 
-// overwrite writes in place, of the same length.
+// overwrite writes body at the start of the file without truncating it.
 func overwrite(path, body string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 )
 
+// execGrown checks that the root file system has grown to the size of its disk.
 func execGrown(t *testing.T, box sandbox) {
 	got := box.must(t, "exec", "-u", "0", "shared", "sh", "-c", "df -B1M --output=size / | tail -n 1; grep -c vda /proc/mounts")
 	var megabytes, mounts int
@@ -17,7 +18,7 @@ func execGrown(t *testing.T, box sandbox) {
 	}
 }
 
-// execDeleted deletes a file, whose space must be the host's again.
+// execDeleted deletes a file in the machine and checks that the host gets its space back.
 func execDeleted(t *testing.T, box sandbox) {
 	use := func() (blocks int64) {
 		disks, err := filepath.Glob(box.path("data/banger/machines/*/disk.*"))

@@ -28,7 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// TestR1Systemd boots an image with its own init, which must reach its target and still answer exec.
+// TestR1Systemd boots an image with its own init. The init must reach its target, and the machine must answer exec.
 func TestR1Systemd(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	cmd := box.boot(t, "systemd", "--rm", "--memory=512M", reference("systemd:1"))
@@ -47,13 +47,13 @@ func TestR1Systemd(t *testing.T) {
 		return !strings.Contains(box.run(t, "ps").stdout, "systemd")
 	})
 	box.expectNoProcess(t)
-	// With nothing to run but the image's init, its console is the output.
+	// The machine runs nothing besides the image's init, so its console is the output.
 	if output, ok := cmd.Stdout.(*lockedBuffer); !ok || !strings.Contains(output.String(), "init image") {
 		t.Errorf("the console was not shown: %v", cmd.Stdout)
 	}
 }
 
-// consoleTail is the end of what the user's machines wrote to their consoles.
+// consoleTail returns the ends of the console logs of the sandbox's machines.
 func (box sandbox) consoleTail() string {
 	var out strings.Builder
 	logs, _ := filepath.Glob(box.path("data", "banger", "machines", "*", "console.log"))
@@ -66,9 +66,9 @@ func (box sandbox) consoleTail() string {
 		for line := range bytes.Lines(data) {
 			var piece struct {
 				Data  string `json:"d"`
-				Bytes []byte `json:"b"` // where it is not UTF-8
+				Bytes []byte `json:"b"` // if it is not UTF-8
 			}
-			if json.Unmarshal(line, &piece) == nil { // the last may be half written
+			if json.Unmarshal(line, &piece) == nil { // the last line may be incomplete
 				console = append(append(console, piece.Data...), piece.Bytes...)
 			}
 		}
@@ -77,7 +77,7 @@ func (box sandbox) consoleTail() string {
 	return out.String()
 }
 
-// staticImage writes an OCI layout of an image that holds one static program and nothing else: banger.
+// staticImage writes an OCI layout of an image with a single file: banger, a static program.
 func staticImage(t *testing.T, dir string) string {
 	t.Helper()
 	program, err := os.ReadFile(suite.banger)
@@ -129,7 +129,7 @@ func diffIDs(t *testing.T, img v1.Image) []v1.Hash {
 	return c.RootFS.DiffIDs
 }
 
-// TestR1Distroless runs an image without a shell, a C library or a single folder.
+// TestR1Distroless runs an image without a shell, a C library and folders.
 func TestR1Distroless(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	dir := box.path("out", "static")
@@ -141,7 +141,7 @@ func TestR1Distroless(t *testing.T) {
 	if !strings.HasPrefix(got.stdout, "banger ") {
 		t.Errorf("stdout = %q", got.stdout)
 	}
-	// The smallest disk there is grows as any other.
+	// A disk of the smallest size grows too.
 	got = box.run(t, "run", "-v", "--rm", "--disk-size=20G", "static:1")
 	if !strings.Contains(got.stderr, "grown from 64 MiB to 20480 MiB") {
 		t.Errorf("stderr = %q", got.stderr)
@@ -153,7 +153,7 @@ func TestR1Distroless(t *testing.T) {
 	}
 }
 
-// monitorOf finds the QEMU of a machine by the mark in its environment.
+// monitorOf returns the process number of a machine's QEMU, which has a mark in its environment.
 func (box sandbox) monitorOf(t *testing.T, name string) int {
 	t.Helper()
 	id := strings.TrimSpace(box.must(t, "inspect", "--format", "{{.ID}}", name).stdout)
@@ -176,7 +176,8 @@ func (box sandbox) monitorOf(t *testing.T, name string) int {
 	return 0
 }
 
-// load keeps a file system busy: trees copied and deleted, many files in one directory, holes, renames.
+// load is a script that keeps a file system busy: it copies and deletes trees, writes many files in one directory, makes
+// holes and renames.
 const load = `set -e
 mkdir -p /load && cd /load
 touch /load/started
@@ -188,8 +189,8 @@ while :; do
 	mv $d moved.$n; rm -rf moved.$((n - 1)); touch round.$n
 done`
 
-// TestB1DiskInTheGuest grows the disk to 20 GiB in a machine, keeps it busy, pulls the plug, boots it again
-// (the journal is replayed) and lets e2fsck judge what is left.
+// TestB1DiskInTheGuest grows a machine's disk to 20 GiB, kills the monitor while the disk is busy, boots the machine
+// again, which replays the journal, and checks the disk with e2fsck.
 func TestB1DiskInTheGuest(t *testing.T) {
 	need(t, "e2fsck", "qemu-img")
 	box := sharedUnprivilegedSandbox(t)
@@ -208,12 +209,12 @@ func TestB1DiskInTheGuest(t *testing.T) {
 		return strings.Contains(box.run(t, "ps", "-a").stdout, "Exited (125)")
 	})
 	disk := box.diskOf(t, "busy")
-	// A journal that holds something starts at a block; needs_recovery stands in every disk that was mounted.
+	// A journal that is not empty has a start block. needs_recovery is set on every disk that is mounted.
 	start := regexp.MustCompile(`(?m)^Journal start:\s+[1-9]`)
 	if journal := tool(t, "dumpe2fs", "-h", box.flat(t, disk, "torn")); !start.MatchString(journal) {
-		t.Error("the plug was pulled when nothing was in the journal: the test shows nothing")
+		t.Error("the journal is empty after the kill: the test cannot fail")
 	}
-	// The next boot replays the journal. The load goes on there; it is stopped in good order.
+	// The next boot replays the journal and runs the load again. Then the machine is stopped regularly.
 	box.must(t, "start", "busy")
 	eventually(t, bootLimit, "the load goes on", func() bool {
 		return box.run(t, "exec", "busy", "test", "-e", "/load/round.2").code == 0
@@ -232,7 +233,7 @@ func TestB1DiskInTheGuest(t *testing.T) {
 	}
 }
 
-// diskOf is the path of a machine's disk.
+// diskOf returns the path of a machine's disk. The sandbox must have no other machine.
 func (box sandbox) diskOf(t *testing.T, name string) string {
 	t.Helper()
 	id := strings.Fields(box.must(t, "ps", "-aq").stdout)
@@ -246,7 +247,7 @@ func (box sandbox) diskOf(t *testing.T, name string) string {
 	return found[0]
 }
 
-// flat is the content of a machine's disk as a raw file.
+// flat writes the content of a machine's disk to a raw file and returns its path.
 func (box sandbox) flat(t *testing.T, disk, name string) string {
 	t.Helper()
 	out := box.path("out", name+".raw")
@@ -255,8 +256,8 @@ func (box sandbox) flat(t *testing.T, disk, name string) string {
 	return out
 }
 
-// TestR1KillRun kills the CLI at random moments of a run. The machine was never there, or goes on without it:
-// then it can be removed, and nothing is left.
+// TestR1KillRun kills the CLI at random moments of a run. Either no machine exists afterwards, or it runs on and can be
+// removed without leftovers.
 func TestR1KillRun(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	args := []string{"run", "--rm", reference("debian:12"), "sleep", "2"}
@@ -275,7 +276,7 @@ func TestR1KillRun(t *testing.T) {
 		eventually(t, bootLimit, "no machine is left", func() bool {
 			ids := strings.Fields(box.must(t, "ps", "-aq").stdout)
 			for _, id := range ids {
-				box.run(t, "rm", "-f", id) // it may be about to go by itself
+				box.run(t, "rm", "-f", id) // the machine may be removing itself
 			}
 			return len(ids) == 0
 		})
@@ -290,7 +291,7 @@ func TestR1KillRun(t *testing.T) {
 	}
 }
 
-// TestR1RunGoesOn kills the CLI when its machine is up, and attaches again.
+// TestR1RunGoesOn kills the CLI while its machine runs, and attaches to the machine again.
 func TestR1RunGoesOn(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	cmd := box.boot(t, "orphan", reference("debian:12"), "sh", "-c", "while ! test -e /tmp/end; do echo tick; sleep 0.1; done; exit 5")
@@ -313,7 +314,7 @@ func TestR1RunGoesOn(t *testing.T) {
 	}
 }
 
-// TestR4DaemonKilled kills the daemon under a run. The machine goes on, and the run shows it to its end.
+// TestR4DaemonKilled kills the daemon during a run. The machine must go on, and the run must attach to it again.
 func TestR4DaemonKilled(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	t.Cleanup(func() { box.remove(t, "survivor") })
@@ -346,7 +347,7 @@ func TestR4DaemonKilled(t *testing.T) {
 	box.expectNoProcess(t)
 }
 
-// TestR1Background goes through the life of a machine that no terminal shows.
+// TestR1Background executes each command on a machine in the background.
 func TestR1Background(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	t.Cleanup(func() { box.remove(t, "back") })
@@ -388,7 +389,7 @@ func TestR1Background(t *testing.T) {
 	box.expectNoProcess(t)
 }
 
-// TestR1NeverWritesTheImage runs machines that write, and looks at the image's disk and its record.
+// TestR1NeverWritesTheImage runs a machine that writes to its disk, and checks that the image's disk is unchanged.
 func TestR1NeverWritesTheImage(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	path := filepath.Join(box.path("data", "banger", "disks"))
@@ -406,7 +407,7 @@ func TestR1NeverWritesTheImage(t *testing.T) {
 	}
 }
 
-// TestR1CloneIsInstant makes disks on file systems with and without shared extents.
+// TestR1CloneIsInstant creates machines on file systems that share extents, where the disk is a clone of the image's.
 func TestR1CloneIsInstant(t *testing.T) {
 	needRoot(t)
 	need(t, "mkfs.btrfs", "mkfs.xfs")
@@ -423,22 +424,22 @@ func TestR1CloneIsInstant(t *testing.T) {
 				t.Fatal(err)
 			}
 			tool(t, "mkfs."+kind, "-q", device)
-			shared := sandboxIn(t, mountDisk(t, device, "loop"), 0).closedWith(t)
-			tool(t, "cp", "-a", box.path("data", "banger"), shared.path("data"))
-			got := shared.run(t, "run", "--name", "clone", reference("debian:12"), "sh", "-c", "echo written >/srv/x && sync")
+			reflink := sandboxIn(t, mountDisk(t, device, "loop"), 0).closedWith(t)
+			tool(t, "cp", "-a", box.path("data", "banger"), reflink.path("data"))
+			got := reflink.run(t, "run", "--name", "clone", reference("debian:12"), "sh", "-c", "echo written >/srv/x && sync")
 			expectCode(t, got, 0)
-			if disk := shared.diskOf(t, "clone"); !strings.HasSuffix(disk, "disk.raw") {
+			if disk := reflink.diskOf(t, "clone"); !strings.HasSuffix(disk, "disk.raw") {
 				t.Errorf("disk = %s, want one that shares extents", disk)
 			}
-			tool(t, "e2fsck", "-fn", shared.diskOf(t, "clone"))
-			if got := tool(t, "debugfs", "-R", "cat /srv/x", shared.diskOf(t, "clone")); !strings.Contains(got, "written") {
+			tool(t, "e2fsck", "-fn", reflink.diskOf(t, "clone"))
+			if got := tool(t, "debugfs", "-R", "cat /srv/x", reflink.diskOf(t, "clone")); !strings.Contains(got, "written") {
 				t.Errorf("the machine's disk has %q", got)
 			}
 		})
 	}
 }
 
-// TestR1GuestFailureIsReported breaks what a machine needs to come up. The reason must reach the user, at once.
+// TestR1GuestFailureIsReported damages a machine's disk. The start must fail at once, with the cause in its error.
 func TestR1GuestFailureIsReported(t *testing.T) {
 	need(t, "qemu-io")
 	box := sharedUnprivilegedSandbox(t)
@@ -454,12 +455,12 @@ func TestR1GuestFailureIsReported(t *testing.T) {
 		t.Errorf("stderr = %q", got.stderr)
 	}
 	if took := time.Since(start); took > bootLimit {
-		t.Errorf("it took %v to say so", took)
+		t.Errorf("the error took %v", took)
 	}
 	box.expectNoProcess(t)
 }
 
-// execDetached leaves commands to themselves that wait for a later one.
+// execDetached starts detached commands, which wait for a file that a later command creates.
 func execDetached(t *testing.T, box sandbox) {
 	const wait = "echo said; until test -e /tmp/go; do sleep 0.1; done; "
 	for _, flags := range []string{"-d", "-dit"} {

@@ -21,16 +21,17 @@ import (
 	"github.com/creack/pty"
 )
 
-// bootLimit is how long a machine may take to answer under emulation on a busy host.
+// bootLimit bounds the time that a machine takes to answer, under emulation on a busy host.
 const bootLimit = 90 * time.Second
 
-// shared holds the worlds in which machines run, one for each user: their kernel and images are got once.
+// shared has a sandbox for each user, in which machines run. Tests share them, because a kernel and images take long to
+// pull.
 var shared struct {
 	sync.Mutex
 	of map[uint32]sandbox
 }
 
-// sharedSandbox is a world with a kernel and the Debian image, for all tests of one user.
+// sharedSandbox returns the sandbox of a user, with a kernel and the Debian image.
 func sharedSandbox(t *testing.T, uid uint32) sandbox {
 	t.Helper()
 	need(t, "qemu-system-x86_64", "qemu-img", "apt-get")
@@ -53,13 +54,13 @@ func sharedSandbox(t *testing.T, uid uint32) sandbox {
 	return box
 }
 
-// sharedUnprivilegedSandbox is the yard of a user without privileges, in which most tests run.
+// sharedUnprivilegedSandbox returns the shared sandbox of a user without privileges. Most tests use it.
 func sharedUnprivilegedSandbox(t *testing.T) sandbox {
 	t.Helper()
-	return sharedSandbox(t, nobody)
+	return sharedSandbox(t, unprivilegedUID)
 }
 
-// boot runs a machine in the background until it answers, and removes it with the test.
+// boot runs a machine in the background and waits until it answers. The end of the test removes it.
 func (box sandbox) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -91,14 +92,14 @@ func (box sandbox) boot(t *testing.T, name string, args ...string) *exec.Cmd {
 		}
 		return box.run(t, "exec", name, "/bin/true").code == 0
 	})
-	// What is wanted gone later must be seen while it is there.
+	// The tests check that QEMU is gone afterwards, so they must be able to find it now.
 	if pid := box.monitorOf(t, name); !box.holds("/proc/" + strconv.Itoa(pid)) {
-		t.Errorf("QEMU, process %d, is not seen as one of this world", pid)
+		t.Errorf("QEMU, process %d, is not found as a process of this sandbox", pid)
 	}
 	return cmd
 }
 
-// remove takes a machine away at the end of a test, whose context has ended by then.
+// remove removes a machine at the end of a test, when the test's context has ended.
 func (box sandbox) remove(t *testing.T, name string) {
 	t.Helper()
 	for _, verb := range []string{"inspect", "logs"} {
@@ -113,7 +114,7 @@ func (box sandbox) remove(t *testing.T, name string) {
 	}
 }
 
-// lockedBuffer may be read while a process writes to it.
+// A lockedBuffer can be read while a process writes to it.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -131,7 +132,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// expectCode wants an exit code, and shows what was said when it is another.
+// expectCode checks the exit code, and reports the output if it differs.
 func expectCode(t *testing.T, got outcome, want int) {
 	t.Helper()
 	if got.code != want {
@@ -139,7 +140,7 @@ func expectCode(t *testing.T, got outcome, want int) {
 	}
 }
 
-// with runs banger with standard input.
+// with runs banger with the given standard input.
 func (box sandbox) with(t *testing.T, stdin io.Reader, args ...string) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
@@ -149,12 +150,12 @@ func (box sandbox) with(t *testing.T, stdin io.Reader, args ...string) outcome {
 	return finish(t, cmd, nil)
 }
 
-// TestR1Run boots a machine for each of the things that only a whole run shows.
+// TestR1Run runs a machine as root and as another user, and checks that it leaves nothing behind.
 func TestR1Run(t *testing.T) {
 	for _, user := range []struct {
 		name string
 		uid  uint32
-	}{{"root", 0}, {"plain user", nobody}} {
+	}{{"root", 0}, {"plain user", unprivilegedUID}} {
 		t.Run(user.name, func(t *testing.T) {
 			box := sharedSandbox(t, user.uid)
 			before := box.inventory(t)
@@ -172,7 +173,7 @@ func TestR1Run(t *testing.T) {
 	}
 }
 
-// machineFiles are the files that the first machine makes and that stay: locks, caches, the daemon's.
+// machineFiles returns the files that the first machine creates and that stay: locks, caches, files of the daemon.
 func (box sandbox) machineFiles() []string {
 	out := []string{"/run/banger", "/data/banger/machines", "/data/banger/machines/.lock", "/cache/banger/kvm.json"}
 	files, _ := filepath.Glob(box.path("cache", "banger", "initramfs*"))
@@ -207,7 +208,7 @@ func TestR1RunSignalAndInput(t *testing.T) {
 	})
 }
 
-// TestR1BootableCheck asks for what cannot run. No machine is made for it.
+// TestR1BootableCheck runs commands that banger must refuse before it creates a machine.
 func TestR1BootableCheck(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	for _, row := range []struct {
@@ -222,7 +223,7 @@ func TestR1BootableCheck(t *testing.T) {
 		{"a broken user flag", []string{"--cpus=0x", reference("debian:12")}, 2, "--cpus"},
 		{"too little memory", []string{"--memory=1M", reference("debian:12")}, 2, "memory"},
 		{"an unknown kernel", []string{"--kernel=nothing", "--pull=never", reference("debian:12")}, 125, "kernel"},
-		{"an image that is not here", []string{"--pull=never", "no-such-image"}, 125, "no such image"},
+		{"an image that is not in the store", []string{"--pull=never", "no-such-image"}, 125, "no such image"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got := box.run(t, append([]string{"run", "--rm"}, row.args...)...)
@@ -234,7 +235,7 @@ func TestR1BootableCheck(t *testing.T) {
 	}
 }
 
-// TestR1Machine shares one machine among all that can share it.
+// TestR1Machine boots one machine for all tests that can share it.
 func TestR1Machine(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	box.boot(t, "shared", "--rm", "--memory=512M", "--disk-size=3G", "-e", "FROM_RUN=yes", reference("app:1"), "sleep", "infinity")
@@ -266,7 +267,8 @@ func execCodes(t *testing.T, box sandbox) {
 	t.Run("no such machine", func(t *testing.T) { expectCode(t, box.run(t, "exec", "nobody-here", "true"), 125) })
 }
 
-// execSurroundings knows the demo's app image: user dev (1000), folder /home/dev, DEMO=1.
+// execSurroundings checks the user, folder and environment of a command. The demo's app image has user dev (1000), folder
+// /home/dev and DEMO=1.
 func execSurroundings(t *testing.T, box sandbox) {
 	for _, row := range []struct{ name, flags, script, want string }{
 		{"of the image", "", `echo "$(id -un):$(id -gn) $PWD $HOME $DEMO $FROM_RUN $HOSTNAME $(hostname)"`, "dev:dev /home/dev /home/dev 1 yes shared shared\n"},
@@ -337,7 +339,7 @@ func execTerminal(t *testing.T, box sandbox) {
 	if err := pty.Setsize(terminal, &pty.Winsize{Rows: 44, Cols: 77}); err != nil {
 		t.Fatal(err)
 	}
-	// The size travels beside the keys: they follow when it has arrived.
+	// Size and input travel separately, so the input must wait for the size.
 	eventually(t, bootLimit, "the new size", func() bool {
 		return strings.Contains(box.run(t, "exec", "-u", "0", "shared", "sh", "-c", "for p in /dev/pts/[0-9]*; do stty -F $p size; done").stdout, "44 77")
 	})
@@ -355,7 +357,7 @@ func execTerminal(t *testing.T, box sandbox) {
 	}
 }
 
-// execSSH uses the host's ssh, scp and sftp.
+// execSSH logs in and copies files with the host's ssh and scp.
 func execSSH(t *testing.T, box sandbox) {
 	need(t, "ssh", "scp", "sftp")
 	config := box.path("out", "shared.conf")
@@ -396,7 +398,7 @@ func execSSH(t *testing.T, box sandbox) {
 	}
 }
 
-// execExactness looks at what peers lose, from inside.
+// execExactness checks metadata that other tools lose, from inside the machine.
 func execExactness(t *testing.T, box sandbox) {
 	script := `stat -c '%a %u:%g' /usr/bin/sudo
 getcap /usr/local/bin/python-low-ports
@@ -426,7 +428,7 @@ func execNameTaken(t *testing.T, box sandbox) {
 	expectCode(t, box.run(t, "rm", "shared"), 1)
 }
 
-// TestR1Signals interrupts a run as a user at the keyboard would.
+// TestR1Signals interrupts a run one to three times, like a user who presses Ctrl-C.
 func TestR1Signals(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	for _, row := range []struct {
@@ -444,7 +446,8 @@ func TestR1Signals(t *testing.T) {
 	}
 }
 
-// interrupt sends SIGINT so many times to a run of the script, each when the one before has had its effect.
+// interrupt sends SIGINT to a run of the script the given number of times, and waits for the effect of each before the
+// next.
 func interrupt(t *testing.T, box sandbox, script string, times int) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)

@@ -1,5 +1,5 @@
-// Command crashbanger is banger for the tests that kill it: its machines hold a tap and a loop device each, which
-// they have no use for, so that there is something to leak.
+// Command crashbanger is banger for the tests that kill it. Each of its machines has a tap and a loop device, which it
+// does not use, so there are resources to leak.
 package main
 
 import (
@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string) int {
 	return 0
 }
 
-// supervise is cli's command of that name, with devices.
+// supervise is the command of the same name, with additional devices.
 func supervise(ctx context.Context, flags []string, id string) error {
 	where, err := xdg.Default()
 	if err != nil {

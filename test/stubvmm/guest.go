@@ -17,19 +17,20 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/guest/agent"
 	"github.com/banger-vm/banger/internal/guest/control"
 )
 
-// The guest's descriptors, in the order of startGuest.
+// The descriptors of the guest's process, in the order of startGuest.
 const (
 	consoleFD = iota + 3
 	agentFD
 	initrdFD
 )
 
-// runGuest is the life of the process that stands for the guest; all that it started ends with it.
+// runGuest runs the process that stands for the guest. All processes that it starts end with it.
 func runGuest() error {
 	for _, fd := range []int{consoleFD, agentFD, initrdFD} {
 		unix.CloseOnExec(fd)
@@ -84,7 +85,7 @@ func liveGuest(console io.Writer) error {
 	}
 }
 
-// process1 tells the agent what process 1 of a machine would, and returns when the agent asks for the end.
+// process1 sends the agent the messages of a machine's process 1, and returns when the agent requests the end.
 func process1(boot *os.File) error {
 	if err := control.Send(boot, control.Message{Root: true, Notes: []string{"stub"}}); err != nil {
 		return err
@@ -104,32 +105,25 @@ func process1(boot *os.File) error {
 	}
 }
 
-// terminate asks the guest's processes to end and waits for that, at most grace. This one is process 1 of its
-// namespace, which the signal does not reach.
+// terminate sends SIGTERM to the guest's processes and waits for their end, at most for grace. The signal does not
+// reach this process, which is process 1 of its namespace.
 func terminate(grace time.Duration) {
 	_ = unix.Kill(-1, syscall.SIGTERM) // ESRCH: there are none, and Wait4 returns ECHILD
-	const look = 5 * time.Millisecond
-	tick := time.NewTicker(look)
-	defer tick.Stop()
-	for end := time.After(grace); ; {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	_ = poll.Until(ctx, 5*time.Millisecond, func() (bool, error) { // an error: grace has passed
 		var status unix.WaitStatus
-		if _, err := unix.Wait4(-1, &status, unix.WNOHANG, nil); errors.Is(err, unix.ECHILD) {
-			return
-		}
-		select {
-		case <-end:
-			return
-		case <-tick.C:
-		}
-	}
+		_, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		return errors.Is(err, unix.ECHILD), nil
+	})
 }
 
-// portDir is where the guest's own mount namespace has what the agent looks into for its port: a guest that is
-// killed leaves nothing.
+// portDir is the folder that the agent searches for its port. It is a mount in the guest's mount namespace, so a guest
+// that is killed leaves nothing.
 const portDir = "/dev/shm"
 
-// openPort makes what the agent takes for its virtio port, which must be a file with a name: a terminal in raw
-// mode. It returns the other end.
+// openPort creates a terminal in raw mode that the agent opens as its virtio port, since that must be a file with a
+// name. It returns the other end.
 func openPort() (*os.File, error) {
 	end, peer, err := pty.Open()
 	if err != nil {
@@ -153,7 +147,7 @@ func openPort() (*os.File, error) {
 	return end, nil
 }
 
-// connectPort gives the port to one connection after the other.
+// connectPort connects the port to the connections of the agent's socket, one after the other.
 func connectPort(port *os.File) error {
 	l, err := net.FileListener(os.NewFile(agentFD, "agent"))
 	if err != nil {

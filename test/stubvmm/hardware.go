@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hardware is what the stub knows of a machine: the descriptors of its files and sockets.
+// hardware has the parts of a machine that the stub uses: the descriptors of its files and sockets.
 type hardware struct {
 	initrd              int
 	qmp, console, agent int
 	cmdline             string
 }
 
-// parseHardware reads a command line of package vmm/qemu.
+// parseHardware parses a command line of package vmm/qemu.
 func parseHardware(args []string) (*hardware, error) {
 	hw := &hardware{initrd: -1, qmp: -1, console: -1, agent: -1}
 	sockets := map[string]*int{"qmp": &hw.qmp, "console": &hw.console, "agent": &hw.agent}
@@ -28,7 +28,7 @@ func parseHardware(args []string) (*hardware, error) {
 		var err error
 		switch args[i] {
 		case "-kernel":
-			err = closeUnused(value) // it may be a copy in memory: 50 MiB
+			err = closeUnused(value) // it may be a copy of 50 MiB in memory
 		case "-initrd":
 			hw.initrd, err = descriptor(value)
 		case "-append":
@@ -48,7 +48,7 @@ func parseHardware(args []string) (*hardware, error) {
 	return hw, nil
 }
 
-// descriptor is the number that a path of the form /proc/self/fd/N has.
+// descriptor returns N of a path /proc/self/fd/N.
 func descriptor(path string) (int, error) {
 	return strconv.Atoi(strings.TrimPrefix(path, "/proc/self/fd/"))
 }
@@ -75,11 +75,12 @@ func parseSocket(value string, sockets map[string]*int) error {
 	return err
 }
 
-// checkDisk wants a descriptor of a disk to be open for what the machine does with it. It stays open to the end.
+// checkDisk checks that the descriptor of a disk is open for writing exactly if the machine may write to it. The
+// descriptor stays open.
 func checkDisk(node string) error {
 	found := regexp.MustCompile(`"filename":"/dev/fdset/(\d+)".*"read-only":(true|false)`).FindStringSubmatch(node)
 	if found == nil {
-		return nil // a node over another
+		return nil // a node on top of another one
 	}
 	fd, err := strconv.Atoi(found[1])
 	if err != nil {
@@ -96,7 +97,7 @@ func checkDisk(node string) error {
 	return nil
 }
 
-// accept takes the first connection of a listening socket, which waits there.
+// accept returns the first connection of a listening socket.
 func accept(fd int) (*os.File, error) {
 	l, err := net.FileListener(os.NewFile(uintptr(fd), "socket"))
 	if err != nil {

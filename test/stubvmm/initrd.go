@@ -12,7 +12,8 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// The newc format: Documentation/driver-api/early-userspace/buffer-format.rst. All fields have 8 digits.
+// The newc format of cpio: Documentation/driver-api/early-userspace/buffer-format.rst of the kernel. All fields have 8
+// digits.
 const (
 	magic      = "070701"
 	headerSize = 110
@@ -20,14 +21,14 @@ const (
 	nameField  = len(magic) + 11*8
 )
 
-// readConfig finds the machine's configuration in its initramfs: archives one after the other.
+// readConfig reads the machine's configuration from its initramfs, which is a sequence of archives.
 func readConfig(f *os.File) (*guest.Config, error) {
 	for at := int64(0); ; {
 		header := make([]byte, headerSize)
 		if _, err := f.ReadAt(header, at); err != nil {
 			return nil, fmt.Errorf("find configuration in initramfs: %w", err)
 		}
-		if header[0] == 0 { // between two archives
+		if header[0] == 0 { // padding between two archives
 			at += 4
 			continue
 		}

@@ -1,10 +1,10 @@
-// Command stubvmm stands in for QEMU where tests need many machines, or a machine within milliseconds: it takes
-// the command line and the descriptors that package vmm/qemu gives QEMU, speaks as much QMP as banger does, and
-// is killed with its owner. In the place of a guest it runs banger's real agent, whose commands run on the host,
-// as root, in a PID namespace that ends with the stub as a guest's processes end with their machine.
+// Command stubvmm replaces QEMU in tests that need many machines, or a machine within milliseconds. It parses the
+// command line and uses the descriptors that package vmm/qemu passes to QEMU, speaks the part of QMP that banger uses,
+// and is killed with its owner. Instead of a guest it runs banger's agent, which runs commands on the host, as root, in
+// a PID namespace that ends with the stub, as a guest's processes end with their machine.
 //
-// It is installed as qemu-system-x86_64 in a folder of its own, set-user-ID root: banger starts QEMU as a user
-// who owns nothing, and an agent that is not root can run no command.
+// It is installed as qemu-system-x86_64 in a folder of its own, set-user-ID root: banger starts QEMU as a user without
+// privileges, and an agent that is not root cannot run commands.
 package main
 
 import (
@@ -35,13 +35,13 @@ func main() {
 	}
 }
 
-// machine is the life of the process that stands for QEMU.
+// machine runs the process that stands for QEMU.
 func machine() error {
 	if slices.Contains(os.Args[1:], "--version") {
 		fmt.Fprintln(os.Stdout, "QEMU emulator version 9.9.9 (stub)")
 		return nil
 	}
-	runtime.LockOSThread() // the guest is killed when the thread that started it ends
+	runtime.LockOSThread() // the kernel kills the guest when the thread that started it ends
 	if err := becomeRoot(); err != nil {
 		return err
 	}
@@ -68,8 +68,8 @@ func machine() error {
 	return monitor(hw.qmp, cmd.Process, ended)
 }
 
-// becomeRoot takes what the file's owner lends: with a real user ID that is not the effective one, the kernel
-// would not kill the guest with this process, nor this one with its owner.
+// becomeRoot sets all user and group IDs to root. If the real user ID differed from the effective one, the kernel would
+// not kill the guest with this process, nor this process with its owner.
 func becomeRoot() error {
 	if os.Geteuid() != 0 {
 		return errors.New("not root: install it owned by root, with mode 4755")
@@ -77,8 +77,8 @@ func becomeRoot() error {
 	return errors.Join(syscall.Setresgid(0, 0, 0), syscall.Setresuid(0, 0, 0))
 }
 
-// dieWithOwner asks anew for what the owner has asked for: the kernel forgets it when a set-user-ID program
-// starts. An owner that is gone by then leaves this process to another parent.
+// dieWithOwner requests again that the kernel kills this process with its owner, since the start of a set-user-ID program
+// cancels the owner's request. It returns an error if the owner has ended before.
 func dieWithOwner() error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("follow owner: %w", err)

@@ -9,23 +9,23 @@ import (
 	"syscall"
 )
 
-// A request is one of QMP: see QEMU's docs/interop/qmp-spec.
+// A request is a request of QMP: docs/interop/qmp-spec of QEMU.
 type request struct {
 	Execute string          `json:"execute"`
 	ID      json.RawMessage `json:"id"`
 }
 
-// An owner is the owner's connection.
+// An owner is the QMP connection of the stub's owner.
 type owner struct {
 	lines  *bufio.Scanner
 	conn   *os.File
 	guest  *os.Process
 	status string
 
-	mu sync.Mutex // lines are written whole
+	mu sync.Mutex // held while a line is written
 }
 
-// monitor serves QMP until the guest ends or is to be ended.
+// monitor serves QMP until the guest ends or the owner requests the end.
 func monitor(socket int, guest *os.Process, ended <-chan struct{}) error {
 	conn, err := accept(socket)
 	if err != nil {
@@ -33,11 +33,11 @@ func monitor(socket int, guest *os.Process, ended <-chan struct{}) error {
 	}
 	c := &owner{lines: bufio.NewScanner(conn), conn: conn, guest: guest, status: "running"}
 	c.say(`{"QMP": {"version": {"qemu": {"major": 9, "minor": 9, "micro": 9}}, "capabilities": []}}`)
-	c.obey() // an end before its owner's first command would pass for a failed start
+	c.serve() // the owner takes an end before its first command for a failed start
 	quit := make(chan struct{})
 	go func() {
 		defer close(quit)
-		for c.obey() {
+		for c.serve() {
 		}
 	}()
 	select {
@@ -52,16 +52,16 @@ func monitor(socket int, guest *os.Process, ended <-chan struct{}) error {
 func (c *owner) say(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprintf(c.conn, format+"\n", args...) // an owner that is gone ends this process
+	fmt.Fprintf(c.conn, format+"\n", args...) // if the owner has ended, so does this process
 }
 
-// signal sends the guest's process a signal. A guest that has ended gets none, and needs none.
+// signal sends the guest's process a signal. An error means that the guest has ended.
 func (c *owner) signal(s os.Signal) { _ = c.guest.Signal(s) }
 
-// obey answers a command; false is for the one that ends the process.
-func (c *owner) obey() bool {
+// serve answers one command. It returns false for the command that ends the process.
+func (c *owner) serve() bool {
 	if !c.lines.Scan() {
-		select {} // QEMU goes on without a monitor
+		select {} // QEMU runs on without a monitor connection
 	}
 	var r request
 	if err := json.Unmarshal(c.lines.Bytes(), &r); err != nil {

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// entry is one tar entry with its body.
+// An entry is a tar entry with its body.
 type entry struct {
 	tar.Header
 	body []byte
 }
 
-// stamp is the time of entries that ask for none: with nanoseconds, so that losing them shows.
+// stamp returns the default time of entries. It has nanoseconds, so a test can see that they are lost.
 func stamp() time.Time { return time.Date(2019, 8, 7, 6, 5, 4, 123456789, time.UTC) }
 
 func node(typeflag byte, name string, mode int64) entry {
@@ -60,7 +60,7 @@ func (e entry) at(t time.Time) entry {
 	return e
 }
 
-// xattr adds one, as GNU tar and every image builder record it.
+// xattr adds an extended attribute in the form of GNU tar and of image builders.
 func (e entry) xattr(name string, value []byte) entry {
 	records := map[string]string{"SCHILY.xattr." + name: string(value)}
 	for k, v := range e.PAXRecords {
@@ -70,7 +70,7 @@ func (e entry) xattr(name string, value []byte) entry {
 	return e
 }
 
-// tarOf writes the entries as one tar stream.
+// tarOf returns a tar stream of the entries.
 func tarOf(entries []entry) ([]byte, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -89,7 +89,7 @@ func tarOf(entries []entry) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// noise is n bytes that do not compress, the same on every run.
+// noise returns n bytes that do not compress, the same in every run.
 func noise(n int) []byte {
 	stream := rand.NewChaCha8([32]byte([]byte("the torture corpus of banger ...")))
 	out := make([]byte, n)
@@ -97,13 +97,13 @@ func noise(n int) []byte {
 	return out
 }
 
-// capability is the value of security.capability, VFS_CAP_REVISION_2 of linux/capability.h: the effective
-// flag and the permitted set.
+// capability returns a value of security.capability with the effective flag and a permitted set, VFS_CAP_REVISION_2 of
+// linux/capability.h.
 func capability(permitted uint32) []byte {
 	return words(0x02000001, permitted, 0, 0, 0)
 }
 
-// namespacedCapability is VFS_CAP_REVISION_3: the same with the user id that is root of the namespace.
+// namespacedCapability is capability for VFS_CAP_REVISION_3, which adds the user ID of root in the namespace.
 func namespacedCapability(permitted, root uint32) []byte {
 	return words(0x03000001, permitted, 0, 0, 0, root)
 }
@@ -116,7 +116,7 @@ func words(values ...uint32) []byte {
 	return out
 }
 
-// An ACL entry of linux/posix_acl_xattr.h: tag, permissions, id (ignored where the tag has none).
+// An aclEntry is an entry of linux/posix_acl_xattr.h: tag, permissions, and an ID, which some tags ignore.
 type aclEntry struct {
 	tag, perm uint16
 	id        uint32
@@ -132,7 +132,7 @@ const (
 	aclNoID     = 0xffffffff
 )
 
-// acl is the value of system.posix_acl_access, POSIX_ACL_XATTR_VERSION 2.
+// acl returns a value of system.posix_acl_access, POSIX_ACL_XATTR_VERSION 2.
 func acl(entries ...aclEntry) []byte {
 	out := words(2)
 	for _, e := range entries {
@@ -143,7 +143,7 @@ func acl(entries ...aclEntry) []byte {
 	return out
 }
 
-// sharedACL lets one user and one group in beside the owner.
+// sharedACL returns an ACL that grants access to a user and a group besides the owner.
 func sharedACL() []byte {
 	return acl(
 		aclEntry{aclUserObj, 6, aclNoID}, aclEntry{aclUser, 4, 1000}, aclEntry{aclUser, 6, 70000},

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// lowerLayer has every kind of inode, and what the layers above will hide, replace and link to.
+// lowerLayer returns a layer with every kind of inode, and with the files that the layers above hide, replace and link
+// to.
 func lowerLayer() []entry {
-	// The root's own entry, so that its metadata is the image's and not the unpacker's.
+	// The entry of the root sets its metadata, which the unpacker would choose otherwise.
 	entries := []entry{node(tar.TypeDir, "./", 0o755)}
 	for _, part := range [][]entry{kinds(), modes(), owners(), times(), xattrs(), bodies(), symlinks(), links(), crowd()} {
 		entries = append(entries, part...)
@@ -66,7 +67,7 @@ func owners() []entry {
 	return out
 }
 
-// times reach from one end of ext4's range to the other; 2446 is the end of the 34 bits.
+// times returns entries with times over the whole range of ext4, whose 34 bits of seconds end in 2446.
 func times() []entry {
 	out := []entry{dir("times", 0o755)}
 	for _, t := range []struct {
@@ -104,7 +105,7 @@ func xattrs() []entry {
 		file("xattrs/binary", 0o644, "").xattr("user.binary", []byte{1, 2, 255, 10, 61, 32}),
 		file("xattrs/trusted", 0o644, "").xattr("trusted.banger", []byte("root only")),
 		symlink("xattrs/link", "acl").xattr("trusted.link", []byte("on a symlink")),
-		// In byte order "user.zz" precedes "user.aaa" in the block, for its name is shorter.
+		// In the xattr block "user.zz" precedes "user.aaa", because its name is shorter.
 		file("xattrs/order", 0o644, "").xattr("user.zz", bytes.Repeat([]byte("z"), 90)).
 			xattr("user.aaa", bytes.Repeat([]byte("a"), 90)).xattr("user.b", bytes.Repeat([]byte("b"), 90)).
 			xattr("trusted.c", bytes.Repeat([]byte("c"), 90)),
@@ -119,7 +120,7 @@ func xattrs() []entry {
 	return append(out, many)
 }
 
-// bodies surround the sizes at which blocks begin and holes may be.
+// bodies returns files with sizes around the boundaries of blocks and holes.
 func bodies() []entry {
 	const block = 4096
 	out := []entry{dir("bodies", 0o755)}
@@ -142,7 +143,7 @@ func bodies() []entry {
 func symlinks() []entry {
 	out := []entry{dir("symlinks", 0o755), symlink("symlinks/absolute", "/usr/bin/mawk"),
 		symlink("symlinks/dangling", "no/where"), symlink("symlinks/self", "self"), symlink("symlinks/up", "../kinds/regular")}
-	// 59 bytes fit in the inode, 60 do not; a component is at most 255 bytes, a target 4095.
+	// A target of 59 bytes fits into the inode, one of 60 does not. A component has at most 255 bytes, a target 4095.
 	for _, size := range []int{1, 58, 59, 60, 61, 255, 1023, 4095} {
 		target := strings.Repeat(strings.Repeat("t", 99)+"/", 41)[:size-1] + "e"
 		out = append(out, symlink(fmt.Sprintf("symlinks/size-%04d", size), target))
@@ -163,7 +164,7 @@ func links() []entry {
 	}
 }
 
-// crowd needs an indexed directory.
+// crowd returns a directory with so many entries that it needs an index.
 func crowd() []entry {
 	out := []entry{dir("crowd", 0o755)}
 	for i := range 3000 {
@@ -172,7 +173,7 @@ func crowd() []entry {
 	return out
 }
 
-// middleLayer hides and replaces; its opaque marker stands last in its directory.
+// middleLayer returns a layer that hides and replaces files. Its opaque marker is the last entry of its directory.
 func middleLayer() []entry {
 	return []entry{
 		whiteout(".wh.gone"),
@@ -190,7 +191,7 @@ func middleLayer() []entry {
 	}
 }
 
-// upperLayer brings back what the middle one hid and links to inodes whose first names are gone.
+// upperLayer returns a layer that brings back hidden files, and links to inodes whose first names are hidden.
 func upperLayer() []entry {
 	return []entry{
 		dir("gone", 0o711).at(time.Unix(77, 77)), file("gone/back", 0o644, "back\n"),
@@ -200,7 +201,7 @@ func upperLayer() []entry {
 	}
 }
 
-// nameLayer has names that ext4 takes and a script language would not.
+// nameLayer returns a layer with names that ext4 accepts and a debugfs script cannot have.
 func nameLayer() []entry {
 	names := []string{
 		"new\nline", "quote\"double", "quote'single", "back\\slash", "tab\t", "escape\x1b[31m", "delete\x7f", " leading", "trailing ",

@@ -1,7 +1,7 @@
-// Command torture writes the torture corpus: small OCI images whose layers hold what real builders
-// seldom produce together (every file type, odd names, times at the limits, hard links across layers,
-// whiteouts in awkward places). It owns the images' content and pushes them to a registry; what the content
-// must become on a disk is judged by other programs. The images are a function of this source.
+// Command torture pushes the torture corpus to a registry: small OCI images with content that real builders
+// seldom combine (every file type, odd names, times at the limits, hard links across layers, whiteouts in
+// awkward places). It defines the content of the images. Other programs define the tree that they unpack to.
+// The images depend on nothing but this source.
 package main
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// created is the creation time of every image, and so the time of the parents no layer names.
+// created returns the creation time of every image, which is also the time of parent folders without an entry.
 func created() time.Time { return time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC) }
 
 func main() {
@@ -37,7 +37,7 @@ func main() {
 	}
 }
 
-// push puts the tags torture:1, :zstd, :names and :multi of demo/ into the registry, which speaks plain http.
+// push pushes demo/torture with the tags 1, zstd, names and multi to a registry over plain HTTP.
 func push(registry string) error {
 	layers := [][]entry{lowerLayer(), middleLayer(), upperLayer()}
 	torture, err := image(runtime.GOARCH, gzipLayer, layers...)
@@ -74,7 +74,7 @@ func push(registry string) error {
 	return nil
 }
 
-// image packs layers, oldest first, as an image for linux/arch.
+// image returns an image for linux/arch with the given layers, oldest first.
 func image(arch string, pack func([]byte) (v1.Layer, error), layers ...[]entry) (v1.Image, error) {
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
@@ -102,8 +102,8 @@ func image(arch string, pack func([]byte) (v1.Layer, error), layers ...[]entry) 
 	return mutate.ConfigFile(img, config)
 }
 
-// multi is an index inside an index, as some builders write it: the host's platform and a foreign one
-// whose content differs.
+// multi returns an index inside an index, a form that some builders write. It has an image for the host's platform and
+// one with other content for a foreign platform.
 func multi(native v1.Image) (v1.ImageIndex, error) {
 	foreign := "s390x"
 	other, err := image(foreign, gzipLayer, []entry{file("etc/foreign", 0o644, "not for this host\n")})
@@ -127,7 +127,7 @@ func gzipLayer(stream []byte) (v1.Layer, error) {
 }
 
 func zstdLayer(stream []byte) (v1.Layer, error) {
-	// EncodeAll alone starts nothing that Close would have to end.
+	// An encoder that is used by EncodeAll alone needs no Close.
 	encoder, err := zstd.NewWriter(nil)
 	if err != nil {
 		return nil, err
@@ -140,11 +140,11 @@ func zstdLayer(stream []byte) (v1.Layer, error) {
 	return packedLayer{static.NewLayer(encoder.EncodeAll(stream, nil), types.OCILayerZStd), diffID}, nil
 }
 
-// packedLayer corrects the diffID of a static layer, which takes its bytes for a plain tar.
+// A packedLayer is a static layer with the right diffID. A static layer computes it from the compressed bytes.
 type packedLayer struct {
 	v1.Layer
 	diffID v1.Hash
 }
 
-// DiffID is the digest of the tar inside.
+// DiffID returns the digest of the uncompressed tar.
 func (l packedLayer) DiffID() (v1.Hash, error) { return l.diffID, nil }

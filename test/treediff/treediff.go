@@ -1,6 +1,6 @@
 // Package treediff compares two directory trees as the kernel shows them, inode by inode: type, mode,
 // owner, size, content, times, symlink targets, link groups, extended attributes and device numbers. It
-// is a judge of banger's disks and so shares no code with what makes them. It follows no symlink.
+// checks disks of banger, so it shares no code with banger. It follows no symlink.
 package treediff
 
 import (
@@ -28,8 +28,7 @@ type Tree map[string]Node
 // xattr:NAME (quoted).
 type Node map[string]string
 
-// Difference is a field in which two trees differ. Where a path is in one tree alone, the field is
-// "presence".
+// Difference is a field in which two trees differ. If a path is in one tree only, the field is "presence".
 type Difference struct {
 	Path, Field, Want, Got string
 }
@@ -91,7 +90,7 @@ func scanNode(path, rel string, groups map[inode]string) (Node, error) {
 	return node, scanXattrs(path, node)
 }
 
-// scanType fills in what only one type has.
+// scanType sets the type and the fields that only that type has.
 func scanType(path string, st unix.Stat_t, node Node) (err error) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -137,10 +136,10 @@ func fileDigest(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// scanXattrs lists the names and then gets each value: a name that is listed but cannot be got is an
-// error, which no checker of the disk's structure sees.
+// scanXattrs lists the extended attributes and then looks up each value. It returns an error if a name is listed and
+// cannot be looked up, which e2fsck does not detect.
 func scanXattrs(path string, node Node) error {
-	// The largest list and the largest value that the VFS passes on, XATTR_LIST_MAX and XATTR_SIZE_MAX.
+	// The largest list and the largest value of the VFS, XATTR_LIST_MAX and XATTR_SIZE_MAX.
 	buf := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, buf)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 
 var stamp = time.Date(2020, 1, 2, 3, 4, 5, 6, time.UTC)
 
-// plant makes a tree with one inode of each kind that a plain user can make, and the same one each time.
+// plant creates a tree with one inode of each kind that needs no privilege. Each call creates the same tree.
 func plant(t *testing.T) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
@@ -27,7 +27,7 @@ func plant(t *testing.T) string {
 	return root
 }
 
-// setTimes gives every inode the same time, the deepest last since the work of a test touches parents.
+// setTimes sets the same time on every inode, also on the directories that a test has changed.
 func setTimes(t *testing.T, root string) {
 	t.Helper()
 	ts := unix.NsecToTimespec(stamp.UnixNano())
@@ -61,7 +61,7 @@ func TestEqualTreesDoNotDiffer(t *testing.T) {
 	}
 }
 
-// TestEveryFieldCanDiffer changes one thing at a time; the comparer must name it, and it alone.
+// TestEveryFieldCanDiffer changes one thing at a time and checks that the comparison reports exactly that.
 func TestEveryFieldCanDiffer(t *testing.T) {
 	at := func(root, path string) string { return filepath.Join(root, path) }
 	rows := []struct {
