@@ -103,19 +103,19 @@ func (s *Store) Images() (images []*Image, damaged []error, err error) {
 		}
 		return strings.Compare(string(a.ID), string(b.ID))
 	})
-	DropDuplicateNames(images, func(img *Image) *[]string { return &img.Names })
+	dropOldNames(images)
 	return images, damaged, nil
 }
 
-// DropDuplicateNames removes names that a newer record also has. Two records have
-// the same name if a process died between the two writes that move a name.
-func DropDuplicateNames[T any](newestFirst []T, names func(T) *[]string) {
+// dropOldNames removes from each image the names that a newer image has too. A
+// process killed while it moves a name leaves the name with both.
+func dropOldNames(newestFirst []*Image) {
 	taken := map[string]bool{}
-	for _, record := range newestFirst {
-		list := names(record)
-		*list = slices.DeleteFunc(*list, func(name string) bool {
-			defer func() { taken[name] = true }()
-			return taken[name]
+	for _, img := range newestFirst {
+		img.Names = slices.DeleteFunc(img.Names, func(name string) bool {
+			dropped := taken[name]
+			taken[name] = true
+			return dropped
 		})
 	}
 }
