@@ -29,7 +29,7 @@ type row struct{ pkg, internal, modules string }
 
 // halves is the rule of ARCHITECTURE.md: cli -> daemon -> machine -> kernel, vmm, guest -> base, and kernel -> image.
 var halves = []half{
-	{"cli", "api daemon machine kernel image vmm guest", []row{
+	{"cli", "api daemon machine kernel image guest", []row{
 		// cli knows guest/bin, kernel and the packages of image by their errors alone, which its hints explain.
 		{"cli", "api cli/arg cli/attach cli/connect cli/daemoncmd cli/env cli/exit cli/imagecmd cli/kernelcmd cli/machinecmd cli/render " +
 			"guest/bin image/build image/e2fs image/ext4/write image/pull image/store image/tree kernel kernel/source", "spf13/cobra"},

@@ -61,7 +61,8 @@ func Group(use, short string, commands ...*cobra.Command) *cobra.Command {
 }
 
 // Complete returns the completion of an argument by the names that list
-// returns. It prepares e first.
+// returns. It prepares e again, because cobra parses the flags of a command to
+// complete after PersistentPreRunE.
 func Complete(e *env.Env, list func() ([]string, error)) cobra.CompletionFunc {
 	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		if err := e.Prepare(); err != nil {

@@ -58,6 +58,28 @@ func TestParseTime(t *testing.T) {
 	}
 }
 
+func TestMachineRow(t *testing.T) {
+	ago := time.Now().Add(-330 * time.Second)
+	for _, row := range []struct {
+		machine api.Machine
+		want    string
+	}{
+		{api.Machine{State: api.StateCreating}, "Creating"},
+		{api.Machine{State: api.StateCreated}, "Created"},
+		{api.Machine{State: api.StateRunning, Started: ago}, "Up 5 minutes"},
+		{api.Machine{State: api.StateExited, ExitCode: 3, Finished: ago}, "Exited (3) 5 minutes ago"},
+		{api.Machine{State: api.StateExited, ExitCode: 3}, "Exited (3)"},
+	} {
+		if got := (machineRow{row.machine}).Status(); got != row.want {
+			t.Errorf("status of %+v is %q, want %q", row.machine, got, row.want)
+		}
+	}
+	labels := machineRow{api.Machine{Config: api.Config{Labels: map[string]string{"tier": "web", "app": ""}}}}.Labels()
+	if want := "app=,tier=web"; labels != want {
+		t.Errorf("labels %q, want %q", labels, want)
+	}
+}
+
 // TestLogPrinter checks that a line in several parts gets one time.
 func TestLogPrinter(t *testing.T) {
 	var out bytes.Buffer
