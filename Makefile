@@ -1,11 +1,11 @@
-# make help says what there is.
+# make help lists the targets.
 PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# The registry image that `make demo` shows; without it, images made here from the distribution's packages.
+# The registry image that `make demo` shows. The default is to make images from the distribution's packages.
 REF     ?=
 
-# How often make crash kills, and the seed that it does so by: the clock's where there is none.
+# The number of kills of make crash, and their seed; the default seed is the clock.
 RUNS    ?= 200
 SEED    ?=
 
@@ -56,5 +56,5 @@ bench: ## side by side with peers; see bench/README.md
 	@bench/run all
 
 .PHONY: clean
-clean: ## what builds and tests left here
+clean: ## remove the files that builds and tests have made
 	rm -rf bin dist .cache internal/guest/bin/dist/banger-guest

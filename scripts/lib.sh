@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What the scripts share. Sourced, after `set -euo pipefail`.
+# Functions that the scripts share. A script sources this file after `set -euo pipefail`.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# Everything costly to make a second time (images, a registry's data) lives here and is keyed by its inputs.
-# shellcheck disable=SC2034 # used by those who source this
+# The cache has files that are slow to make (images, a registry's data), keyed by their inputs.
+# shellcheck disable=SC2034 # the scripts use it
 cache=${BANGER_TEST_CACHE:-$root/.cache}
 
 say() { printf '%s\n' "$*" >&2; }
@@ -18,18 +18,18 @@ die() {
 
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
-# can_be_root: root already, or sudo answers without a question.
+# can_be_root: succeeds if this user is root, or sudo asks no question.
 can_be_root() { is_root || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }; }
 
-# as_root COMMAND...: runs COMMAND as root; call it only where can_be_root holds.
+# as_root COMMAND...: runs COMMAND as root. Call it only if can_be_root succeeds.
 as_root() {
 	if is_root; then "$@"; else sudo -n "$@"; fi
 }
 
-# key FILE...: one short hash over what the files hold.
+# key FILE...: prints a short hash of the files' content.
 key() { cat "$@" | sha256sum | cut -c1-16; }
 
-# need TOOL...: the tools must be there, sbin included, which a plain user's PATH lacks on Debian.
+# need TOOL...: fails if a tool is missing. It looks in sbin too, which a plain user's PATH lacks on Debian.
 PATH=$PATH:/usr/sbin:/sbin
 need() {
 	local tool
@@ -38,5 +38,5 @@ need() {
 	done
 }
 
-# end_daemon PROGRAM: the daemon that PROGRAM has started, where one runs. Its folder is about to go.
+# end_daemon PROGRAM: ends the daemon that PROGRAM has started, if there is one.
 end_daemon() { "$1" daemon stop || true; }
