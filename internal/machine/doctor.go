@@ -25,7 +25,7 @@ import (
 func (s *Store) Examine(ctx context.Context) (repair.Report, error) {
 	r, err := repair.Examine(ctx, s.root)
 	r.Checks = []repair.Check{
-		checkMonitor(ctx), checkKVM("/dev/kvm"), s.checkDisks(ctx), s.checkRuntime(), s.checkFree(), checkMemory(),
+		checkMonitor(ctx), checkKVM("/dev/kvm"), checkDisks(ctx, s.root), checkRuntime(s.root), checkFree(s.root, &s.Limits), checkMemory(),
 	}
 	return r, err
 }
@@ -107,10 +107,10 @@ func joinGroup(device string) string {
 }
 
 // checkDisks reports which disk drivers work, and which one Auto selects.
-func (s *Store) checkDisks(ctx context.Context) repair.Check {
+func checkDisks(ctx context.Context, root *record.Root) repair.Check {
 	c := repair.Check{Name: "disks", Level: repair.LevelError, Fix: "see what each of them needs"}
 	var words []string
-	for _, d := range disk.Probe(ctx, s.root.Machines()) {
+	for _, d := range disk.Probe(ctx, root.Machines()) {
 		word := string(d.Driver) + " does not work"
 		switch {
 		case d.Auto:
@@ -125,23 +125,23 @@ func (s *Store) checkDisks(ctx context.Context) repair.Check {
 	return c
 }
 
-func (s *Store) checkRuntime() repair.Check {
-	if err := record.CheckPrivate(s.root.Runtime()); err != nil {
-		return check("runtime", repair.LevelError, err.Error(), "chmod 700 "+s.root.Runtime())
+func checkRuntime(root *record.Root) repair.Check {
+	if err := record.CheckPrivate(root.Runtime()); err != nil {
+		return check("runtime", repair.LevelError, err.Error(), "chmod 700 "+root.Runtime())
 	}
-	return check("runtime", repair.LevelOK, s.root.Runtime()+" is private", "")
+	return check("runtime", repair.LevelOK, root.Runtime()+" is private", "")
 }
 
-func (s *Store) checkFree() repair.Check {
-	free, inodes, err := room(s.root.Machines())
+func checkFree(root *record.Root, limits *Limits) repair.Check {
+	free, inodes, err := room(root.Machines())
 	if err != nil {
 		return check("space", repair.LevelError, err.Error(), "")
 	}
-	c := check("space", repair.LevelOK, fmt.Sprintf("%d MiB are free in %s", free>>20, s.root.Machines()), "")
-	if err := s.Limits.checkSpace(s.root.Machines()); err != nil {
+	c := check("space", repair.LevelOK, fmt.Sprintf("%d MiB are free in %s", free>>20, root.Machines()), "")
+	if err := limits.checkSpace(root.Machines()); err != nil {
 		c.Level, c.Fix = repair.LevelError, "free some: banger prune and banger image prune remove what is not needed"
 		if inodes == 0 {
-			c.Detail = "no inode is free in " + s.root.Machines()
+			c.Detail = "no inode is free in " + root.Machines()
 		}
 	}
 	return c

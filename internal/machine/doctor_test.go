@@ -195,13 +195,13 @@ func TestCheckKVM(t *testing.T) {
 func TestChecksCanFail(t *testing.T) {
 	s := openStore(t)
 	s.Limits.DiskReserve = 1 << 62
-	if c := s.checkFree(); c.Level != repair.LevelError || c.Fix == "" {
+	if c := checkFree(s.root, &s.Limits); c.Level != repair.LevelError || c.Fix == "" {
 		t.Errorf("space: %+v", c)
 	}
 	if err := os.Chmod(s.root.Runtime(), 0o755); err != nil { //nolint:gosec // what the test is about
 		t.Fatal(err)
 	}
-	if c := s.checkRuntime(); c.Level != repair.LevelError {
+	if c := checkRuntime(s.root); c.Level != repair.LevelError {
 		t.Errorf("runtime: %+v", c)
 	}
 	t.Setenv("PATH", t.TempDir())

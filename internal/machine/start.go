@@ -32,17 +32,17 @@ func (s *Store) Start(ctx context.Context, id string, l control.Launch) (*frames
 	if err != nil {
 		return nil, err
 	}
-	l.Notices = append(l.Notices, s.startNotices(id)...)
+	l.Notices = append(l.Notices, startNotices(s.root, id)...)
 	return start(ctx, dir, l)
 }
 
 // startNotices returns remarks for the user who starts a machine.
-func (s *Store) startNotices(id string) []string {
-	rec, err := record.Read(s.root.DataDir(id))
+func startNotices(root *record.Root, id string) []string {
+	rec, err := record.Read(root.DataDir(id))
 	if err != nil {
 		return nil // the start fails with this error
 	}
-	others, _, err := s.root.List()
+	others, _, err := root.List()
 	if err != nil {
 		return []string{fmt.Sprintf("whether the host has memory for the machine is not known: %v", err)}
 	}

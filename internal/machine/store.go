@@ -166,7 +166,7 @@ func (s *Store) Access(rec *record.Record) Access {
 // Supervisor returns the process ID of a machine's supervisor, as the ledger
 // has it, or 0.
 func (s *Store) Supervisor(rec *record.Record) int {
-	if e, err := s.supervisorEntry(rec); err == nil && e.PID != 0 {
+	if e, err := supervisorEntry(s.root, rec); err == nil && e.PID != 0 {
 		return e.PID
 	}
 	return 0
@@ -174,8 +174,8 @@ func (s *Store) Supervisor(rec *record.Record) int {
 
 // supervisorEntry returns the ledger's entry of a machine's supervisor. It
 // returns the zero Entry if there is none.
-func (s *Store) supervisorEntry(rec *record.Record) (ledger.Entry, error) {
-	entries, _, err := ledger.Read(s.root.DataDir(rec.ID), rec.ID, rec.Runtime)
+func supervisorEntry(root *record.Root, rec *record.Record) (ledger.Entry, error) {
+	entries, _, err := ledger.Read(root.DataDir(rec.ID), rec.ID, rec.Runtime)
 	if err != nil {
 		return ledger.Entry{}, fmt.Errorf("look for supervisor of machine %s: %w", rec.ID, err)
 	}
@@ -197,7 +197,7 @@ func (s *Store) WaitGone(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.supervisorEntry(rec)
+	e, err := supervisorEntry(s.root, rec)
 	if err != nil || e.PID == 0 {
 		return err
 	}
