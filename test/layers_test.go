@@ -113,7 +113,7 @@ var halves = []half{
 		// check and the records of tree alone.
 		{"image/verify", "image/tree image/ext4/read image/ext4/check", "klauspost/compress x/sync"},
 		{"image/unpack", "image/ext4/read image/tree", "x/sys"},
-		{"image/store", "", "x/sys"},
+		{"image/store", "", ""},
 	}},
 	{"base", "", []row{
 		{"base/digest", "", ""},
