@@ -122,6 +122,7 @@ var halves = []half{
 		{"base/poll", "", ""},
 		{"base/flock", "base/poll", "x/sys"},
 		{"base/publish", "base/atomicfile base/flock", "x/sys"},
+		{"base/named", "base/digest", ""},
 		{"base/xdg", "", ""},
 		{"base/sparse", "base/digest", "x/sys"},
 		{"base/frames", "", ""},

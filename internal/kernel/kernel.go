@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/named"
 )
 
 // Schema is the version of the manifest that this package writes, and the only
@@ -114,6 +115,11 @@ type Kernel struct {
 	Manifest
 
 	dir string
+}
+
+// Label implements named.Record.
+func (k *Kernel) Label() named.Label {
+	return named.Label{ID: k.ID, Names: &k.Names, Added: k.Added}
 }
 
 // Dir returns the host path of the kernel's folder.

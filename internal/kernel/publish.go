@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
+	"github.com/banger-vm/banger/internal/base/named"
 	"github.com/banger-vm/banger/internal/base/publish"
 	"github.com/banger-vm/banger/internal/kernel/compression"
 )
@@ -32,7 +33,7 @@ func (s *Store) Publish(ctx context.Context, b *Builder, force bool) (k *Kernel,
 				if err := k.writeManifest(); err != nil {
 					return err
 				}
-				return takeNames(kernels, k)
+				return named.TakeNames(kernels, k, (*Kernel).writeManifest)
 			}
 			k.Names = present.Names
 		}
@@ -44,28 +45,9 @@ func (s *Store) Publish(ctx context.Context, b *Builder, force bool) (k *Kernel,
 			return fmt.Errorf("publish kernel: %w", err)
 		}
 		k.dir, added = dir, true
-		return takeNames(kernels, k)
+		return named.TakeNames(kernels, k, (*Kernel).writeManifest)
 	})
 	return k, added, err
-}
-
-// takeNames removes the names of k from the other kernels. The caller has
-// written the manifest of k, so a process killed here leaves a name with two
-// kernels, not with none; List then gives it to the newer one.
-func takeNames(kernels []*Kernel, k *Kernel) error {
-	for _, other := range kernels {
-		if other.ID == k.ID {
-			continue
-		}
-		before := len(other.Names)
-		other.Names = slices.DeleteFunc(other.Names, func(n string) bool { return slices.Contains(k.Names, n) })
-		if len(other.Names) != before {
-			if err := other.writeManifest(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func union(a, b []string) []string {

@@ -13,13 +13,11 @@ import (
 	"github.com/banger-vm/banger/internal/base/digest"
 	"github.com/banger-vm/banger/internal/base/flock"
 	"github.com/banger-vm/banger/internal/base/jsonfile"
+	"github.com/banger-vm/banger/internal/base/named"
 	"github.com/banger-vm/banger/internal/base/publish"
 )
 
-const (
-	maxManifest = 4 << 20 // bytes
-	minPrefix   = 4       // digits, the fewest of an ID that name a kernel
-)
+const maxManifest = 4 << 20 // bytes
 
 // ErrNotFound reports that no kernel has the given name or ID.
 var ErrNotFound = errors.New("no such kernel")
@@ -32,11 +30,7 @@ type AmbiguousError struct {
 }
 
 func (e *AmbiguousError) Error() string {
-	var ids []string
-	for _, k := range e.Kernels {
-		ids = append(ids, k.ID.Short())
-	}
-	return fmt.Sprintf("kernel %s: prefix of %d kernels (%s)", e.Ref, len(e.Kernels), strings.Join(ids, ", "))
+	return fmt.Sprintf("kernel %s: prefix of %d kernels (%s)", e.Ref, len(e.Kernels), named.ShortIDs(e.Kernels))
 }
 
 // A Store holds the kernels in a data folder. Several processes may use one at
@@ -59,44 +53,11 @@ func Open(root string) (*Store, error) {
 // List returns the kernels, newest first. It leaves out a kernel whose manifest
 // it cannot read, and returns the reason in damaged.
 func (s *Store) List() (kernels []*Kernel, damaged []error, err error) {
-	entries, err := os.ReadDir(s.dir)
+	kernels, damaged, err = named.List(s.dir, fs.DirEntry.IsDir, readKernel)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list kernels: %w", err)
 	}
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		k, err := readKernel(filepath.Join(s.dir, e.Name()))
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // another process has just removed it
-		case err != nil:
-			damaged = append(damaged, err)
-		default:
-			kernels = append(kernels, k)
-		}
-	}
-	slices.SortFunc(kernels, func(a, b *Kernel) int {
-		if c := b.Added.Compare(a.Added); c != 0 {
-			return c
-		}
-		return strings.Compare(string(a.ID), string(b.ID))
-	})
-	dropOldNames(kernels)
 	return kernels, damaged, nil
-}
-
-// dropOldNames removes from each kernel the names that a newer kernel has too. A
-// process killed while it moves a name leaves the name with both.
-func dropOldNames(newestFirst []*Kernel) {
-	taken := map[string]bool{}
-	for _, k := range newestFirst {
-		k.Names = slices.DeleteFunc(k.Names, func(name string) bool {
-			dropped := taken[name]
-			taken[name] = true
-			return dropped
-		})
-	}
 }
 
 func readKernel(dir string) (*Kernel, error) {
@@ -137,18 +98,10 @@ func addDamaged(err error, ref string, damaged []error) error {
 }
 
 func find(kernels []*Kernel, ref string) (*Kernel, error) {
-	for _, k := range kernels {
-		if slices.Contains(k.Names, ref) {
-			return k, nil
-		}
+	if k, ok := named.ByName(kernels, ref); ok {
+		return k, nil
 	}
-	prefix := strings.TrimPrefix(ref, "sha256:")
-	var found []*Kernel
-	for _, k := range kernels {
-		if k.Release == ref || len(prefix) >= minPrefix && strings.HasPrefix(k.ID.Hex(), prefix) {
-			found = append(found, k)
-		}
-	}
+	found := slices.DeleteFunc(slices.Clone(kernels), func(k *Kernel) bool { return k.Release != ref && !named.HasPrefix(k, ref) })
 	switch len(found) {
 	case 0:
 		return nil, fmt.Errorf("kernel %s: %w", ref, ErrNotFound)

@@ -7,14 +7,12 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/internal/base/digest"
+	"github.com/banger-vm/banger/internal/base/named"
 )
 
 // Schema is the version of the record format that this package writes. It reads no
 // other version.
 const Schema = 1
-
-// minPrefix is the lowest number of digits in a prefix of an ID.
-const minPrefix = 4
 
 // ErrNotFound means that no image has the given name or ID.
 var ErrNotFound = errors.New("no such image")
@@ -26,11 +24,7 @@ type AmbiguousError struct {
 }
 
 func (e *AmbiguousError) Error() string {
-	var ids []string
-	for _, img := range e.Images {
-		ids = append(ids, img.ID.Short())
-	}
-	return fmt.Sprintf("image %s: prefix of %d images (%s)", e.Ref, len(e.Images), strings.Join(ids, ", "))
+	return fmt.Sprintf("image %s: prefix of %d images (%s)", e.Ref, len(e.Images), named.ShortIDs(e.Images))
 }
 
 // Image is the record of an image.
@@ -46,6 +40,11 @@ type Image struct {
 	Layers   []Layer       `json:"layers"` // the oldest first
 	Disk     Disk          `json:"disk"`
 	Warnings []string      `json:"warnings,omitempty"` // differences between the image and the disk
+}
+
+// Label implements named.Record.
+func (img *Image) Label() named.Label {
+	return named.Label{ID: img.ID, Names: &img.Names, Added: img.Pulled}
 }
 
 // Config has the image's settings for running a machine. The JSON names are those of

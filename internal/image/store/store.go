@@ -21,12 +21,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
 	"github.com/banger-vm/banger/internal/base/digest"
 	"github.com/banger-vm/banger/internal/base/flock"
 	"github.com/banger-vm/banger/internal/base/jsonfile"
+	"github.com/banger-vm/banger/internal/base/named"
 	"github.com/banger-vm/banger/internal/base/publish"
 )
 
@@ -80,44 +80,12 @@ func (s *Store) Lock(ctx context.Context) (unlock func(), err error) {
 // omits it and adds the error to damaged, because the other images still work.
 func (s *Store) Images() (images []*Image, damaged []error, err error) {
 	dir := filepath.Join(s.root, "images")
-	entries, err := os.ReadDir(dir)
+	isRecord := func(e fs.DirEntry) bool { return filepath.Ext(e.Name()) == ".json" }
+	images, damaged, err = named.List(dir, isRecord, readRecord)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list images: %w", err)
 	}
-	for _, e := range entries {
-		if filepath.Ext(e.Name()) != ".json" || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		img, err := readRecord(filepath.Join(dir, e.Name()))
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // another process has removed it
-		case err != nil:
-			damaged = append(damaged, err)
-		default:
-			images = append(images, img)
-		}
-	}
-	slices.SortFunc(images, func(a, b *Image) int {
-		if c := b.Pulled.Compare(a.Pulled); c != 0 {
-			return c
-		}
-		return strings.Compare(string(a.ID), string(b.ID))
-	})
-	dropOldNames(images)
 	return images, damaged, nil
-}
-
-// dropOldNames removes from each image the names that a newer image has too. A
-// process killed while it moves a name leaves the name with both.
-func dropOldNames(newestFirst []*Image) {
-	taken := map[string]bool{}
-	for _, img := range newestFirst {
-		img.Names = slices.DeleteFunc(img.Names, func(name string) bool {
-			dropped := taken[name]
-			taken[name] = true
-			return dropped
-		})
-	}
 }
 
 func readRecord(path string) (*Image, error) {
@@ -142,19 +110,11 @@ func (s *Store) Find(ref, canonical string) (*Image, error) {
 		return nil, err
 	}
 	for _, name := range []string{ref, canonical} {
-		for _, img := range images {
-			if slices.Contains(img.Names, name) {
-				return img, nil
-			}
+		if img, ok := named.ByName(images, name); ok {
+			return img, nil
 		}
 	}
-	prefix := strings.TrimPrefix(ref, "sha256:")
-	var found []*Image
-	for _, img := range images {
-		if len(prefix) >= minPrefix && strings.HasPrefix(img.ID.Hex(), prefix) {
-			found = append(found, img)
-		}
-	}
+	found := slices.DeleteFunc(slices.Clone(images), func(img *Image) bool { return !named.HasPrefix(img, ref) })
 	switch len(found) {
 	case 0:
 		return nil, fmt.Errorf("image %s: %w", ref, ErrNotFound)
@@ -194,19 +154,7 @@ func (s *Store) Update(img *Image) error {
 	if err != nil {
 		return err
 	}
-	for _, other := range images {
-		if other.ID == img.ID {
-			continue
-		}
-		before := len(other.Names)
-		other.Names = slices.DeleteFunc(other.Names, func(n string) bool { return slices.Contains(img.Names, n) })
-		if len(other.Names) != before {
-			if err := s.write(other); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return named.TakeNames(images, img, s.write)
 }
 
 func (s *Store) write(img *Image) error {
