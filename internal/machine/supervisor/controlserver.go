@@ -144,7 +144,7 @@ func (d *controlServer) wait(s *subscriber) error {
 	case <-gone:
 		return nil
 	}
-	return s.conn.SendJSON(frames.Exit, d.v.lastExit())
+	return s.conn.SendJSON(frames.Exit, d.v.loop.lastExit())
 }
 
 // signal sends the main command a signal. KILL ends the machine.
@@ -158,7 +158,7 @@ func (d *controlServer) signal(s *subscriber, name string) error {
 		d.v.requestKill()
 		return d.wait(s)
 	}
-	p := d.v.mainCommand()
+	p := d.v.loop.mainCommand()
 	if p == nil {
 		return record.ErrNotRunning
 	}
@@ -170,7 +170,7 @@ func (d *controlServer) signal(s *subscriber, name string) error {
 
 // exec runs a further command for a client.
 func (d *controlServer) exec(ctx context.Context, s *subscriber, r *api.ExecRequest) error {
-	m, err := d.v.running()
+	m, err := d.v.loop.running()
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (d *controlServer) exec(ctx context.Context, s *subscriber, r *api.ExecRequ
 
 // archive copies files for a client.
 func (d *controlServer) archive(ctx context.Context, s *subscriber, r *api.ArchiveRequest) error {
-	m, err := d.v.running()
+	m, err := d.v.loop.running()
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,7 @@ func serveProcess(s *subscriber, stdin bool, tty *api.TTY, start func(client.Std
 // attach connects a client with the main command until the machine ends or the
 // client disconnects.
 func (d *controlServer) attach(s *subscriber, r *api.AttachRequest) error {
-	m, err := d.v.running()
+	m, err := d.v.loop.running()
 	if err != nil {
 		return err
 	}
@@ -270,14 +270,14 @@ func (d *controlServer) attach(s *subscriber, r *api.AttachRequest) error {
 // that disconnects, the machine ends.
 func (d *controlServer) serveSubscriber(s *subscriber, stdin bool) {
 	defer d.v.fanOut.leave(s)
-	r := receiver{conn: s.conn, input: func() *io.PipeWriter { return nil }, process: d.v.mainCommand, orphan: d.signalInit}
+	r := receiver{conn: s.conn, input: func() *io.PipeWriter { return nil }, process: d.v.loop.mainCommand, orphan: d.signalInit}
 	if stdin {
-		r.input = d.v.mainInput
+		r.input = d.v.loop.mainInput
 		// As in docker, a terminal may attach again, and a pipe may not.
 		r.once = s.events && !d.v.journal.Record().Config.TTY
 	}
 	r.receive(&d.clients)
-	if s.events && d.v.launch.First && !d.v.hasRun() {
+	if s.events && d.v.launch.First && !d.v.loop.hasRun() {
 		d.v.requestKill()
 	}
 }
@@ -285,7 +285,7 @@ func (d *controlServer) serveSubscriber(s *subscriber, stdin bool) {
 // signalInit stops a machine whose image's init is all that runs, if the signal
 // asks for an end.
 func (d *controlServer) signalInit(name string) {
-	m, err := d.v.running()
+	m, err := d.v.loop.running()
 	if err == nil && !m.hasMain() && slices.Contains([]string{"INT", "TERM", "HUP", "QUIT"}, strings.TrimPrefix(name, "SIG")) {
 		d.v.requestStop(stoppedByUser, control.StopGrace)
 	}

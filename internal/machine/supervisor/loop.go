@@ -160,8 +160,8 @@ func (v *supervisor) requestKill() {
 
 // running returns the machine if its agent answers. The error is
 // record.ErrNotRunning.
-func (v *supervisor) running() (m *instance, err error) {
-	v.loop.call(func() { m = v.loop.instance })
+func (l *loop) running() (m *instance, err error) {
+	l.call(func() { m = l.instance })
 	if m == nil {
 		return nil, record.ErrNotRunning
 	}
@@ -169,29 +169,41 @@ func (v *supervisor) running() (m *instance, err error) {
 }
 
 // mainCommand returns the main command if it runs, or nil.
-func (v *supervisor) mainCommand() (p *client.Process) {
-	v.loop.call(func() { p = v.loop.main })
+func (l *loop) mainCommand() (p *client.Process) {
+	l.call(func() { p = l.main })
 	return p
 }
 
 // mainInput returns the main command's standard input, or nil if it has none.
-func (v *supervisor) mainInput() (w *io.PipeWriter) {
-	v.loop.call(func() {
-		if v.loop.input != nil {
-			w = v.loop.input.w
+func (l *loop) mainInput() (w *io.PipeWriter) {
+	l.call(func() {
+		if l.input != nil {
+			w = l.input.w
 		}
 	})
 	return w
 }
 
 // hasRun reports whether a boot of the machine has succeeded.
-func (v *supervisor) hasRun() (ran bool) {
-	v.loop.call(func() { ran = v.loop.ran })
+func (l *loop) hasRun() (ran bool) {
+	l.call(func() { ran = l.ran })
 	return ran
 }
 
 // lastExit returns how the machine ended last.
-func (v *supervisor) lastExit() (exit api.Exit) {
-	v.loop.call(func() { exit = v.loop.exit })
+func (l *loop) lastExit() (exit api.Exit) {
+	l.call(func() { exit = l.exit })
 	return exit
+}
+
+// setExit sets how the machine ended. Only the loop calls it.
+func (l *loop) setExit(code int, err error) {
+	l.exit = api.Exit{Code: code}
+	stoppedBeforeMain := l.cause != notStopped && err != nil && l.main == nil
+	switch {
+	case l.cause == killedByUser, stoppedBeforeMain:
+		l.exit.Code = exitKilled
+	case err != nil:
+		l.exit.Error = err.Error()
+	}
 }

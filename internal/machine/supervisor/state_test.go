@@ -109,7 +109,7 @@ func TestLoopAfterItsEnd(t *testing.T) {
 	l.exit.Code = 7
 	close(l.done)
 	v := &supervisor{loop: l}
-	if code := v.lastExit().Code; code != 7 {
+	if code := v.loop.lastExit().Code; code != 7 {
 		t.Errorf("exit code %d, want 7", code)
 	}
 	v.requestStop(stoppedByUser, 0)

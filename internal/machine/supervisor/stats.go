@@ -18,7 +18,7 @@ import (
 // stats returns the machine's use of resources, as the guest and the host see
 // it.
 func (v *supervisor) stats(ctx context.Context) (api.Stats, error) {
-	m, err := v.running()
+	m, err := v.loop.running()
 	if err != nil {
 		return api.Stats{}, err
 	}

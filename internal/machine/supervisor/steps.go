@@ -52,7 +52,7 @@ func (v *supervisor) bootEnded(ctx context.Context, m *instance, err error) {
 	}
 	if err != nil {
 		l.down = m
-		v.setExit(record.ExitFailed, err)
+		v.loop.setExit(record.ExitFailed, err)
 	}
 	hasRun := v.journal.Record().State == record.StateRunning
 	switch {
@@ -110,7 +110,7 @@ func (v *supervisor) runMainStep(ctx context.Context, m *instance, in *input) {
 	err = errors.Join(err, m.waitDown(ctx, err != nil))
 	v.loop.post(func(ctx context.Context) {
 		l := v.loop
-		v.setExit(code, err)
+		v.loop.setExit(code, err)
 		l.instance, l.main, l.down = nil, nil, m
 		v.handle(ctx, machineEnded)
 	})
@@ -154,19 +154,6 @@ func terminal(t *api.TTY) *client.TTY {
 		return nil
 	}
 	return &client.TTY{Term: spec.OrDefault(t.Term, "xterm"), Rows: spec.OrDefault(t.Rows, rows), Cols: spec.OrDefault(t.Cols, columns)}
-}
-
-// setExit sets how the machine ended. Only the loop calls it.
-func (v *supervisor) setExit(code int, err error) {
-	l := v.loop
-	l.exit = api.Exit{Code: code}
-	stoppedBeforeMain := l.cause != notStopped && err != nil && l.main == nil
-	switch {
-	case l.cause == killedByUser, stoppedBeforeMain:
-		l.exit.Code = exitKilled
-	case err != nil:
-		l.exit.Error = err.Error()
-	}
 }
 
 // startSettle starts the step that records the end of one boot and gives back

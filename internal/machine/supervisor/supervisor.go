@@ -115,7 +115,7 @@ func (v *supervisor) run(ctx context.Context, first *subscriber) (err error) {
 // dismissAll sends all subscribers the exit of the machine and closes their
 // connections.
 func (v *supervisor) dismissAll() {
-	exit := v.lastExit()
+	exit := v.loop.lastExit()
 	all := func(*subscriber) bool { return true }
 	v.fanOut.send(frames.Exit, exit, all)
 	v.fanOut.dismiss(all)
