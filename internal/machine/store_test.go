@@ -1,56 +1,53 @@
 package machine
 
 import (
-	"context"
 	"errors"
+	"fmt"
+	"math"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
-	"time"
 
+	"github.com/banger-vm/banger/internal/machine/ledger"
 	"github.com/banger-vm/banger/internal/machine/record"
 	"github.com/banger-vm/banger/internal/machine/repair"
 	"github.com/banger-vm/banger/internal/machine/spec"
+	"github.com/banger-vm/banger/test/support/testmachine"
 )
 
+// openStore opens a store in new folders.
 func openStore(t testing.TB) *Store {
 	t.Helper()
-	dir := t.TempDir()
-	runtime := filepath.Join(dir, "run")
-	if err := os.Mkdir(runtime, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Open(filepath.Join(dir, "data"), runtime)
+	s, err := Open(testmachine.Folders(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// make makes a machine whose owner is this test.
-func (s *Store) make(t *testing.T, name string, change func(*record.Record)) (*record.Record, *record.Folder) {
+// options returns the options for a machine of a small image. Its disk is
+// read-only, which needs no tool, unless the test changes that.
+func options(t testing.TB, name string) Options {
 	t.Helper()
-	id, err := record.NewID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rec := &record.Record{ID: id, Config: spec.Config{Name: name}, Created: time.Now().UTC(), State: record.StateRunning}
-	if change != nil {
-		change(rec)
-	}
-	d, err := s.enter(t.Context(), rec)
-	if err == nil {
-		err = os.Mkdir(d.dir.Runtime, 0o700)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rec, d.dir
+	return optionsFor(testmachine.ImageDisk(t), name)
 }
 
-func (s *Store) reconcileAll(t *testing.T) repair.Report {
+// optionsFor is options with an existing image disk.
+func optionsFor(disk, name string) Options {
+	return Options{
+		Config: spec.Config{Name: name, ReadOnly: true}, Image: testmachine.Image(), ImageName: "tiny", DiskPath: disk, Kernel: testmachine.Kernel,
+	}
+}
+
+func (s *Store) mustCreate(t testing.TB, o Options) *record.Record {
+	t.Helper()
+	rec, _, err := s.Create(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+func (s *Store) mustReconcile(t *testing.T) repair.Report {
 	t.Helper()
 	r, err := s.Reconcile(t.Context())
 	if err != nil {
@@ -59,9 +56,22 @@ func (s *Store) reconcileAll(t *testing.T) repair.Report {
 	return r
 }
 
-func TestStoreNamesAreOnes(t *testing.T) {
+// isErr returns a function that reports whether an error is target.
+func isErr(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+// asErr returns a function that reports whether an error has the type that target
+// points to.
+func asErr(target any) func(error) bool {
+	return func(err error) bool { return errors.As(err, target) }
+}
+
+// TestNamesAreUnique checks that a second machine cannot have a name, and the
+// references by which Find finds a machine.
+func TestNamesAreUnique(t *testing.T) {
 	s := openStore(t)
-	rec, dir := s.make(t, "box", nil)
+	rec, dir := testmachine.Lock(t, s.root, "box", nil)
 	defer dir.Close()
 	_, err := s.enter(t.Context(), &record.Record{ID: "0123456789ab", Config: spec.Config{Name: "box"}, State: record.StateCreated})
 	if !errors.Is(err, record.ErrNameTaken) {
@@ -74,166 +84,98 @@ func TestStoreNamesAreOnes(t *testing.T) {
 		}
 	}
 	if _, err := s.Find(""); !errors.Is(err, record.ErrNotFound) {
-		t.Errorf("nothing names a machine: %v", err)
+		t.Errorf("Find of no name: %v", err)
 	}
 }
 
-// TestR3SweepAfterAKill looks at what the sweep does once owners are gone;
-// closing the lock is what the kernel does when one is killed.
-func TestR3SweepAfterAKill(t *testing.T) {
+func TestRename(t *testing.T) {
 	s := openStore(t)
-	alive, aliveDir := s.make(t, "alive", func(r *record.Record) { r.Remove = true })
-	defer aliveDir.Close()
-	gone, goneDir := s.make(t, "gone", func(r *record.Record) { r.Remove = true })
-	kept, keptDir := s.make(t, "kept", nil)
-	half, halfDir := s.make(t, "half", nil)
-	if err := os.Remove(filepath.Join(halfDir.Data, record.FileName)); err != nil {
-		t.Fatal(err)
-	}
-	stray, cutOff := s.root.RuntimeDir("ffffffffffff"), filepath.Join(s.root.Machines(), record.GonePrefix+"ffffffffffff")
-	socket := filepath.Join(s.Runtime(), "daemon.sock") // not a machine's
-	if err := errors.Join(os.Mkdir(stray, 0o700), os.Mkdir(cutOff, 0o700), os.WriteFile(socket, nil, 0o600),
-		os.WriteFile(filepath.Join(cutOff, "disk.raw"), nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range []*record.Folder{goneDir, keptDir, halfDir} {
-		d.Close()
-	}
-	s.reconcileAll(t)
-	for _, path := range []string{s.root.DataDir(gone.ID), s.root.RuntimeDir(gone.ID), s.root.DataDir(half.ID), s.root.RuntimeDir(half.ID), s.root.RuntimeDir(kept.ID), stray, cutOff} {
-		if _, err := os.Lstat(path); err == nil {
-			t.Errorf("left over: %s", path)
-		}
-	}
-	for _, path := range []string{s.root.DataDir(alive.ID), s.root.RuntimeDir(alive.ID), s.root.DataDir(kept.ID), socket} {
-		if _, err := os.Lstat(path); err != nil {
-			t.Errorf("lost: %v", err)
-		}
-	}
-	rec, err := s.Find("kept")
-	if err != nil || rec.State != record.StateExited || rec.Error != record.SupervisorKilled || rec.Finished.IsZero() {
-		t.Errorf("record of the machine whose owner was killed: %+v, %v", rec, err)
-	}
-}
-
-// TestR3DamagedRecordStays: what cannot be read is told of and kept.
-func TestR3DamagedRecordStays(t *testing.T) {
-	for _, row := range []struct{ name, content, want string }{
-		{"empty", "", "JSON"},
-		{"cut off", `{"schema":1,"id":`, "JSON"},
-		{"of another machine", `{"schema":1,"id":"0123456789ab","config":{"name":"box"},"state":"exited"}`, "0123456789ab"},
-		{"with a disk outside", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"exited","disk":{"file":"../x"}}`, "not in the machine's folder"},
-		{"with a folder as its disk", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"exited","disk":{"file":".."}}`, "not in the machine's folder"},
-		{"in no known state", `{"schema":1,"id":"ID","config":{"name":"box"},"state":"odd"}`, "odd"},
-		{"of a name that is a path", `{"schema":1,"id":"ID","config":{"name":"../box"},"state":"exited"}`, "../box"},
+	o := options(t, "box")
+	rec := s.mustCreate(t, o)
+	o.Name = "other"
+	s.mustCreate(t, o)
+	var input *spec.InputError
+	for _, row := range []struct {
+		name, id, to string
+		is           func(error) bool
+	}{
+		{"the name of another machine", rec.ID, "other", isErr(record.ErrNameTaken)},
+		{"not a name", rec.ID, "a/b", asErr(&input)},
+		{"an ID", rec.ID, "0123456789ab", asErr(&input)},
+		{"of no machine", "0123456789ab", "new", isErr(record.ErrNotFound)},
+		{"its own name", rec.ID, "box", isErr(nil)},
+		{"a new name", rec.ID, "new", isErr(nil)},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s := openStore(t)
-			rec, dir := s.make(t, "box", nil)
-			content := strings.ReplaceAll(row.content, "ID", rec.ID)
-			path := filepath.Join(dir.Data, record.FileName)
-			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-				t.Fatal(err)
+			if err := s.Rename(t.Context(), row.id, row.to); !row.is(err) {
+				t.Errorf("error = %v", err)
 			}
-			dir.Close()
-			for _, when := range []string{"before", "after"} {
-				records, damaged, err := s.Machines()
-				if err != nil || len(records) != 0 || len(damaged) != 1 || !strings.Contains(damaged[0].Error(), rec.ID) {
-					t.Errorf("Machines() %s reconcile = %v, %v, %v; want one damaged", when, records, damaged, err)
+		})
+	}
+	if got, err := s.Find("new"); err != nil || got.ID != rec.ID {
+		t.Errorf("Find = %v, %v", got, err)
+	}
+	if _, err := s.Find("box"); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("the old name: %v", err)
+	}
+	testmachine.LedgerEntries(t, s.root, rec.ID)
+}
+
+// BenchmarkCreateRemove measures Create and Remove together. Each of the two may
+// take 50 ms.
+func BenchmarkCreateRemove(b *testing.B) {
+	for _, others := range []int{0, 1000} {
+		b.Run(fmt.Sprint(others, "others"), func(b *testing.B) {
+			s := openStore(b)
+			s.Limits.Machines = math.MaxInt
+			o := options(b, "")
+			s.fill(b, others)
+			for b.Loop() {
+				rec, _, err := s.Create(b.Context(), o)
+				if err == nil {
+					err = s.Remove(b.Context(), rec.ID)
 				}
-				if when == "after" {
-					break
+				if err != nil {
+					b.Fatal(err)
 				}
-				r := s.reconcileAll(t)
-				if len(r.Machines) != 1 || !strings.Contains(r.Machines[0].Detail, row.want) || !strings.Contains(r.Machines[0].Detail, path) {
-					t.Errorf("findings %+v, want one with %q and the file's name", r.Machines, row.want)
-				}
-			}
-			if got, err := os.ReadFile(path + ".damaged-1"); err != nil || string(got) != content {
-				t.Errorf("the damaged record is gone or changed: %q, %v", got, err)
-			}
-			if id, err := s.FindID(rec.ID); err != nil || id != rec.ID {
-				t.Errorf("FindID = %q, %v", id, err)
-			}
-			if _, err := s.FindID(rec.ID[:6]); !errors.Is(err, record.ErrNotFound) {
-				t.Errorf("a part of the ID of what is damaged: %v", err)
 			}
 		})
 	}
 }
 
-func TestStoreRemove(t *testing.T) {
-	s := openStore(t)
-	rec, dir := s.make(t, "box", nil)
-	if err := s.Remove(t.Context(), rec.ID); !errors.Is(err, record.ErrRunning) {
-		t.Fatalf("removing a machine that runs: %v", err)
-	}
-	dir.Close()
-	if err := s.Remove(t.Context(), rec.ID); err != nil {
-		t.Fatal(err)
-	}
-	if records, _, err := s.Machines(); err != nil || len(records) != 0 {
-		t.Errorf("after the removal: %v, %v", records, err)
-	}
-}
-
-// TestStoreSweepsItsOwnAlone: two data folders of a user share the runtime folder.
-func TestStoreSweepsItsOwnAlone(t *testing.T) {
-	dir := t.TempDir()
-	runtime := filepath.Join(dir, "run")
-	if err := os.Mkdir(runtime, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	var stores []*Store
-	for _, name := range []string{"a", "b"} {
-		s, err := Open(filepath.Join(dir, name), runtime)
-		if err != nil {
-			t.Fatal(err)
+// fill writes the folders of n machines that have ended.
+func (s *Store) fill(b testing.TB, n int) {
+	b.Helper()
+	rec := s.mustCreate(b, options(b, ""))
+	for i := range n {
+		o := *rec
+		o.ID, o.Config.Name, o.State = fmt.Sprintf("%012x", i), fmt.Sprint("m", i), record.StateExited
+		dir := s.root.DataDir(o.ID)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			b.Fatal(err)
 		}
-		stores = append(stores, s)
-	}
-	rec, running := stores[0].make(t, "box", nil)
-	defer running.Close()
-	stores[1].reconcileAll(t)
-	if _, err := os.Lstat(stores[0].root.RuntimeDir(rec.ID)); err != nil {
-		t.Errorf("a machine of another data folder lost its runtime folder: %v", err)
+		if _, err := ledger.New(dir, o.ID, (&record.Folder{Data: dir}).LedgerRecord(&o)); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
-func TestStoreNeedsAPrivateFolder(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // what the test is about
-		t.Fatal(err)
-	}
-	if _, err := Open(t.TempDir(), dir); err == nil {
-		t.Error("a runtime folder that others can enter was taken")
-	}
-}
-
-func TestStoreLockEndsWithItsContext(t *testing.T) {
-	s := openStore(t)
-	err := s.root.Exclusively(t.Context(), func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		defer cancel()
-		return s.root.Exclusively(ctx, func() error { return nil })
+func BenchmarkMachines(b *testing.B) {
+	s := openStore(b)
+	const count = 1000
+	s.fill(b, count)
+	b.Run("list", func(b *testing.B) {
+		for b.Loop() {
+			if records, _, err := s.Machines(); err != nil || len(records) <= count {
+				b.Fatal(len(records), err)
+			}
+		}
 	})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error = %v, want the deadline's", err)
-	}
-}
-
-func TestMachinesAreNewestFirst(t *testing.T) {
-	s := openStore(t)
-	for name, age := range map[string]time.Duration{"old": 3 * time.Hour, "new": time.Hour, "middle": 2 * time.Hour} {
-		_, dir := s.make(t, name, func(r *record.Record) { r.Created = time.Now().Add(-age) })
-		dir.Close()
-	}
-	records, _, err := s.Machines()
-	var names []string
-	for _, r := range records {
-		names = append(names, r.Config.Name)
-	}
-	if err != nil || !slices.Equal(names, []string{"new", "middle", "old"}) {
-		t.Errorf("names = %q, %v", names, err)
-	}
+	b.Run("reconcile", func(b *testing.B) {
+		for b.Loop() {
+			if r, err := s.Reconcile(b.Context()); err != nil || len(r.Machines) > 0 {
+				b.Fatal(r.Machines, err)
+			}
+		}
+	})
 }
