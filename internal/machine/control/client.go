@@ -11,6 +11,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/base/unixsocket"
 	"github.com/banger-vm/banger/internal/machine/record"
 )
@@ -38,28 +39,29 @@ func (c Client) Open(ctx context.Context, id string, r *Request) (*frames.Conn, 
 func (c Client) dialSupervisor(ctx context.Context, id string) (net.Conn, error) {
 	const (
 		patience = 10 * time.Second
-		every    = 10 * time.Millisecond
+		interval = 10 * time.Millisecond
 	)
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		conn, err := dialSocket(limited, c.Root.RuntimeDir(id), SocketFile)
+	var conn net.Conn
+	err := poll.Until(limited, interval, func() (bool, error) {
+		var err error
+		conn, err = dialSocket(limited, c.Root.RuntimeDir(id), SocketFile)
 		switch {
-		case err == nil:
-			return conn, nil
 		case isAbsent(err) && !c.Root.IsLocked(id):
-			return nil, fmt.Errorf("machine %s: %w", id, record.ErrNotRunning)
-		case !isAbsent(err):
-			return nil, fmt.Errorf("reach supervisor of machine %s: %w", id, err)
+			return false, record.ErrNotRunning
+		case isAbsent(err):
+			return false, nil
 		}
-		select {
-		case <-limited.Done():
-			return nil, fmt.Errorf("reach supervisor of machine %s: %w", id, limited.Err())
-		case <-tick.C:
-		}
+		return err == nil, err
+	})
+	if errors.Is(err, record.ErrNotRunning) {
+		return nil, fmt.Errorf("machine %s: %w", id, err)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("reach supervisor of machine %s: %w", id, err)
+	}
+	return conn, nil
 }
 
 func dialSocket(ctx context.Context, dir, name string) (net.Conn, error) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/internal/base/flock"
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/machine/ledger"
 	"github.com/banger-vm/banger/internal/machine/ledger/resource"
 	"github.com/banger-vm/banger/internal/machine/spec"
@@ -184,21 +185,17 @@ func (r *Root) Claim(ctx context.Context, id string) (dir *Folder, err error) {
 // says that the machine runs, a process most likely holds it for longer, so
 // RetryLocked soon gives up.
 func (r *Root) RetryLocked(ctx context.Context, id string, do func() error) error {
-	const short, long, every = 50 * time.Millisecond, 5 * time.Second, 5 * time.Millisecond
+	const short, long, interval = 50 * time.Millisecond, 5 * time.Second, 5 * time.Millisecond
 	begin := time.Now()
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
+	return poll.Until(ctx, interval, func() (bool, error) {
 		err := do()
-		if waited := time.Since(begin); !errors.Is(err, ErrRunning) || waited > long || waited > short && !r.recordedAtRest(id) {
-			return err
+		waited := time.Since(begin)
+		again := errors.Is(err, ErrRunning) && waited <= long && (waited <= short || r.recordedAtRest(id))
+		if again {
+			return false, nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
+		return true, err
+	})
 }
 
 // recordedAtRest reports whether a machine's record says that it does not run.

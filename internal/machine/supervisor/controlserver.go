@@ -47,7 +47,7 @@ func (v *supervisor) listen(ctx context.Context) (*controlServer, error) {
 	listener.SetUnlinkOnClose(false) // the folder is removed as a whole
 	d := &controlServer{v: v, listener: listener, conns: map[net.Conn]bool{}}
 	d.clients.Go(func() {
-		unixsocket.Serve(unixsocket.Limit(listener, maxRequests, nil), func(conn net.Conn) { d.serve(ctx, conn) }) //nolint:errcheck // close ends it
+		_ = unixsocket.Serve(unixsocket.Limit(listener, maxRequests, nil), func(conn net.Conn) { d.serve(ctx, conn) }) // close ends it
 	})
 	return d, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -52,7 +51,7 @@ func forwardSSH(dir string, session *link.Session, keys client.Keys) (*sshForwar
 	listener.SetUnlinkOnClose(false) // the folder is removed as a whole
 	f := &sshForwarder{listener: listener, session: session}
 	f.serving.Go(func() {
-		unixsocket.Serve(unixsocket.Limit(listener, maxSSHConns, nil), f.forward) //nolint:errcheck // close ends it
+		_ = unixsocket.Serve(unixsocket.Limit(listener, maxSSHConns, nil), f.forward) // close ends it
 	})
 	return f, nil
 }
@@ -71,21 +70,8 @@ func (f *sshForwarder) forward(conn net.Conn) {
 		case <-ended:
 		}
 	})
-	join(conn, stream)
+	unixsocket.Join(conn, stream)
 	close(ended)
-}
-
-// join copies both ways. The end of one direction ends the other, because SSH
-// itself reports when a side is done.
-func join(a, b io.ReadWriteCloser) {
-	var both sync.WaitGroup
-	both.Go(func() {
-		io.Copy(a, b) //nolint:errcheck // a broken connection ends both directions
-		a.Close()
-	})
-	io.Copy(b, a) //nolint:errcheck // a broken connection ends both directions
-	b.Close()
-	both.Wait()
 }
 
 // close ends all connections and waits for them.
