@@ -19,9 +19,9 @@ import (
 // A Client sends requests to the supervisors of the machines in Root.
 type Client struct{ Root *record.Root }
 
-// Open sends a machine's supervisor a request and returns the stream of its
-// answer. The end of ctx ends the stream. The error is record.ErrNotRunning if
-// there is no supervisor.
+// Open sends a request to a machine's supervisor and returns the stream of its
+// answer, which the caller closes. The end of ctx does not end the stream. The
+// error is record.ErrNotRunning if there is no supervisor.
 func (c Client) Open(ctx context.Context, id string, r *Request) (*frames.Conn, error) {
 	raw, err := c.dialSupervisor(ctx, id)
 	if err != nil {
@@ -34,26 +34,25 @@ func (c Client) Open(ctx context.Context, id string, r *Request) (*frames.Conn, 
 	return conn, nil
 }
 
-// dialSupervisor connects to a supervisor. It retries for a while, because a supervisor
-// that has just been started may not listen yet.
-func (c Client) dialSupervisor(ctx context.Context, id string) (net.Conn, error) {
+// dialSupervisor connects to a supervisor. It retries for a while, because a
+// supervisor that has just been started may not listen yet.
+func (c Client) dialSupervisor(ctx context.Context, id string) (conn net.Conn, err error) {
 	const (
 		patience = 10 * time.Second
 		interval = 10 * time.Millisecond
 	)
-	limited, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var conn net.Conn
-	err := poll.Until(limited, interval, func() (bool, error) {
-		var err error
-		conn, err = dialSocket(limited, c.Root.RuntimeDir(id), SocketFile)
+	err = poll.Until(ctx, interval, func() (bool, error) {
+		var dialErr error
+		conn, dialErr = dialSocket(ctx, c.Root.RuntimeDir(id), SocketFile)
 		switch {
-		case isAbsent(err) && !c.Root.IsLocked(id):
+		case !isAbsent(dialErr):
+			return true, dialErr
+		case !c.Root.IsLocked(id):
 			return false, record.ErrNotRunning
-		case isAbsent(err):
-			return false, nil
 		}
-		return err == nil, err
+		return false, nil
 	})
 	if errors.Is(err, record.ErrNotRunning) {
 		return nil, fmt.Errorf("machine %s: %w", id, err)
@@ -64,6 +63,7 @@ func (c Client) dialSupervisor(ctx context.Context, id string) (net.Conn, error)
 	return conn, nil
 }
 
+// dialSocket connects to a socket in a machine's runtime folder dir.
 func dialSocket(ctx context.Context, dir, name string) (net.Conn, error) {
 	return unixsocket.In(dir, name, func(path string) (net.Conn, error) {
 		var d net.Dialer

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"errors"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +28,7 @@ func WireError(err error) *api.Error {
 	return out
 }
 
+// errorCode returns the code for err, or api.CodeFailed if it has no code of its own.
 func errorCode(err error) api.ErrorCode {
 	if _, ok := errors.AsType[*spec.InputError](err); ok {
 		return api.CodeInvalid
@@ -52,7 +52,6 @@ func errorCode(err error) api.ErrorCode {
 		{vmm.ErrMissing, api.CodeMissing},
 		{unix.ENOSPC, api.CodeNoSpace},
 		{unix.EDQUOT, api.CodeNoSpace},
-		{context.Canceled, api.CodeFailed},
 	} {
 		if errors.Is(err, row.err) {
 			return row.code

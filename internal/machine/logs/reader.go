@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/base/poll"
 )
 
 // Options select the lines of a log.
@@ -28,24 +29,15 @@ func Read(ctx context.Context, path string, o Options, emit func(api.LogLine) er
 	if err := r.skipToTail(ctx); err != nil {
 		return err
 	}
-	for {
-		more := o.More != nil && o.More() // asked before the last lines are read
-		if err := r.read(ctx); err != nil {
-			if errors.Is(err, errPastUntil) {
-				return nil
-			}
-			return err
+	const interval = 100 * time.Millisecond
+	return poll.Until(ctx, interval, func() (bool, error) {
+		more := o.More != nil && o.More() // called before read, which then reads the last lines
+		err := r.read(ctx)
+		if errors.Is(err, errPastUntil) {
+			return true, nil
 		}
-		if !more {
-			return nil
-		}
-		const every = 100 * time.Millisecond
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(every):
-		}
-	}
+		return !more, err
+	})
 }
 
 // errPastUntil reports a line that is later than Options.Until.

@@ -180,26 +180,25 @@ func (r *Root) Claim(ctx context.Context, id string) (dir *Folder, err error) {
 	return dir, err
 }
 
-// RetryLocked calls do again while its error is ErrRunning. Processes lock a
-// machine for a moment to see whether it runs and to repair it. If the record
-// says that the machine runs, a process most likely holds it for longer, so
-// RetryLocked soon gives up.
+// RetryLocked calls do until its error is not ErrRunning. Other processes lock a
+// machine for a moment, to see whether it runs or to repair it. RetryLocked soon
+// gives up if the machine is recorded as running, because then the process that
+// holds the lock most likely is the machine's supervisor.
 func (r *Root) RetryLocked(ctx context.Context, id string, do func() error) error {
 	const short, long, interval = 50 * time.Millisecond, 5 * time.Second, 5 * time.Millisecond
 	begin := time.Now()
 	return poll.Until(ctx, interval, func() (bool, error) {
 		err := do()
 		waited := time.Since(begin)
-		again := errors.Is(err, ErrRunning) && waited <= long && (waited <= short || r.recordedAtRest(id))
-		if again {
+		if errors.Is(err, ErrRunning) && waited <= long && (waited <= short || r.isAtRest(id)) {
 			return false, nil
 		}
 		return true, err
 	})
 }
 
-// recordedAtRest reports whether a machine's record says that it does not run.
-func (r *Root) recordedAtRest(id string) bool {
+// isAtRest reports whether a machine is recorded in a state other than running.
+func (r *Root) isAtRest(id string) bool {
 	rec, err := Read(r.DataDir(id))
 	return err == nil && rec.State != StateRunning
 }
