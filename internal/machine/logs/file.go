@@ -49,6 +49,7 @@ type line struct {
 	Bytes  []byte    `json:"b,omitempty"`
 }
 
+// encodeLine returns a line of a log file, with its newline.
 func encodeLine(t time.Time, stream string, data []byte) ([]byte, error) {
 	l := line{Time: t.UTC(), Stream: stream}
 	if utf8.Valid(data) {
@@ -95,6 +96,7 @@ func Open(path string, limit int64) (*File, error) {
 	return l, nil
 }
 
+// open opens the file at l.path and sets its size.
 func (l *File) open() error {
 	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -180,7 +182,7 @@ func (l *File) add(now time.Time, stream string, p []byte) {
 func (l *File) reportLost(now time.Time) {
 	lost := l.lost
 	l.lost = 0
-	l.put(now, "stderr", fmt.Appendf(nil, "banger: %d bytes of output could not be logged\n", lost))
+	l.put(now, StreamStderr, fmt.Appendf(nil, "banger: %d bytes of output could not be logged\n", lost))
 	if l.lost > 0 {
 		l.lost = lost // there is no room yet
 	}
@@ -208,6 +210,7 @@ func (l *File) put(now time.Time, stream string, data []byte) {
 	l.size += int64(len(text))
 }
 
+// rotate replaces the older file by the full file and opens a new one.
 func (l *File) rotate() error {
 	var err error
 	if l.file != nil {

@@ -33,7 +33,7 @@ func collect(t *testing.T, path string, o Options) string {
 func TestLogs(t *testing.T) {
 	dir := t.TempDir()
 	if got := collect(t, filepath.Join(dir, Command), Options{Tail: -1}); got != "" {
-		t.Errorf("a machine that has not run has logs: %q", got)
+		t.Errorf("a machine that has not run has a log: %q", got)
 	}
 	l, err := Open(filepath.Join(dir, Command), CommandSize)
 	if err != nil {
@@ -62,7 +62,7 @@ func TestLogs(t *testing.T) {
 		{"all", Options{Tail: -1}, "stdout:one\nstdout:two\nstdout:three\nstdout:\xff\xfe\nstdout:no end"},
 		{"none", Options{Tail: 0}, ""},
 		{"the last two", Options{Tail: 2}, "stdout:\xff\xfe\nstdout:no end"},
-		{"more than there are", Options{Tail: 9}, "stdout:one\nstdout:two\nstdout:three\nstdout:\xff\xfe\nstdout:no end"},
+		{"more than the log has", Options{Tail: 9}, "stdout:one\nstdout:two\nstdout:three\nstdout:\xff\xfe\nstdout:no end"},
 		{"since", Options{Tail: -1, Since: second.Add(3 * time.Second)}, "stdout:\xff\xfe\nstdout:no end"},
 		{"until", Options{Tail: -1, Until: second}, "stdout:one\nstdout:two\n"},
 	} {
@@ -107,8 +107,8 @@ func TestLogIsBounded(t *testing.T) {
 	}
 }
 
-// TestLogAfterKill: a writer that was killed leaves a part of a line, and a
-// host that went down what was never written.
+// TestLogAfterKill reads a log with the part of a line that a killed writer leaves,
+// and the zeros that a crash of the host leaves in the place of a line.
 func TestLogAfterKill(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, Command)
@@ -134,7 +134,8 @@ func TestLogAfterKill(t *testing.T) {
 	}
 }
 
-// TestLogOfFullDisk: what cannot be logged is told of once there is room.
+// TestLogOfFullDisk checks that the log reports the size of the lost output when
+// there is space again.
 func TestLogOfFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, Command)
@@ -161,6 +162,29 @@ func TestLogOfFullDisk(t *testing.T) {
 	}
 }
 
+// TestLongLine checks that a line longer than maxData is read back whole, and that
+// Options.Tail counts it once.
+func TestLongLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), Command)
+	l, err := Open(path, CommandSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 2*maxData+1) + "\n"
+	for _, text := range []string{"before\n", long[:maxData-1], long[maxData-1:], "after\n"} {
+		l.add(time.Now(), StreamStdout, []byte(text))
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for tail, want := range map[int]string{-1: "before\n" + long + "after\n", 2: long + "after\n", 1: "after\n"} {
+		if got := strings.ReplaceAll(collect(t, path, Options{Tail: tail}), "stdout:", ""); got != want {
+			t.Errorf("the last %d lines have %d bytes, want %d", tail, len(got), len(want))
+		}
+	}
+}
+
+// TestLogsFollow reads a log while it is written, until Options.More returns false.
 func TestLogsFollow(t *testing.T) {
 	dir := t.TempDir()
 	var running atomic.Bool

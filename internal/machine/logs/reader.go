@@ -150,7 +150,7 @@ func (r *reader) toEnd(ctx context.Context) error {
 		line, err := decodeLine(r.part)
 		r.part = r.part[:0]
 		if err != nil { // the host crashed during the write
-			line = api.LogLine{Stream: "stderr", Data: []byte("banger: a damaged line of this log is left out\n")}
+			line = api.LogLine{Stream: StreamStderr, Data: []byte("banger: a damaged line of this log is left out\n")}
 		}
 		if err := r.pass(line); err != nil {
 			return err
@@ -159,6 +159,8 @@ func (r *reader) toEnd(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// pass emits a line if the options select it. It returns errPastUntil if the line is
+// later than Options.Until.
 func (r *reader) pass(line api.LogLine) error {
 	switch o := &r.options; {
 	case line.Time.Before(o.Since) && !line.Time.IsZero():

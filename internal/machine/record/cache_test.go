@@ -23,40 +23,40 @@ func TestCacheSeesChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var m cache
+	var c cache
 	name := func() string {
 		t.Helper()
-		got, err := m.read(dir)
+		got, err := c.read(dir)
 		if err != nil {
 			return err.Error()
 		}
 		return got.Config.Name
 	}
 	write()
-	if got := name(); got != "one" || len(m.records) != 0 {
-		t.Errorf("a file of this second: %q, remembered: %v", got, m.records)
+	if got := name(); got != "one" || len(c.records) != 0 {
+		t.Errorf("a file that is less than a second old: %q, cached: %v", got, c.records)
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for len(m.records) == 0 && t.Context().Err() == nil { // until it is a second old
+	for len(c.records) == 0 && t.Context().Err() == nil { // until the file is a second old
 		<-tick.C
 		name()
 	}
-	// What is remembered is used: another record in memory would be returned.
-	known := m.records[rec.ID]
-	known.rec.Config.Name = "remembered"
-	if got := name(); got != "remembered" {
+	// Change the cached record, to see that the cache returns it.
+	known := c.records[rec.ID]
+	known.rec.Config.Name = "cached"
+	if got := name(); got != "cached" {
 		t.Errorf("the same file: %q", got)
 	}
-	got, err := m.read(dir)
+	got, err := c.read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.State = StateRunning // the caller's own
+	got.State = StateRunning // in the caller's copy
 	if known.rec.State != StateExited {
-		t.Error("a caller has changed what is remembered")
+		t.Error("a caller has changed the cached record")
 	}
-	rec.Config.Name = "two" // of the same size
+	rec.Config.Name = "two" // the file keeps its size
 	write()
 	if got := name(); got != "two" {
 		t.Errorf("replaced: %q", got)
@@ -64,11 +64,11 @@ func TestCacheSeesChanges(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, FileName)); err != nil {
 		t.Fatal(err)
 	}
-	if got := name(); got == "two" || got == "remembered" {
+	if got := name(); got == "two" || got == "cached" {
 		t.Errorf("removed: %q", got)
 	}
-	m.keep(nil)
-	if len(m.records) != 0 {
-		t.Errorf("a machine that is gone is remembered: %v", m.records)
+	c.keep(nil)
+	if len(c.records) != 0 {
+		t.Errorf("a removed machine is cached: %v", c.records)
 	}
 }
