@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -172,5 +173,24 @@ func TestFind(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if _, _, err := (qemu.Monitor{}).Find(t.Context()); !errors.Is(err, vmm.ErrMissing) {
 		t.Errorf("no program: %v", err)
+	}
+}
+
+// BenchmarkChooseAccel probes with a fake, which answers at once, and reads the result
+// of a probe. A real probe boots a kernel.
+func BenchmarkChooseAccel(b *testing.B) {
+	f, cfg, cache := newFake(b, "sound"), fakeConfig(b), filepath.Join(b.TempDir(), "accel")
+	for _, name := range []string{"probe", "cached"} {
+		b.Run(name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				key := name
+				if name == "probe" {
+					key = strconv.Itoa(i) // another kernel each time
+				}
+				if got, _, err := f.ChooseAccel(b.Context(), cfg, probeAnswer, cache, key); got != vmm.KVM || err != nil {
+					b.Fatal(got, err)
+				}
+			}
+		})
 	}
 }

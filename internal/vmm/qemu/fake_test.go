@@ -147,7 +147,7 @@ func accept(id string) (net.Conn, error) {
 }
 
 // publicDir returns a folder that other users can enter.
-func publicDir(t *testing.T) string {
+func publicDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
@@ -160,7 +160,7 @@ func publicDir(t *testing.T) string {
 
 // testBinary returns a copy of this program that other users can run. They
 // cannot enter the folder of the original.
-func testBinary(t *testing.T) string {
+func testBinary(t testing.TB) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -180,7 +180,7 @@ type fakeQEMU struct {
 	count string
 }
 
-func newFake(t *testing.T, mode string) fakeQEMU {
+func newFake(t testing.TB, mode string) fakeQEMU {
 	t.Helper()
 	binary := testBinary(t)
 	f := fakeQEMU{count: filepath.Join(filepath.Dir(binary), "count")}
@@ -220,7 +220,7 @@ const (
 )
 
 // fakeConfig returns a configuration for a fake, which does not read the files.
-func fakeConfig(t *testing.T) vmm.Config {
+func fakeConfig(t testing.TB) vmm.Config {
 	t.Helper()
 	dir := t.TempDir()
 	kernel := filepath.Join(dir, "kernel")
