@@ -63,6 +63,9 @@ func hint(err error) string {
 			return h.text
 		}
 	}
+	if errors.Is(err, tree.ErrAbsoluteName) {
+		return "--paths=rooted, the default, reads such names from the image's root"
+	}
 	if tree.IsPathRefusal(err) {
 		return "--paths=scoped resolves such paths inside the image, as a chroot would"
 	}

@@ -31,6 +31,7 @@ func TestHints(t *testing.T) {
 		{&tree.LimitError{Option: "--max-inodes"}, "raise --max-inodes"},
 		{&tree.LimitError{}, ""},
 		{tree.ErrDotDot, "--paths=scoped"},
+		{tree.ErrAbsoluteName, "--paths=rooted"},
 		{&e2fs.MissingToolError{Name: "mkfs.ext4"}, "apt install e2fsprogs"},
 		{&ext4.SizeError{Need: 5<<20 + 1}, "--size=6M is enough"},
 		{&e2fs.SizeError{Need: 64 << 20}, "--size=64M is enough"},

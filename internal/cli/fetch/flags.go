@@ -44,7 +44,7 @@ func (f *Flags) Register(cmd *cobra.Command) {
 func (f *Flags) RegisterRead(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.platform, "platform", "", "os/arch[/variant] of the image (default linux on this host's architecture)")
-	flags.StringVar(&f.pathsMode, "paths", "", "strict refuses careless paths in layers, scoped resolves them inside the image (default strict)")
+	flags.StringVar(&f.pathsMode, "paths", "", "paths in layers: rooted reads absolute names from the image's root, strict refuses them, scoped also follows .. and symlinks inside the image (default rooted)")
 	flags.StringVar(&f.maxSize, "max-size", "", "refuse an image that unpacks to more bytes, as 20G")
 	flags.IntVar(&f.maxInodes, "max-inodes", 0, "refuse an image that makes more inodes")
 	flags.BoolVar(&f.plainHTTP, "plain-http", false, "speak http to the registry instead of https")
@@ -69,17 +69,13 @@ func (f *Flags) Options(e *env.Env, source string) (build.Options, error) {
 			return o, exit.Usagef("%v", err)
 		}
 	}
-	switch mode := cmp.Or(f.pathsMode, c.Paths); mode {
-	case "", "strict":
-	case "scoped":
-		o.Scoped = true
-	default:
-		return o, exit.Usagef("paths mode %q: want strict or scoped", mode)
+	var err error
+	if o.Paths, err = build.ParsePaths(cmp.Or(f.pathsMode, c.Paths)); err != nil {
+		return o, exit.Usagef("%v", err)
 	}
 	if err := f.sizes(&o); err != nil {
 		return o, err
 	}
-	var err error
 	o.Pull, err = f.pullOptions(e, source)
 	return o, err
 }

@@ -141,6 +141,7 @@ func TestMatchesComparesTheOptionsThatAreSet(t *testing.T) {
 		"another label":    {Options{Label: "data"}, false},
 		"another UUID":     {Options{UUID: "01234567-89ab-cdef-0123-456789abcdef"}, false},
 		"a given headroom": {Options{Headroom: 1}, false},
+		"other paths":      {Options{Paths: tree.Scoped}, false},
 	} {
 		if got := c.o.matches(rec); got != c.want {
 			t.Errorf("%s: matches is %v", name, got)

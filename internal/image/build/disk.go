@@ -44,7 +44,7 @@ type identity struct {
 	Layers   []digest.DiffID
 	Created  tree.Time
 	Builder  Builder
-	Scoped   bool
+	Scoped   bool // the other rules for paths make the same tree of an image that they accept
 	Size     int64
 	Headroom int64
 	Label    string
@@ -158,18 +158,18 @@ func (e *writebackFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// write builds the file system of tree, and syncs it to the device.
-func (d *disk) write(ctx context.Context, tree *tree.Tree, layers []*unpacked, created tree.Time) (*Result, error) {
+// write builds the file system of t, and syncs it to the device.
+func (d *disk) write(ctx context.Context, t *tree.Tree, layers []*unpacked, created tree.Time) (*Result, error) {
 	o := d.options
 	id := identity{
-		Layout: layoutVersion, Created: created, Builder: o.builder(), Scoped: o.Scoped,
+		Layout: layoutVersion, Created: created, Builder: o.builder(), Scoped: o.Paths == tree.Scoped,
 		Size: o.Size, Headroom: o.Headroom, Label: o.Label, UUID: o.UUID,
 	}
-	res := &Result{Inodes: tree.NumInodes()}
+	res := &Result{Inodes: t.NumInodes()}
 	for _, u := range layers {
 		id.Layers = append(id.Layers, u.info.DiffID)
 		res.Layers = append(res.Layers, store.Layer{Digest: u.layer.Digest(), DiffID: u.info.DiffID, Size: u.layer.Size()})
-		res.Warnings = append(res.Warnings, u.info.Warnings...)
+		res.Warnings = append(res.Warnings, u.warnings()...)
 	}
 	s, err := id.seeds()
 	if err != nil {
@@ -178,9 +178,9 @@ func (d *disk) write(ctx context.Context, tree *tree.Tree, layers []*unpacked, c
 	res.UUID, res.key = formatUUID(s.uuid), s.key
 	o.report(Event{Step: StepBuild})
 	if d.dataFile != nil {
-		err = d.writeNative(ctx, tree, layers, created, s, res)
+		err = d.writeNative(ctx, t, layers, created, s, res)
 	} else {
-		err = d.writeE2fsprogs(ctx, tree, layers, created, s, res)
+		err = d.writeE2fsprogs(ctx, t, layers, created, s, res)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("build disk: %w", err)

@@ -132,6 +132,17 @@ func (u *unpacked) withLayerName(err error) error {
 	return fmt.Errorf("layer %s: %w", u.layer.Digest(), err)
 }
 
+// warnings returns the warnings about the layer with its digest, if it has one.
+func (u *unpacked) warnings() (out []string) {
+	for _, w := range u.info.Warnings {
+		if d := u.layer.Digest(); d != "" {
+			w = fmt.Sprintf("layer %s: %s", d, w)
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
 func closeAll(layers []*unpacked) error {
 	var errs []error
 	for _, u := range layers {
@@ -147,7 +158,7 @@ func closeAll(layers []*unpacked) error {
 // mergeAll merges the tables of the layers, the oldest first.
 func mergeAll(ctx context.Context, layers []*unpacked, created tree.Time, o Options) (*tree.Tree, error) {
 	m := tree.NewMerger(tree.Options{
-		Scoped: o.Scoped, Created: created, MaxInodes: o.MaxInodes, MaxDepth: o.MaxDepth,
+		Paths: o.Paths, Created: created, MaxInodes: o.MaxInodes, MaxDepth: o.MaxDepth,
 	})
 	for _, u := range layers {
 		if err := ctx.Err(); err != nil {
@@ -159,6 +170,7 @@ func mergeAll(ctx context.Context, layers []*unpacked, created tree.Time, o Opti
 		if err := eachEntry(u.table, nil, m.Add); err != nil {
 			return nil, u.withLayerName(err)
 		}
+		u.info.Warnings = append(u.info.Warnings, m.LayerWarnings()...)
 	}
 	tree := m.Tree()
 	o.report(Event{Step: StepMerge, Done: int64(tree.NumInodes()), Finished: true})

@@ -6,6 +6,7 @@ import (
 	"github.com/banger-vm/banger/internal/image/layer"
 	"github.com/banger-vm/banger/internal/image/pull"
 	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/image/tree"
 )
 
 // Options configure a build. The zero value builds for this host with the default
@@ -13,7 +14,7 @@ import (
 type Options struct {
 	Pull     pull.Options // this package sets Notice
 	Builder  Builder      // "" is DefaultBuilder
-	Scoped   bool         // resolve unsafe paths inside the image instead of refusing them
+	Paths    tree.Paths   // the rule for unusual paths in layers
 	Size     int64        // of the disk in bytes; 0: computed from the content
 	Headroom int64        // free bytes in addition to the content if Size is 0; 0: the builder's default
 	Label    string       // of the file system, at most 16 bytes
@@ -41,14 +42,8 @@ func (o *Options) matches(rec *store.Image) bool {
 		(o.Size == 0 || o.Size == rec.Disk.Size) &&
 		o.Headroom == 0 &&
 		(o.Label == "" || o.Label == rec.Disk.Label) &&
-		(o.UUID == "" || o.UUID == rec.Disk.UUID)
-}
-
-func (o *Options) pathsMode() string {
-	if o.Scoped {
-		return "scoped"
-	}
-	return "strict"
+		(o.UUID == "" || o.UUID == rec.Disk.UUID) &&
+		(o.Paths == tree.Rooted || o.Paths.String() == rec.Disk.Paths)
 }
 
 func (o *Options) builder() Builder {
@@ -61,6 +56,9 @@ func (o *Options) builder() Builder {
 func (o *Options) limits() layer.Limits {
 	return layer.Limits{Bytes: layer.NewBudget(o.MaxUnpacked), XattrBytes: o.MaxXattr}
 }
+
+// ParsePaths returns the rule for paths with the given name. "" is the default.
+func ParsePaths(name string) (tree.Paths, error) { return tree.ParsePaths(name) }
 
 // ParseBuilder returns the builder with the given name.
 func ParseBuilder(name string) (Builder, error) {

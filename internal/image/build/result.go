@@ -33,7 +33,7 @@ func newRecord(img *pull.Image, name string, res *Result, o Options) *store.Imag
 		Config: runConfig(img.Config.Config), Layers: res.Layers, Warnings: res.Warnings,
 		Disk: store.Disk{
 			Size: res.Size, Inodes: res.Inodes, Builder: string(o.builder()),
-			Paths: o.pathsMode(), Label: o.Label, UUID: res.UUID,
+			Paths: o.Paths.String(), Label: o.Label, UUID: res.UUID,
 		},
 	}
 	// A build with other options writes another file, because machines may use the

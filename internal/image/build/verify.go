@@ -8,12 +8,13 @@ import (
 
 	"github.com/banger-vm/banger/internal/image/pull"
 	"github.com/banger-vm/banger/internal/image/store"
+	"github.com/banger-vm/banger/internal/image/tree"
 	"github.com/banger-vm/banger/internal/image/verify"
 )
 
 // Verify reads the layers of source again, and compares every inode of the disk at
 // path with them. It shares no code with the builders. It uses the options Pull,
-// Scoped, MaxInodes and MaxUnpacked.
+// Paths, MaxInodes and MaxUnpacked.
 func Verify(ctx context.Context, source, path string, o Options) (_ *verify.Report, err error) {
 	disk, err := os.Open(path)
 	if err != nil {
@@ -37,14 +38,17 @@ func Verify(ctx context.Context, source, path string, o Options) (_ *verify.Repo
 		layers = append(layers, verify.Layer{Digest: string(l.Digest()), Open: l.Open})
 	}
 	return verify.Verify(ctx, layers, disk, info.Size(), verify.Options{
-		Created: createdTime(img), Scoped: o.Scoped, MaxInodes: o.MaxInodes, MaxBytes: o.MaxUnpacked,
+		Created: createdTime(img), Paths: o.Paths, MaxInodes: o.MaxInodes, MaxBytes: o.MaxUnpacked,
 	})
 }
 
 // VerifyImage is Verify for an image of the store. It reads the layers by the
 // image's digest, because its tag may have moved since the build.
 func VerifyImage(ctx context.Context, s *store.Store, img *store.Image, o Options) (*verify.Report, error) {
-	o.Scoped = img.Disk.Paths == "scoped"
+	var err error
+	if o.Paths, err = tree.ParsePaths(img.Disk.Paths); err != nil {
+		return nil, fmt.Errorf("image record: %w", err)
+	}
 	o.Pull.Platform = img.Platform
 	return Verify(ctx, pull.AtDigest(img.Source, img.ID), s.DiskPath(img), o)
 }

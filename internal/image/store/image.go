@@ -74,7 +74,7 @@ type Disk struct {
 	Size    int64  `json:"size"`   // bytes, holes included
 	Inodes  int    `json:"inodes"` // used by the image's files
 	Builder string `json:"builder"`
-	Paths   string `json:"paths"` // strict or scoped
+	Paths   string `json:"paths"` // rooted, strict or scoped
 	Label   string `json:"label,omitempty"`
 	UUID    string `json:"uuid"`
 }

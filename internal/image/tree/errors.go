@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// The reasons why a Merger refuses an entry because of its path. If the option
-// --paths=scoped accepts the path, the message names the option.
+// The reasons why a Merger refuses an entry because of its path. If another
+// --paths accepts the path, the message names it.
 var (
-	ErrAbsoluteName   = errors.New("name is absolute (--paths=scoped takes it as a path inside the image)")
+	ErrAbsoluteName   = errors.New("name is absolute (--paths=rooted, the default, takes it as a path inside the image)")
 	ErrDotDot         = errors.New("name contains .. (--paths=scoped resolves it inside the image)")
 	ErrUnsafeSymlink  = errors.New("unsafe symlink: the target climbs above the root (--paths=scoped accepts it)")
 	ErrSymlinkParent  = errors.New("path passes through a symlink (--paths=scoped follows it inside the image)")

@@ -23,18 +23,20 @@ func FuzzMerge(f *testing.F) {
 		f.Fatal("no seeds")
 	}
 	for _, s := range seeds {
-		f.Add(s, true)
-		f.Add(s, false)
+		for p := range pathsNames {
+			f.Add(s, uint8(p))
+		}
 	}
-	f.Fuzz(func(t *testing.T, program string, scoped bool) {
-		first := runProgram(t, program, scoped)
-		if second := runProgram(t, program, scoped); first != second {
+	f.Fuzz(func(t *testing.T, program string, paths uint8) {
+		p := Paths(int(paths) % len(pathsNames))
+		first := runProgram(t, program, p)
+		if second := runProgram(t, program, p); first != second {
 			t.Errorf("first run gives %s\nsecond gives %s", first, second)
 		}
 	})
 }
 
-func runProgram(t *testing.T, program string, scoped bool) string {
+func runProgram(t *testing.T, program string, paths Paths) string {
 	var layers [][]Entry
 	types := map[string]Type{"d": Directory, "f": Regular, "s": Symlink, "h": HardLink, "p": Fifo}
 	for layer := range strings.SplitSeq(program, "\n-\n") {
@@ -46,7 +48,7 @@ func runProgram(t *testing.T, program string, scoped bool) string {
 		}
 		layers = append(layers, entries)
 	}
-	tree, err := merge(Options{Scoped: scoped, MaxInodes: 1000, MaxDepth: 50}, layers...)
+	tree, err := merge(Options{Paths: paths, MaxInodes: 1000, MaxDepth: 50}, layers...)
 	if err != nil {
 		return err.Error()
 	}

@@ -9,7 +9,7 @@ import (
 
 // TestHostilePaths adds entries that are attacks or mistakes of image
 // builders. A strict merge must refuse each with an error that names the entry.
-// A scoped merge must accept some of them.
+// A rooted merge must accept the absolute names alone, a scoped merge more.
 func TestHostilePaths(t *testing.T) {
 	linked := []Entry{dir("real"), file("real/victim"), symlink("ln", "real"), symlink("ln2", "ln"), file("plain"), symlink("self", "self")}
 	long := strings.Repeat("n", 256)
@@ -24,7 +24,13 @@ func TestHostilePaths(t *testing.T) {
 		{"F3 dot-dot last", dir("real/.."), ErrDotDot, nil},
 		{"F3 dot-dot last, a file", file("real/.."), ErrDotDot, ErrRootType},
 		{"F3 absolute name", file("/etc/passwd"), ErrAbsoluteName, nil},
-		{"F3 absolute directory", dir("/"), ErrAbsoluteName, nil},
+		{"F3 absolute directory", dir("/opt/"), ErrAbsoluteName, nil},
+		{"F3 absolute name with dot-dot", file("/../x"), ErrDotDot, nil},
+		{"F3 dot-dot of the root", dir("/.."), ErrDotDot, nil},
+		{"F3 absolute hidden name", file("/.a"), ErrAbsoluteName, nil},
+		{"F3 absolute whiteout", wh("/real/.wh.victim"), ErrAbsoluteName, nil},
+		{"F6 absolute name through a symlink", file("/ln/x"), ErrSymlinkParent, nil},
+		{"F7 absolute target through a symlink", hardLink("x", "/ln/victim"), ErrSymlinkParent, nil},
 		{"F5 relative symlink escape", symlink("real/s", "../../x"), ErrUnsafeSymlink, nil},
 		{"F5 symlink escape after a name", symlink("s", "a/../../x"), ErrUnsafeSymlink, nil},
 		{"F6 write through a symlink", file("ln/x"), ErrSymlinkParent, nil},
@@ -55,6 +61,7 @@ func TestHostilePaths(t *testing.T) {
 		{"empty name", file(""), ErrBadName, ErrBadName},
 		{"empty symlink", symlink("a", ""), ErrBadName, ErrBadName},
 		{"root as a file", file("."), ErrRootType, ErrRootType},
+		{"root as an absolute file", file("/"), ErrRootType, ErrRootType},
 		{"root as a symlink", symlink("./", "/etc"), ErrRootType, ErrRootType},
 		{"unknown type", Entry{Name: "x", Type: 99}, ErrBadType, ErrBadType},
 		{"component of 256 bytes", file("a/" + long), &LimitError{}, &LimitError{}},
@@ -68,9 +75,18 @@ func TestHostilePaths(t *testing.T) {
 				layers = [][]Entry{append(append([]Entry{}, linked...), c.entry)}
 			}
 			t.Run(fmt.Sprintf("%s/same layer %v", c.name, sameLayer), func(t *testing.T) {
-				_, err := merge(Options{}, layers...)
-				checkRefusal(t, err, c.strict, c.entry.Name)
-				tree, err := merge(Options{Scoped: true}, layers...)
+				_, err := merge(Options{Paths: Strict}, layers...)
+				checkStrictRefusal(t, err, c.strict, c.entry)
+				tree, err := merge(Options{}, layers...)
+				if errors.Is(c.strict, ErrAbsoluteName) {
+					if err != nil {
+						t.Fatalf("rooted: %v", err)
+					}
+					checkInvariants(t, tree)
+				} else {
+					checkRefusal(t, err, c.strict, c.entry.Name)
+				}
+				tree, err = merge(Options{Paths: Scoped}, layers...)
 				if c.scoped == nil && err == nil {
 					checkInvariants(t, tree)
 					return
@@ -97,8 +113,70 @@ func checkRefusal(t *testing.T, err, want error, name string) {
 	}
 }
 
-func TestF10ErrorsOfStrictPathsNameTheFlag(t *testing.T) {
-	for _, e := range []Entry{file("/a"), file("../a"), symlink("a", ".."), file("ln/a")} {
+// checkStrictRefusal is checkRefusal for a strict merge, which refuses each
+// absolute name as such.
+func checkStrictRefusal(t *testing.T, err, want error, e Entry) {
+	t.Helper()
+	if strings.HasPrefix(e.Name, "/") && errors.Is(want, ErrSymlinkParent) {
+		want = ErrAbsoluteName
+	}
+	checkRefusal(t, err, want, e.Name)
+}
+
+// TestF3RootedWarnings checks the tree of a rooted merge of a layer as ko and
+// kaniko write it, and the warning that counts its absolute names.
+func TestF3RootedWarnings(t *testing.T) {
+	m := NewMerger(Options{Created: created})
+	for _, layer := range []struct {
+		entries []Entry
+		want    string // part of the warning, "" for none
+	}{
+		{[]Entry{dir("/"), dir("./"), dir("//"), file("a")}, ""},
+		{[]Entry{dir("/var"), file("/var/b"), dir("var"), hardLink("c", "/var/b")}, `hard link targets: 3, `},
+		{[]Entry{file("d")}, ""},
+		{[]Entry{wh("/var/.wh.b"), hardLink("e", "d")}, `the first entry is "/var/.wh.b"`},
+	} {
+		if err := m.NextLayer(); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range layer.entries {
+			if err := m.Add(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := strings.Join(m.LayerWarnings(), "\n")
+		if (got == "") != (layer.want == "") || !strings.Contains(got, layer.want) {
+			t.Errorf("warnings %q, want %q", got, layer.want)
+		}
+	}
+	if got, want := dump(m.Tree()), "a f0; c f0; d f0; e =d; var d"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestF3RootEntry checks that every mode takes the metadata of the root from an
+// entry for it.
+func TestF3RootEntry(t *testing.T) {
+	for _, paths := range []Paths{Rooted, Strict, Scoped} {
+		for _, name := range []string{"/", ".", "./", "/.", "//", "/./"} {
+			tree, err := merge(Options{Paths: paths}, []Entry{dir("a")}, []Entry{dir(name)})
+			if err != nil {
+				t.Errorf("%s, %q: %v", paths, name, err)
+			} else if in := tree.Inode(Root); in.UID != 1 || in.Mode != 0o700 {
+				t.Errorf("%s, %q: root is %+v", paths, name, in)
+			}
+		}
+	}
+}
+
+func TestF10RefusalsNameTheFlag(t *testing.T) {
+	for _, e := range []Entry{file("/a")} {
+		_, err := merge(Options{Paths: Strict}, []Entry{e})
+		if err == nil || !IsPathRefusal(err) || !strings.Contains(err.Error(), "--paths=rooted") {
+			t.Errorf("%s: %v", e.Name, err)
+		}
+	}
+	for _, e := range []Entry{file("../a"), symlink("a", ".."), file("ln/a")} {
 		_, err := merge(Options{}, []Entry{symlink("ln", "b"), e})
 		if err == nil || !IsPathRefusal(err) || !strings.Contains(err.Error(), "--paths=scoped") {
 			t.Errorf("%s: %v", e.Name, err)
@@ -119,7 +197,7 @@ func TestF4F5SymlinkTargetsThatStayInside(t *testing.T) {
 }
 
 func TestF10ScopedResolvesInsideTheImage(t *testing.T) {
-	runMergeCases(t, Options{Scoped: true}, []mergeCase{
+	runMergeCases(t, Options{Paths: Scoped}, []mergeCase{
 		{"absolute name", [][]Entry{{file("/a/b")}}, "a i; a/b f0"},
 		{"dot-dot stops at the root", [][]Entry{{file("../../a")}}, "a f0"},
 		{"relative symlink parent", [][]Entry{{dir("usr/lib"), symlink("lib", "usr/lib"), file("lib/x")}}, "lib l->usr/lib; usr i; usr/lib d; usr/lib/x f2"},

@@ -6,7 +6,7 @@ import (
 )
 
 // clean checks a name without the tree and returns it without its final
-// slashes. In a strict merge the result has no "..".
+// slashes. The result has ".." only in a scoped merge.
 func (m *Merger) clean(name string) (string, error) {
 	if len(name) > MaxPath {
 		return "", &LimitError{What: "bytes in a path", Limit: MaxPath}
@@ -14,14 +14,11 @@ func (m *Merger) clean(name string) (string, error) {
 	if name == "" || strings.IndexByte(name, 0) >= 0 {
 		return "", ErrBadName
 	}
-	if !m.o.Scoped && name[0] == '/' {
-		return "", ErrAbsoluteName
-	}
 	for part := range strings.SplitSeq(name, "/") {
 		if len(part) > MaxName {
 			return "", &LimitError{What: "bytes in a file name", Limit: MaxName}
 		}
-		if part == ".." && !m.o.Scoped {
+		if part == ".." && m.o.Paths != Scoped {
 			return "", ErrDotDot
 		}
 	}
@@ -80,7 +77,7 @@ func (m *Merger) step(dir ID, part string, create bool, hops *int) (ID, error) {
 	case Directory:
 		return id, nil
 	case Symlink:
-		if !m.o.Scoped {
+		if m.o.Paths != Scoped {
 			return 0, ErrSymlinkParent
 		}
 		return m.followLink(dir, id, create, hops)
@@ -159,8 +156,8 @@ func (m *Merger) lookupTarget(target string) (ID, error) {
 }
 
 // checkTarget returns an error if the target of a symlink is empty, has a NUL
-// or is too long. In a strict merge it also returns an error if the text of
-// the target climbs above the root.
+// or is too long. Unless the merge is scoped, it also returns an error if the
+// text of the target climbs above the root.
 func (m *Merger) checkTarget(dir ID, e *Entry) error {
 	if e.Type != Symlink {
 		return nil
@@ -172,7 +169,7 @@ func (m *Merger) checkTarget(dir ID, e *Entry) error {
 	if len(target) > MaxTarget {
 		return &LimitError{What: "bytes in a symlink target", Limit: MaxTarget}
 	}
-	if m.o.Scoped || target[0] == '/' {
+	if m.o.Paths == Scoped || target[0] == '/' {
 		return nil
 	}
 	depth := int(m.t.nodes.at(uint32(dir)).depth)

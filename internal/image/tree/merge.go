@@ -20,13 +20,10 @@ const (
 	maxHops       = 40      // symlinks followed on one path, equal to the kernel's MAXSYMLINKS
 )
 
-// Options are the rules of a merge. The zero value is a strict merge with the
+// Options are the rules of a merge. The zero value is a rooted merge with the
 // default limits.
 type Options struct {
-	// Scoped accepts absolute names, names with .. and paths through
-	// symlinks, and resolves them inside the image as in a chroot. A strict
-	// merge refuses them.
-	Scoped bool
+	Paths Paths
 	// Created is the modification time of directories without an entry in any
 	// layer.
 	Created Time
@@ -46,6 +43,9 @@ type Merger struct {
 	sets       map[string]uint32 // encoded xattr set -> its index in t.xattrs
 	xattrBytes int
 	layer      int // current, -1 before the first
+
+	rooted      int    // number of absolute names in the current layer
+	firstRooted string // the first entry with one
 }
 
 // NewMerger returns a Merger whose tree has only a root directory.
@@ -78,6 +78,7 @@ func (m *Merger) NextLayer() error {
 		return &LimitError{What: "layers", Limit: maxLayers}
 	}
 	m.layer++
+	m.rooted = 0
 	return nil
 }
 
@@ -107,8 +108,8 @@ func (m *Merger) add(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	if isIgnored(path) {
-		return nil
+	if path, err = m.fromRoot(path, e); err != nil || isIgnored(path) {
+		return err
 	}
 	dirPath, base := split(path)
 	if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {

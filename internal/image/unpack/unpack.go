@@ -52,7 +52,10 @@ func Into(ctx context.Context, fs *ext4.FS, dir string) (warnings []string, err 
 	if err != nil {
 		return nil, err
 	}
-	return u.warnings(), u.finishDirs(ctx)
+	if err := u.finishDirs(ctx); err != nil {
+		return nil, err
+	}
+	return u.warnings(), nil
 }
 
 // unpacker holds the state of one call of Into.

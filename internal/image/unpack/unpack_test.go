@@ -120,3 +120,14 @@ func TestIntoFollowsNoSymlinkOfTheFolder(t *testing.T) {
 		t.Errorf("probe holds %v, %v", left, err)
 	}
 }
+
+// TestIntoCountsWhatFoldersLose checks the warnings about a folder. Its metadata
+// is set last, after all entries.
+func TestIntoCountsWhatFoldersLose(t *testing.T) {
+	odd := []tree.Xattr{{Name: "security.capability", Value: "no capability"}} // setxattr(2) gives EINVAL, or EPERM to a plain user
+	list := []tree.Entry{{Name: "folder", Type: tree.Directory, Mode: 0o755, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Xattrs: odd}}
+	warnings, err := Into(t.Context(), disk(t, list, "x"), t.TempDir())
+	if err != nil || !strings.Contains(fmt.Sprint(warnings), `attributes security.capability: 1 left out: "folder"`) {
+		t.Errorf("warnings %q, %v", warnings, err)
+	}
+}

@@ -18,8 +18,8 @@ var created = tree.Time{Sec: 1700000000, Nsec: 5}
 
 // merged merges layers with package tree and returns a description of each
 // path.
-func merged(layers [][]entry, scoped bool) (map[string]string, error) {
-	m := tree.NewMerger(tree.Options{Scoped: scoped, Created: created})
+func merged(layers [][]entry, paths tree.Paths) (map[string]string, error) {
+	m := tree.NewMerger(tree.Options{Paths: paths, Created: created})
 	for _, layer := range layers {
 		if err := m.NextLayer(); err != nil {
 			return nil, err
@@ -56,8 +56,8 @@ func merged(layers [][]entry, scoped bool) (map[string]string, error) {
 
 // replayed replays layers with this package and returns a description of each
 // path.
-func replayed(layers [][]entry, scoped bool) (map[string]string, error) {
-	r := newReplay(created, scoped, 1<<20)
+func replayed(layers [][]entry, paths tree.Paths) (map[string]string, error) {
+	r := newReplay(created, paths, 1<<20)
 	for _, layer := range layers {
 		r.nextLayer()
 		for i := range layer {
@@ -151,20 +151,21 @@ func TestReplayAgreesWithMerge(t *testing.T) {
 		}
 	}
 	for _, row := range []struct {
-		name            string
-		scoped, hostile bool
+		paths   tree.Paths
+		hostile bool
 	}{
-		{"strict", false, false},
-		{"scoped", true, false},
-		{"strict and hostile", false, true},
-		{"scoped and hostile", true, true},
+		{tree.Rooted, false},
+		{tree.Scoped, false},
+		{tree.Rooted, true},
+		{tree.Strict, true},
+		{tree.Scoped, true},
 	} {
-		t.Run(row.name, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s, hostile %v", row.paths, row.hostile), func(t *testing.T) {
 			trees := 0
 			rapid.Check(t, func(t *rapid.T) {
 				layers := rapid.SliceOfN(rapid.SliceOfN(layerEntry(row.hostile), 1, 8), 1, 4).Draw(t, "layers")
-				want, wantErr := merged(layers, row.scoped)
-				got, gotErr := replayed(layers, row.scoped)
+				want, wantErr := merged(layers, row.paths)
+				got, gotErr := replayed(layers, row.paths)
 				if (wantErr == nil) != (gotErr == nil) {
 					t.Fatalf("replay: %v, merge: %v", gotErr, wantErr)
 				}

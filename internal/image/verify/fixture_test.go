@@ -140,10 +140,10 @@ func e2fsprogs(t testing.TB, m *tree.Merger, spools []io.ReaderAt, dir string) s
 	return disk
 }
 
-func build(t testing.TB, builder string, layers [][]byte, scoped bool) []byte {
+func build(t testing.TB, builder string, layers [][]byte, paths tree.Paths) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	m := tree.NewMerger(tree.Options{Created: created, Scoped: scoped})
+	m := tree.NewMerger(tree.Options{Created: created, Paths: paths})
 	var spools []io.ReaderAt
 	for _, data := range layers {
 		spool, err := os.CreateTemp(dir, "spool")

@@ -23,21 +23,21 @@ const (
 	maxHops = 40 // MAXSYMLINKS of linux/namei.h
 )
 
-// split returns the components of a path, without empty ones and ".". It
-// accepts ".." only in scoped mode.
+// split returns the components of a path, without empty ones and ".". In strict
+// mode it accepts no absolute path but the root, and ".." only in scoped mode.
 func (r *replay) split(path string) ([]string, error) {
 	if path == "" || len(path) > maxPath || strings.ContainsRune(path, 0) {
 		return nil, errBadName
 	}
-	if !r.scoped && path[0] == '/' {
+	parts := components(path)
+	if r.paths == tree.Strict && path[0] == '/' && len(parts) > 0 {
 		return nil, errAbsolute
 	}
-	parts := components(path)
 	for _, p := range parts {
 		if len(p) > maxName {
 			return nil, errBadName
 		}
-		if p == ".." && !r.scoped {
+		if p == ".." && r.paths != tree.Scoped {
 			return nil, errDotDot
 		}
 	}
@@ -49,9 +49,9 @@ func components(path string) []string {
 }
 
 // descend returns the directory at the path parts. If a directory is missing,
-// descend makes it if create is set, and returns nil otherwise. A symlink on
-// the path is an error in strict mode. In scoped mode descend follows it, as
-// in a chroot.
+// descend makes it if create is set, and returns nil otherwise. In
+// scoped mode descend follows a symlink on the path as in a chroot. In the
+// other modes it is an error.
 func (r *replay) descend(parts []string, create bool) (*node, error) {
 	trail := []*node{r.root}
 	for hops := 0; len(parts) > 0; {
@@ -79,7 +79,7 @@ func (r *replay) descend(parts []string, create bool) (*node, error) {
 		case tree.Directory:
 			trail = append(trail, n.node)
 		case tree.Symlink:
-			if hops++; !r.scoped {
+			if hops++; r.paths != tree.Scoped {
 				return nil, errSymlink
 			} else if hops > maxHops {
 				return nil, errLoop
@@ -95,14 +95,14 @@ func (r *replay) descend(parts []string, create bool) (*node, error) {
 	return trail[len(trail)-1], nil
 }
 
-// checkTarget returns an error if the target of a symlink is not valid. In
-// strict mode that includes a relative target that climbs above the root from
+// checkTarget returns an error if the target of a symlink is not valid. Unless
+// the mode is scoped, that includes a relative target that climbs above the root from
 // a directory of the given depth.
 func (r *replay) checkTarget(target string, depth int) error {
 	if target == "" || len(target) >= maxPath || strings.ContainsRune(target, 0) {
 		return errBadName
 	}
-	if r.scoped || target[0] == '/' {
+	if r.paths == tree.Scoped || target[0] == '/' {
 		return nil
 	}
 	for _, p := range components(target) {

@@ -65,12 +65,12 @@ type replay struct {
 	root    *node
 	layer   int // number of the current layer, from 1
 	created tree.Time
-	scoped  bool
+	paths   tree.Paths
 	left    int // number of inodes that the layers may still make
 }
 
-func newReplay(created tree.Time, scoped bool, maxInodes int) *replay {
-	r := &replay{created: created, scoped: scoped, left: maxInodes}
+func newReplay(created tree.Time, paths tree.Paths, maxInodes int) *replay {
+	r := &replay{created: created, paths: paths, left: maxInodes}
 	r.root = &node{metadata: r.implied(), names: map[string]*name{}, links: 1}
 	return r
 }
@@ -169,7 +169,7 @@ func unlink(n *node) {
 }
 
 // linkTarget returns the inode that the target of a hard link names. An
-// absolute target starts at the image's root in both modes.
+// absolute target starts at the image's root in all modes.
 func (r *replay) linkTarget(target string) (*node, error) {
 	parts, err := r.split(strings.TrimLeft(target, "/"))
 	if err != nil {

@@ -33,14 +33,14 @@ const (
 	DefaultMaxBytes  = 64 << 30
 )
 
-// Options describe how the disk was built. The zero value is for strict paths
-// and an image created at the Unix epoch.
+// Options describe how the disk was built. The zero value is for rooted
+// paths and an image created at the Unix epoch.
 type Options struct {
-	Created   tree.Time // of the image: the time of directories that no layer describes
-	Scoped    bool      // the build resolved paths inside the image, like --paths=scoped
-	MaxInodes int       // limit on the inodes that the layers make; 0 is DefaultMaxInodes
-	MaxBytes  int64     // limit on the unpacked layers; 0 is DefaultMaxBytes
-	Workers   int       // number of layers to read, and of files to hash, in parallel; 0 is one per core
+	Created   tree.Time  // of the image: the time of directories that no layer describes
+	Paths     tree.Paths // the rule of the build for unusual paths
+	MaxInodes int        // limit on the inodes that the layers make; 0 is DefaultMaxInodes
+	MaxBytes  int64      // limit on the unpacked layers; 0 is DefaultMaxBytes
+	Workers   int        // number of layers to read, and of files to hash, in parallel; 0 is one per core
 }
 
 // Difference is one value on the disk that differs from the layers.
@@ -154,7 +154,7 @@ func expectedTree(ctx context.Context, layers []Layer, o Options) (*node, error)
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	r := newReplay(o.Created, o.Scoped, o.MaxInodes)
+	r := newReplay(o.Created, o.Paths, o.MaxInodes)
 	for i, l := range layers {
 		r.nextLayer()
 		for j := range entries[i] {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/banger-vm/banger/internal/image/tree"
 	"github.com/banger-vm/banger/internal/image/verify"
 )
 
@@ -19,7 +20,7 @@ func TestVerifyAcceptsBuiltDisks(t *testing.T) {
 	for builder := range builders {
 		t.Run(builder, func(t *testing.T) {
 			layers := archives(t, baseline())
-			report := verifyDisk(t, layers, build(t, builder, layers, false), verify.Options{})
+			report := verifyDisk(t, layers, build(t, builder, layers, tree.Rooted), verify.Options{})
 			for _, d := range report.Differences {
 				t.Error(d)
 			}
@@ -35,26 +36,26 @@ func TestVerifyAcceptsBuiltDisks(t *testing.T) {
 }
 
 // TestVerifyScoped verifies an image with unsafe paths in scoped mode, and
-// checks that strict mode refuses it.
+// checks that the default mode refuses it.
 func TestVerifyScoped(t *testing.T) {
 	layers := archives(t, [][]member{
 		{other(tar.TypeDir, "usr/bin/", ""), other(tar.TypeSymlink, "bin", "../../usr/bin")},
 		{file("/bin/../bin/tool", "tool"), other(tar.TypeLink, "/tool", "/bin/tool")},
 	})
-	disk := build(t, "native", layers, true)
-	if report := verifyDisk(t, layers, disk, verify.Options{Scoped: true}); !report.OK() {
+	disk := build(t, "native", layers, tree.Scoped)
+	if report := verifyDisk(t, layers, disk, verify.Options{Paths: tree.Scoped}); !report.OK() {
 		t.Errorf("%+v", report)
 	}
 	_, err := verify.Verify(t.Context(), stored(layers), bytes.NewReader(disk), int64(len(disk)), verify.Options{})
 	if err == nil || !strings.Contains(err.Error(), "unsafe symlink") {
-		t.Errorf("strict: %v", err)
+		t.Errorf("rooted: %v", err)
 	}
 }
 
 // TestVerifyFindsEachDifference verifies a disk against images that differ from
 // it in one value.
 func TestVerifyFindsEachDifference(t *testing.T) {
-	disk := build(t, "native", archives(t, baseline()), false)
+	disk := build(t, "native", archives(t, baseline()), tree.Rooted)
 	for _, row := range []struct {
 		path, field string
 		change      func(layers [][]member) [][]member
@@ -132,7 +133,7 @@ func TestVerifyFindsFlippedBit(t *testing.T) {
 
 func flipOneBit(t *testing.T, builder string) {
 	layers := archives(t, baseline())
-	disk := build(t, builder, layers, false)
+	disk := build(t, builder, layers, tree.Rooted)
 	find := func(text string) int64 { return int64(bytes.Index(disk, []byte(text))) }
 	group := disk[4096:]
 	block := func(at int) int64 { return int64(binary.LittleEndian.Uint32(group[at:])) * 4096 }
@@ -200,7 +201,7 @@ func TestVerifyReportsBadLayers(t *testing.T) {
 			Typeflag: tar.TypeReg, Name: "a", PAXRecords: map[string]string{"SCHILY.acl.access": "user:joe:rwx"}}, ""}}), "ACL"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			o := verify.Options{MaxBytes: 1 << 20, MaxInodes: 10}
+			o := verify.Options{Paths: tree.Strict, MaxBytes: 1 << 20, MaxInodes: 10}
 			report, err := verify.Verify(t.Context(), stored([][]byte{row.data}), bytes.NewReader(nil), 0, o)
 			if err == nil || report != nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error %v, want %q", err, row.want)
@@ -240,7 +241,7 @@ func TestVerifyFileThatIsNotADisk(t *testing.T) {
 
 func TestVerifyReturnsErrorOfContext(t *testing.T) {
 	layers := archives(t, baseline())
-	disk := build(t, "native", layers, false)
+	disk := build(t, "native", layers, tree.Rooted)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := verify.Verify(ctx, stored(layers), bytes.NewReader(disk), int64(len(disk)), verify.Options{})
