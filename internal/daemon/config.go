@@ -76,7 +76,7 @@ type processes interface {
 	Kill(ctx context.Context, id, signal string) error
 	Wait(ctx context.Context, id string) (api.Exit, error)
 	WaitGone(ctx context.Context, id string) error
-	Supervisor(rec *record.Record) int
+	SupervisorPID(rec *record.Record) int
 }
 
 type streams interface {

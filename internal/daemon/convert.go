@@ -118,7 +118,7 @@ func (c *converter) machine(rec *record.Record) api.Machine {
 	config := &rec.Config
 	pid := 0
 	if isRunning(rec) {
-		pid = c.Machines.Supervisor(rec)
+		pid = c.Machines.SupervisorPID(rec)
 	}
 	return api.Machine{
 		ID: rec.ID, Name: config.Name, State: api.State(rec.State), Image: string(rec.Image), ImageName: rec.ImageName,

@@ -199,7 +199,7 @@ func (f *fakeMachines) FindID(ref string) (string, error) {
 	return rec.ID, nil
 }
 
-func (f *fakeMachines) Supervisor(*record.Record) int { return os.Getpid() }
+func (f *fakeMachines) SupervisorPID(*record.Record) int { return os.Getpid() }
 
 func (f *fakeMachines) Run(ctx context.Context, o machine.Options, l control.Launch) (*record.Record, []string, *frames.Conn, error) {
 	l.First = true

@@ -11,7 +11,6 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/machine/control"
-	"github.com/banger-vm/banger/internal/machine/ledger"
 	"github.com/banger-vm/banger/internal/machine/ledger/resource"
 	"github.com/banger-vm/banger/internal/machine/logs"
 	"github.com/banger-vm/banger/internal/machine/record"
@@ -39,7 +38,7 @@ func Open(data, runtimeDir string) (*Store, error) {
 	return &Store{Client: control.Client{Root: root}, root: root}, nil
 }
 
-// Runtime returns the folder of sockets: the machines' and the daemon's.
+// Runtime returns the folder that has the sockets of the machines and of the daemon.
 func (s *Store) Runtime() string { return s.root.Runtime() }
 
 // Folder returns the folder that has a machine's disk and logs.
@@ -163,31 +162,17 @@ func (s *Store) Access(rec *record.Record) Access {
 	return Access{filepath.Join(dir, control.KeyFile), filepath.Join(dir, control.KnownHostsFile), control.HostAlias}
 }
 
-// Supervisor returns the process ID of a machine's supervisor, as the ledger
+// SupervisorPID returns the process ID of a machine's supervisor, as the ledger
 // has it, or 0.
-func (s *Store) Supervisor(rec *record.Record) int {
-	if e, err := supervisorEntry(s.root, rec); err == nil && e.PID != 0 {
-		return e.PID
-	}
-	return 0
-}
-
-// supervisorEntry returns the ledger's entry of a machine's supervisor. It
-// returns the zero Entry if there is none.
-func supervisorEntry(root *record.Root, rec *record.Record) (ledger.Entry, error) {
-	entries, _, err := ledger.Read(root.DataDir(rec.ID), rec.ID, rec.Runtime)
+func (s *Store) SupervisorPID(rec *record.Record) int {
+	e, err := rec.Supervisor(s.root.DataDir(rec.ID))
 	if err != nil {
-		return ledger.Entry{}, fmt.Errorf("look for supervisor of machine %s: %w", rec.ID, err)
+		return 0
 	}
-	for _, e := range entries {
-		if e.Kind == ledger.Process && e.Name == record.SupervisorEntry && e.PID != 0 {
-			return e, nil
-		}
-	}
-	return ledger.Entry{}, nil
+	return e.PID
 }
 
-// WaitGone waits until the supervisor of a machine has ended, however it ended.
+// WaitGone waits until the supervisor of a machine has ended, in order or killed.
 // It returns nil at once if there is none.
 func (s *Store) WaitGone(ctx context.Context, id string) error {
 	rec, err := record.Read(s.root.DataDir(id))
@@ -197,9 +182,12 @@ func (s *Store) WaitGone(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	e, err := supervisorEntry(s.root, rec)
-	if err != nil || e.PID == 0 {
-		return err
+	e, err := rec.Supervisor(s.root.DataDir(id))
+	if err != nil {
+		return fmt.Errorf("look for supervisor of machine %s: %w", id, err)
+	}
+	if e.PID == 0 {
+		return nil
 	}
 	return resource.WaitEnd(ctx, e)
 }

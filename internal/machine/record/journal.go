@@ -22,6 +22,20 @@ const (
 	MonitorEntry    = "vmm"
 )
 
+// Supervisor returns the ledger's entry of the machine's supervisor. dir is the
+// machine's data folder. It returns the zero Entry if the ledger has no process ID
+// for the supervisor. The error is ledger.ErrNoLedger if no copy of the ledger is
+// intact.
+func (r *Record) Supervisor(dir string) (ledger.Entry, error) {
+	entries, _, err := ledger.Read(dir, r.ID, r.Runtime)
+	for _, e := range entries {
+		if e.Kind == ledger.Process && e.Name == SupervisorEntry && e.PID != 0 {
+			return e, err
+		}
+	}
+	return ledger.Entry{}, err
+}
+
 // A Journal holds the record and the ledger of a machine that this process has
 // locked. Its methods may be called from several goroutines.
 type Journal struct {
@@ -76,8 +90,8 @@ func (j *Journal) writeSection(section json.RawMessage) error {
 	return nil
 }
 
-// Update changes the record and publishes it. If that fails, the record stays
-// as it was.
+// Update changes the record and publishes it. If the write fails, the record is
+// unchanged.
 func (j *Journal) Update(change func(*Record)) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -112,8 +126,8 @@ const (
 	reserveSize = 256 << 10 // bytes: several records, ledgers and blocks of the folder
 )
 
-// Reserve makes the reserve. If the file system is full or cannot promise
-// space, the machine runs without one.
+// Reserve makes the reserve. If the file system is full or cannot allocate space
+// in advance, the machine runs without a reserve.
 func (j *Journal) Reserve() {
 	f, err := os.OpenFile(filepath.Join(j.Dir.Data, reserveName), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -139,12 +153,12 @@ func (j *Journal) Held() []ledger.Entry {
 // remove gives back the resource of an entry.
 func (j *Journal) remove(ctx context.Context, e ledger.Entry) error {
 	if e.Kind == ledger.Process && e.PID == os.Getpid() {
-		return nil // this process is about to end
+		return nil // this process is the supervisor and is about to end
 	}
 	return resource.Remove(ctx, e)
 }
 
-// GiveBack gives back the resources of the machine for which chosen returns
+// GiveBack gives back the resources of the machine for whose entries chosen returns
 // true. It goes on after a failure.
 func (j *Journal) GiveBack(ctx context.Context, chosen func(*ledger.Entry) bool) error {
 	return j.ledger.TeardownFunc(ctx, j.remove, chosen)
