@@ -40,6 +40,7 @@ func Examine(ctx context.Context, root *record.Root) (Report, error) {
 	return r, errors.Join(append(errs, err)...)
 }
 
+// examine enters the faults of one machine in the report.
 func examine(root *record.Root, id string, r *Report) error {
 	if root.IsLocked(id) {
 		return adopt(root, id, r)
@@ -57,7 +58,7 @@ func examine(root *record.Root, id string, r *Report) error {
 	files, err := record.SetAsideFiles(l.dir)
 	if len(files) > 0 {
 		f := Finding{ID: id, Level: LevelWarning, Detail: "damaged files were set aside: " + strings.Join(files, ", ")}
-		f.Fix = "look at them and delete them"
+		f.Fix = "examine and delete them"
 		if l.rec != nil {
 			f.Name = l.rec.Config.Name
 		}
@@ -107,13 +108,13 @@ func needs(root *record.Root, e ledger.Entry) (bool, error) {
 	return false, nil
 }
 
-// Fix repairs what a report of Examine lists: it reconciles the machines, and
-// removes the leftovers that the report lists and that no machine needs now. It
+// Fix repairs the faults in a report of Examine. It reconciles the machines, and
+// removes the leftovers that are in the report if no machine needs them now. It
 // goes on after a failure. done lists the repairs.
 func Fix(ctx context.Context, root *record.Root, r Report) (done []string, err error) {
-	settled, err := Reconcile(ctx, root)
+	repaired, err := Reconcile(ctx, root)
 	errs := []error{err}
-	for _, f := range settled.Machines {
+	for _, f := range repaired.Machines {
 		if f.Fixable {
 			done = append(done, "machine "+spec.OrDefault(f.Name, f.ID)+": "+f.Fix)
 		}

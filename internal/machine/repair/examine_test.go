@@ -59,7 +59,7 @@ func TestExamineChangesNothing(t *testing.T) {
 	for _, want := range []string{
 		"warning " + dead.ID + " box: it is recorded as running, and " + record.SupervisorKilled,
 		"error " + damaged.ID + " : read machine record " + damaged.Dir,
-		"warning " + half.ID + " half: it is half-made", "warning " + noMachine + " : it is gone, and " + stray,
+		"warning " + half.ID + " half: it was not completely made or removed", "warning " + noMachine + " : it was removed, but its folder " + stray,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)

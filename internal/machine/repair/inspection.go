@@ -30,7 +30,7 @@ const (
 )
 
 // An inspection is the result of looking at a machine that no process has
-// locked. To inspect changes nothing.
+// locked. Making one changes nothing.
 type inspection struct {
 	id       string
 	dir      string // data folder
@@ -44,6 +44,7 @@ type inspection struct {
 	ended    string  // the reason of markEnded
 }
 
+// inspect reads the record and the ledger of a machine and decides on the action.
 func inspect(root *record.Root, id string) (*inspection, error) {
 	l := &inspection{id: id, dir: root.DataDir(id)}
 	l.rec, l.recErr = record.Read(l.dir)
@@ -113,8 +114,8 @@ func (l *inspection) unneeded() []ledger.Entry {
 	})
 }
 
-// EndReason returns the reason for the end of a machine whose record says that
-// it runs, and which no process has locked. entries are those of its ledger.
+// EndReason returns the reason for the end of a machine that is recorded as running
+// and that no process has locked. entries are the entries of its ledger.
 func EndReason(entries []ledger.Entry) (string, error) {
 	for _, e := range entries {
 		if e.Kind != ledger.Process || e.Boot == "" {
@@ -154,21 +155,21 @@ func (l *inspection) finding(repaired []error) *Finding {
 		if len(repaired) == 0 {
 			return nil
 		}
-		f.Detail, f.Fix = "its ledger is damaged", "make its ledger whole"
+		f.Detail, f.Fix = "its ledger is damaged", "repair its ledger"
 	case cleanUp:
-		f.Detail, f.Fix = l.disorder(), "give that back, and make its ledger whole"
+		f.Detail, f.Fix = l.disorder(), "give back its resources and repair its ledger"
 	case markEnded:
 		f.Detail, f.Fix = "it is recorded as running, and "+l.ended, "record it as exited"
 	case removeMachine:
-		f.Detail, f.Fix = "it is half-made, half-removed, or was to go with its end", "remove what is left of it"
+		f.Detail, f.Fix = "it was not completely made or removed, or was to be removed at its end", "remove the rest of it"
 	case setRecordAside:
 		f.Level, f.Detail = LevelError, l.recErr.Error()
 		f.Fix = "set the record aside; the disk stays until banger rm " + l.id
 	case keepFiles:
 		f.Level, f.Fixable = LevelError, false
-		f.Detail, f.Fix = "it has no record, and there are files in "+l.dir, "save what is needed, then banger rm "+l.id
+		f.Detail, f.Fix = "it has no record, and there are files in "+l.dir, "copy the files that are needed, then banger rm "+l.id
 	case leaveToNewer:
-		f.Level, f.Fixable, f.Detail, f.Fix = LevelError, false, l.recErr.Error(), "use that banger"
+		f.Level, f.Fixable, f.Detail, f.Fix = LevelError, false, l.recErr.Error(), "use the newer banger"
 	}
 	for _, err := range append(slices.Clone(l.damaged), repaired...) {
 		if text := err.Error(); !strings.Contains(f.Detail, text) {
@@ -188,7 +189,7 @@ func (l *inspection) disorder() string {
 	case l.noLedger:
 		return "it has no intact ledger"
 	case len(names) > 0:
-		return "it does not run, and holds " + strings.Join(names, ", ")
+		return "it does not run, but still has " + strings.Join(names, ", ")
 	}
 	return "its ledger is damaged"
 }

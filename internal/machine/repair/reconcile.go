@@ -1,7 +1,8 @@
 // Package repair brings the records of machines in line with the host after a
-// crash, and reports without changing anything how the two differ. It works
-// while no process holds a machine; it leaves running machines alone. It
-// removes only resources that are in a machine's ledger or bear its mark.
+// crash. It also reports how the two differ, without changing anything. It
+// repairs a machine only while no other process has locked it, so it leaves
+// running machines alone. It removes only resources that are in a machine's
+// ledger or bear its mark.
 package repair
 
 import (
@@ -25,8 +26,8 @@ import (
 // Reconcile repairs all machines: it leaves running machines alone, records
 // dead ones as exited, and removes half-made and half-removed ones and the
 // files of killed writers. It sets a damaged record aside and keeps the
-// machine's disk. It skips machines that another process holds. It goes on
-// after a failure; the report lists the repairs.
+// machine's disk. It skips machines that another process has locked. It goes on
+// after a failure. The report lists the repairs.
 func Reconcile(ctx context.Context, root *record.Root) (Report, error) {
 	var r Report
 	ids, err := root.IDs()
@@ -83,17 +84,12 @@ func Machine(ctx context.Context, root *record.Root, id string) (restart bool, e
 func adopt(root *record.Root, id string, r *Report) error {
 	dir := root.DataDir(id)
 	rec, err := record.Read(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Lstat(filepath.Join(dir, ledger.FileName)); err != nil {
-			return nil //nolint:nilerr // the machine is being made: its ledger comes after its record
-		}
-	}
-	if err != nil {
-		r.Machines = append(r.Machines, Finding{
-			ID: id, Level: LevelError, Detail: "it is in use, and its record cannot be read: " + err.Error(),
-			Fix: "its supervisor writes the record anew when it ends: end the process that holds " + dir,
-		})
-		return nil //nolint:nilerr // the report has it
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !hasLedger(dir):
+		return nil // another process is making the machine: it writes the record, then the ledger
+	case err != nil:
+		r.Machines = append(r.Machines, unreadable(id, dir, err))
+		return nil
 	}
 	alive, err := supervised(dir, rec)
 	if err != nil {
@@ -105,27 +101,37 @@ func adopt(root *record.Root, id string, r *Report) error {
 	r.Adopted = append(r.Adopted, id)
 	if !alive {
 		r.Machines = append(r.Machines, Finding{
-			ID: id, Name: rec.Config.Name, Level: LevelWarning, Detail: "it is in use, and not by its supervisor",
-			Fix: "end the process that holds " + dir,
+			ID: id, Name: rec.Config.Name, Level: LevelWarning, Detail: "a process that is not its supervisor has locked it",
+			Fix: "end the process that has " + dir + " open",
 		})
 	}
 	return nil
 }
 
+// hasLedger reports whether a machine's data folder dir has a ledger.
+func hasLedger(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, ledger.FileName))
+	return err == nil
+}
+
+// unreadable returns the finding about a locked machine whose record cannot be read.
+func unreadable(id, dir string, err error) Finding {
+	return Finding{
+		ID: id, Level: LevelError, Detail: "it is in use, and its record cannot be read: " + err.Error(),
+		Fix: "its supervisor writes the record anew when it ends: end the process that has " + dir + " open",
+	}
+}
+
 // supervised reports whether the supervisor's process in the ledger is alive.
 func supervised(dir string, rec *record.Record) (bool, error) {
-	entries, _, err := ledger.Read(dir, rec.ID, rec.Runtime)
+	e, err := rec.Supervisor(dir)
 	if errors.Is(err, ledger.ErrNoLedger) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	i := slices.IndexFunc(entries, func(e ledger.Entry) bool { return e.Kind == ledger.Process && e.Name == record.SupervisorEntry })
-	if i < 0 {
-		return false, nil
-	}
-	return resource.Alive(entries[i])
+	return resource.Alive(e)
 }
 
 // repair takes the action and unlocks the machine. It returns remarks for the
@@ -193,7 +199,7 @@ func (l *inspection) setAside(ctx context.Context, root *record.Root, dir *recor
 func strays(root *record.Root) (found map[string]Finding, err error) {
 	found = map[string]Finding{}
 	add := func(id, path string) {
-		found[path] = Finding{ID: id, Level: LevelWarning, Detail: "it is gone, and " + path + " is not", Fix: "remove " + path, Fixable: true}
+		found[path] = Finding{ID: id, Level: LevelWarning, Detail: "it was removed, but its folder " + path + " was left", Fix: "remove " + path, Fixable: true}
 	}
 	inRuntime, err := os.ReadDir(root.Runtime())
 	errs := []error{err}
@@ -214,6 +220,7 @@ func strays(root *record.Root) (found map[string]Finding, err error) {
 	return found, errors.Join(append(errs, err)...)
 }
 
+// removeStrays removes the folders that strays returns.
 func removeStrays(root *record.Root, r *Report) error {
 	found, err := strays(root)
 	errs := []error{err}
