@@ -25,8 +25,8 @@ type Options struct {
 	spec.Config
 	Image     *store.Image
 	ImageName string        // as the user wrote it
-	DiskPath  string        // of the image
-	Kernel    digest.Digest // that the machine boots
+	DiskPath  string        // path of the image's disk
+	Kernel    digest.Digest // kernel that the machine boots
 	Remove    bool          // remove the machine with its disk when it ends
 	first     bool          // the machine stays StateCreating until its first start has succeeded
 }
@@ -53,7 +53,7 @@ func (s *Store) Run(ctx context.Context, o Options, l control.Launch) (rec *reco
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	conn, err = start(ctx, d.dir, l)
+	conn, err = startLocked(ctx, d.dir, l)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -105,6 +105,7 @@ func (s *Store) enterNamed(ctx context.Context, o Options) (*newMachine, error) 
 	}
 }
 
+// newRecord returns the record of a new machine. It validates the configuration.
 func newRecord(conf spec.Config, o *Options) (*record.Record, error) {
 	id, err := record.NewID()
 	if err != nil {

@@ -34,6 +34,7 @@ func check(name string, level repair.Level, detail, fix string) repair.Check {
 	return repair.Check{Name: name, Level: level, Detail: detail, Fix: fix}
 }
 
+// checkMonitor checks that QEMU is installed and recent enough.
 func checkMonitor(ctx context.Context) repair.Check {
 	path, version, err := qemu.Monitor{}.Find(ctx)
 	switch {
@@ -125,6 +126,7 @@ func checkDisks(ctx context.Context, root *record.Root) repair.Check {
 	return c
 }
 
+// checkRuntime checks that other users cannot enter the runtime folder.
 func checkRuntime(root *record.Root) repair.Check {
 	if err := record.CheckPrivate(root.Runtime()); err != nil {
 		return check("runtime", repair.LevelError, err.Error(), "chmod 700 "+root.Runtime())
@@ -132,8 +134,9 @@ func checkRuntime(root *record.Root) repair.Check {
 	return check("runtime", repair.LevelOK, root.Runtime()+" is private", "")
 }
 
+// checkFree checks that the file system has space for a new machine.
 func checkFree(root *record.Root, limits *Limits) repair.Check {
-	free, inodes, err := room(root.Machines())
+	free, inodes, err := freeSpace(root.Machines())
 	if err != nil {
 		return check("space", repair.LevelError, err.Error(), "")
 	}
@@ -147,6 +150,7 @@ func checkFree(root *record.Root, limits *Limits) repair.Check {
 	return c
 }
 
+// checkMemory checks that the host has memory for a machine of the default size.
 func checkMemory() repair.Check {
 	total, available, err := hostMemory()
 	if err != nil {

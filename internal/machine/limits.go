@@ -10,15 +10,16 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/banger-vm/banger/internal/machine/disk"
 	"github.com/banger-vm/banger/internal/machine/record"
 	"github.com/banger-vm/banger/internal/machine/spec"
-	"golang.org/x/sys/unix"
 )
 
 // Limits protect the host from its machines. The zero value has the defaults.
 type Limits struct {
-	Machines    int   // how many there may be; 0 is DefaultMachines
+	Machines    int   // largest number of machines; 0 is DefaultMachines
 	DiskReserve int64 // bytes that a new machine must leave free; 0 is DefaultReserve
 }
 
@@ -28,6 +29,7 @@ const (
 	DefaultReserve  = 256 << 20 // bytes
 )
 
+// checkCount returns record.ErrTooMany if there are as many machines as l allows.
 func (l *Limits) checkCount(machines int) error {
 	if most := spec.OrDefault(l.Machines, DefaultMachines); machines >= most {
 		return fmt.Errorf("make machine: there are %d: %w", machines, record.ErrTooMany)
@@ -35,10 +37,10 @@ func (l *Limits) checkCount(machines int) error {
 	return nil
 }
 
-// checkSpace returns an error if the file system of folder is nearly full: the
-// guests that run would meet ENOSPC, not the new machine.
+// checkSpace returns an error if the file system of folder is nearly full, because
+// the writes of the running guests would fail with ENOSPC.
 func (l *Limits) checkSpace(folder string) error {
-	free, inodes, err := room(folder)
+	free, inodes, err := freeSpace(folder)
 	if err != nil {
 		return err
 	}
@@ -51,9 +53,9 @@ func (l *Limits) checkSpace(folder string) error {
 	return nil
 }
 
-// room returns the bytes and inodes that are free to this user. If the file
+// freeSpace returns the bytes and inodes that are free to this user. If the file
 // system has no fixed number of inodes, inodes is 1.
-func room(folder string) (bytes int64, inodes uint64, err error) {
+func freeSpace(folder string) (bytes int64, inodes uint64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(folder, &st); err != nil {
 		return 0, 0, fmt.Errorf("find free space of %s: %w", folder, err)

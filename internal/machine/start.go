@@ -33,7 +33,7 @@ func (s *Store) Start(ctx context.Context, id string, l control.Launch) (*frames
 		return nil, err
 	}
 	l.Notices = append(l.Notices, startNotices(s.root, id)...)
-	return start(ctx, dir, l)
+	return startLocked(ctx, dir, l)
 }
 
 // startNotices returns remarks for the user who starts a machine.
@@ -49,9 +49,9 @@ func startNotices(root *record.Root, id string) []string {
 	return memoryWarnings(others, rec)
 }
 
-// start starts a supervisor for a machine that this process has locked. It
-// closes this process's descriptor of the lock in any case.
-func start(ctx context.Context, dir *record.Folder, l control.Launch) (*frames.Conn, error) {
+// startLocked starts a supervisor for a machine that this process has locked. It
+// always closes this process's descriptor of the lock.
+func startLocked(ctx context.Context, dir *record.Folder, l control.Launch) (*frames.Conn, error) {
 	j, err := record.OpenJournal(ctx, dir)
 	if err != nil && l.First {
 		return nil, errors.Join(err, dir.Erase(context.WithoutCancel(ctx), nil))
@@ -86,7 +86,7 @@ func launch(ctx context.Context, j *record.Journal, l control.Launch) (*frames.C
 	if err := os.Mkdir(j.Dir.Runtime, 0o700); err != nil {
 		return nil, fmt.Errorf("make runtime folder: %w", err)
 	}
-	conn, err := spawn(ctx, j, l)
+	conn, err := startSupervisor(ctx, j, l)
 	if err != nil {
 		return nil, fmt.Errorf("start supervisor: %w", err)
 	}
@@ -109,14 +109,15 @@ func markLost(j *record.Journal) error {
 	return err
 }
 
+// exists reports whether there is a file at path.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
 
-// spawn starts the supervisor, enters it in the ledger and sends it the launch.
+// startSupervisor starts the supervisor, enters it in the ledger and sends it the launch.
 // From then on only the supervisor writes the ledger.
-func spawn(ctx context.Context, j *record.Journal, l control.Launch) (*frames.Conn, error) {
+func startSupervisor(ctx context.Context, j *record.Journal, l control.Launch) (*frames.Conn, error) {
 	ours, theirs, err := control.StartPair()
 	if err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ const (
 	HostBooted       = "the host was booted again"
 )
 
-// IDs returns the IDs of all machines, in their order.
+// IDs returns the IDs of all machines, sorted.
 func (r *Root) IDs() ([]string, error) {
 	entries, err := os.ReadDir(r.machines)
 	if err != nil {

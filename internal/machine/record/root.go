@@ -22,7 +22,7 @@ import (
 // A Root holds the folders of one user's machines. Its methods may be called
 // by several processes at once.
 type Root struct {
-	path     string // the data folder; resources are marked with its hash
+	path     string // the data folder; the marks of resources have a hash of the path
 	machines string // one folder for each machine
 	runtime  string // one folder for each running machine
 	cache    cache
@@ -31,8 +31,7 @@ type Root struct {
 // ErrNotFound reports that no machine has the name or ID.
 var ErrNotFound = errors.New("no such machine")
 
-// ErrRunning reports that a machine runs, or is held by another process, and
-// must not be.
+// ErrRunning reports that a machine runs, or that another process has locked it.
 var ErrRunning = errors.New("machine is running")
 
 // ErrNotRunning reports that a machine does not run.
@@ -89,7 +88,8 @@ func (r *Root) Path() string { return r.path }
 // Machines returns the folder that has a folder for each machine.
 func (r *Root) Machines() string { return r.machines }
 
-// Runtime returns the folder of sockets: the machines' and the daemon's.
+// Runtime returns the folder that has the runtime folder of each running machine,
+// and the daemon's socket.
 func (r *Root) Runtime() string { return r.runtime }
 
 // DataDir returns the data folder of a machine.
@@ -161,7 +161,8 @@ func (r *Root) Inherit(id string, lock *os.File) (*Folder, error) {
 	return r.folder(id, lock), nil
 }
 
-// TryClaim locks a machine while no machine is being made.
+// TryClaim locks a machine while no other process makes or renames machines. So it
+// cannot lock the folder of a new machine before the process that makes it does.
 func (r *Root) TryClaim(ctx context.Context, id string) (dir *Folder, err error) {
 	err = r.Exclusively(ctx, func() (err error) {
 		dir, err = r.Lock(id)
@@ -170,8 +171,8 @@ func (r *Root) TryClaim(ctx context.Context, id string) (dir *Folder, err error)
 	return dir, err
 }
 
-// Claim is TryClaim that retries while another process locks the machine for a
-// moment.
+// Claim is TryClaim, but waits if another process has locked the machine for a
+// moment; see RetryLocked.
 func (r *Root) Claim(ctx context.Context, id string) (dir *Folder, err error) {
 	err = r.RetryLocked(ctx, id, func() (err error) {
 		dir, err = r.TryClaim(ctx, id)
@@ -203,7 +204,7 @@ func (r *Root) isAtRest(id string) bool {
 	return err == nil && rec.State != StateRunning
 }
 
-// IsLocked reports whether a process holds the machine.
+// IsLocked reports whether a process has locked the machine.
 func (r *Root) IsLocked(id string) bool {
 	dir, err := r.Lock(id)
 	if err == nil {

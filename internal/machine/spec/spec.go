@@ -1,7 +1,7 @@
-// Package spec describes a machine as a user asks for it, and alone decides
-// what such a description may be. The command line and the daemon parse into
-// a Config, call Validate and show its error. The package knows nothing of
-// images, of hosts or of how a machine runs.
+// Package spec describes a machine as a user asks for it. It is the only package
+// that decides whether such a description is valid: the command line and the daemon
+// parse into a Config, call Validate and show its error. The package knows nothing
+// of images, of hosts or of how a machine runs.
 package spec
 
 import (
@@ -56,8 +56,8 @@ type Config struct {
 	Restart    Restart           `json:"restart,omitzero"`
 }
 
-// FromAPI returns the configuration that a request to create a machine asks
-// for. It decides nothing: Validate does.
+// FromAPI returns the configuration that a request to create a machine asks for. It
+// does not validate it.
 func FromAPI(r api.CreateRequest) Config {
 	c := r.Config
 	return Config{
