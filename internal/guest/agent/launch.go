@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -108,20 +109,10 @@ func loginLaunch(user, command string, env []string, t *tty) (*launch, error) {
 // environ returns env with those defaults whose names are not in env. If a name
 // occurs several times, the last entry counts.
 func environ(env []string, defaults ...string) []string {
-	place := make(map[string]int, len(env))
-	var out []string
-	for _, s := range env {
-		name, _, _ := strings.Cut(s, "=")
-		if i, ok := place[name]; ok {
-			out[i] = s
-			continue
-		}
-		place[name] = len(out)
-		out = append(out, s)
-	}
+	out := guest.UniqueEnv(env)
 	for _, s := range defaults {
 		name, _, _ := strings.Cut(s, "=")
-		if _, ok := place[name]; !ok {
+		if !slices.ContainsFunc(out, func(v string) bool { return v == name || strings.HasPrefix(v, name+"=") }) {
 			out = append(out, s)
 		}
 	}

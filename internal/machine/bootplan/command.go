@@ -59,16 +59,6 @@ func commandSetting(c *spec.Config) string {
 // replaces an earlier one of the same name, at the place of the earlier one. An
 // entry without "=" removes the variable of that name.
 func MergeEnv(base, more []string) []string {
-	var out []string
-	at := map[string]int{}
-	for _, v := range append(append([]string{}, base...), more...) {
-		name, _, _ := strings.Cut(v, "=")
-		if i, ok := at[name]; ok {
-			out[i] = v
-			continue
-		}
-		at[name] = len(out)
-		out = append(out, v)
-	}
+	out := guest.UniqueEnv(slices.Concat(base, more))
 	return slices.DeleteFunc(out, func(v string) bool { return !strings.Contains(v, "=") })
 }
