@@ -172,7 +172,7 @@ func imageOf(ts *testscript.TestScript, tars []string) v1.Image {
 
 // push NAME TAR… makes an image of the layers and pushes it to $REGISTRY. If
 // NAME begins with wrong-diffid, the configuration has a wrong diffID for the
-// first layer.
+// first layer. If it begins with arm64, the image is for linux/arm64.
 func push(ts *testscript.TestScript, _ bool, args []string) {
 	ref, err := name.ParseReference(ts.Getenv("REGISTRY")+"/"+args[0], name.Insecure)
 	ts.Check(err)
@@ -184,6 +184,14 @@ func push(ts *testscript.TestScript, _ bool, args []string) {
 		config.RootFS.DiffIDs[0], err = v1.NewHash("sha256:" + strings.Repeat("0", 64))
 		ts.Check(err)
 		img = staticConfig(ts, img, config)
+	}
+	if strings.HasPrefix(args[0], "arm64") {
+		config, err := img.ConfigFile()
+		ts.Check(err)
+		config = config.DeepCopy()
+		config.Architecture = "arm64"
+		img, err = mutate.ConfigFile(img, config)
+		ts.Check(err)
 	}
 	ts.Check(remote.Write(ref, img))
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/exit"
 	"github.com/banger-vm/banger/internal/cli/render"
 	"github.com/banger-vm/banger/internal/image/build"
 	"github.com/banger-vm/banger/internal/image/pull"
@@ -40,22 +42,33 @@ func ImageNames(e *env.Env) cobra.CompletionFunc {
 	})
 }
 
-// EnsureImage returns the image that a user calls ref, and its disk exists. With
-// the policy always it pulls the image first; with missing it does so only if the
-// store lacks the image or its disk. With never it returns store.ErrNotFound then.
+// EnsureImage returns the image that a user calls ref, to run it. The disk of the
+// image exists. With the policy always EnsureImage pulls the image first; with missing
+// it does so only if the store lacks the image or its disk, or has it for another
+// platform than --platform. With never it returns store.ErrNotFound or a
+// *pull.PlatformError then.
 func EnsureImage(ctx context.Context, e *env.Env, f *Flags, ref, policy string) (*store.Image, error) {
+	if err := f.checkHost(); err != nil {
+		return nil, err
+	}
 	s, err := store.Open(e.Paths.Data)
 	if err != nil {
 		return nil, err
 	}
 	img, err := FindImage(s, ref)
+	if err == nil && f.platform != "" {
+		err = pull.CheckPlatform(f.platform, img.Platform)
+	}
 	if err == nil && policy != "always" && s.HasDisk(img) {
 		return img, nil
 	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	_, other := errors.AsType[*pull.PlatformError](err)
+	switch {
+	case err != nil && !other && !errors.Is(err, store.ErrNotFound):
 		return nil, err
-	}
-	if policy == "never" {
+	case policy == "never" && other:
+		return nil, fmt.Errorf("image %s, which must not be pulled: %w", ref, err)
+	case policy == "never":
 		return nil, fmt.Errorf("image %s, which must not be pulled: %w", ref, store.ErrNotFound)
 	}
 	o, err := f.Options(e, ref)
@@ -64,6 +77,23 @@ func EnsureImage(ctx context.Context, e *env.Env, f *Flags, ref, policy string) 
 	}
 	img, _, err = PullImage(ctx, e, s, ref, pull.CanonicalName(ref), o)
 	return img, err
+}
+
+// checkHost returns an error if --platform asks for an image that no machine of this
+// host can run.
+func (f *Flags) checkHost() error {
+	if f.platform == "" {
+		return nil
+	}
+	host := "linux/" + runtime.GOARCH
+	err := pull.CheckPlatform(f.platform, host)
+	if _, ok := errors.AsType[*pull.PlatformError](err); ok {
+		return fmt.Errorf("--platform=%s: machines of this host run images for %s only", f.platform, host)
+	}
+	if err != nil {
+		return exit.Usagef("--platform: %v", err)
+	}
+	return nil
 }
 
 // PullImage pulls source into the store under name and shows the progress. It

@@ -110,3 +110,21 @@ func (p platform) level() (int, bool) {
 	}
 	return n*100 + m, true
 }
+
+// CheckPlatform returns an error if an image for the platform have must not run where
+// the platform want is asked for. An image may name no platform: it fits every one. The
+// error is a *PlatformError, or that of a malformed want.
+func CheckPlatform(want, have string) error {
+	w, err := parsePlatform(want)
+	if err != nil {
+		return err
+	}
+	h, err := parsePlatform(have)
+	if have == "" || err != nil {
+		return nil //nolint:nilerr // the image names no platform
+	}
+	if w.fits(h) < 0 {
+		return &PlatformError{Want: w.String(), Have: []string{h.String()}}
+	}
+	return nil
+}

@@ -122,3 +122,24 @@ func TestP1SingleManifestOfAnotherPlatform(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckPlatform(t *testing.T) {
+	for _, row := range []struct {
+		want, have string
+		fits       bool
+	}{
+		{"linux/amd64", "linux/amd64", true},
+		{"linux/x86_64", "linux/amd64", true},
+		{"linux/arm64", "linux/amd64", false},
+		{"linux/amd64", "linux/amd64/v3", false},
+		{"linux/amd64/v3", "linux/amd64", true},
+		{"linux/arm64", "", true},
+		{"", "linux/" + runtime.GOARCH, true},
+		{"", "linux/riscv64", false},
+		{"linux/", "linux/amd64", false},
+	} {
+		if err := CheckPlatform(row.want, row.have); (err == nil) != row.fits {
+			t.Errorf("an image for %q where %q is asked for: %v", row.have, row.want, err)
+		}
+	}
+}
