@@ -46,11 +46,11 @@ func imageDisk(t *testing.T, dir string, size int64) string {
 // resources. The ledger calls record at every write, before it writes its own file.
 func newMaker(t testing.TB, root string, record func() error) (mk resource.Maker, dir string) {
 	t.Helper()
-	return makerOf(t, root, fmt.Sprintf("%012x", os.Getpid()), record)
+	return makerFor(t, root, fmt.Sprintf("%012x", os.Getpid()), record)
 }
 
-// makerOf is newMaker for a machine with the given ID.
-func makerOf(t testing.TB, root, id string, record func() error) (mk resource.Maker, dir string) {
+// makerFor is newMaker for a machine with the given ID.
+func makerFor(t testing.TB, root, id string, record func() error) (mk resource.Maker, dir string) {
 	t.Helper()
 	dir = filepath.Join(root, "machines", id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

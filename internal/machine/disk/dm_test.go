@@ -163,7 +163,7 @@ func TestDMDisksOfOneImage(t *testing.T) {
 	image, data := patternDisk(t, root, 1<<20)
 	var paths []string
 	for n := range 2 {
-		mk, dir := makerOf(t, root, fmt.Sprintf("%011x%d", os.Getpid(), n), noError)
+		mk, dir := makerFor(t, root, fmt.Sprintf("%011x%d", os.Getpid(), n), noError)
 		d, err := Make(t.Context(), mk, image, dir, Options{Driver: spec.DM})
 		if err != nil {
 			t.Fatal(err)

@@ -45,22 +45,22 @@ func examine(root *record.Root, id string, r *Report) error {
 	if root.IsLocked(id) {
 		return adopt(root, id, r)
 	}
-	l, err := inspect(root, id)
+	in, err := inspect(root, id)
 	if err != nil {
 		return err
 	}
-	if f := l.finding(nil); f != nil {
+	if f := in.finding(nil); f != nil {
 		r.Machines = append(r.Machines, *f)
 	}
-	if l.wantsStart() {
+	if in.wantsStart() {
 		r.Restart = append(r.Restart, id)
 	}
-	files, err := record.SetAsideFiles(l.dir)
+	files, err := record.SetAsideFiles(in.dir)
 	if len(files) > 0 {
 		f := Finding{ID: id, Level: LevelWarning, Detail: "damaged files were set aside: " + strings.Join(files, ", ")}
 		f.Fix = "examine and delete them"
-		if l.rec != nil {
-			f.Name = l.rec.Config.Name
+		if in.rec != nil {
+			f.Name = in.rec.Config.Name
 		}
 		r.Machines = append(r.Machines, f)
 	}
@@ -96,11 +96,11 @@ func needs(root *record.Root, e ledger.Entry) (bool, error) {
 	if root.IsLocked(id) {
 		return true, nil
 	}
-	l, err := inspect(root, id)
-	if err != nil || l.action == leaveToNewer || l.noLedger {
+	in, err := inspect(root, id)
+	if err != nil || in.action == leaveToNewer || in.noLedger {
 		return true, err
 	}
-	for _, o := range l.entries {
+	for _, o := range in.entries {
 		if o.Kind == e.Kind && o.Name == e.Name {
 			return true, nil
 		}

@@ -29,58 +29,59 @@ const (
 	leaveToNewer                       // a newer banger made it
 )
 
-// An inspection is the result of looking at a machine that no process has
-// locked. Making one changes nothing.
+// An inspection has the state of a machine that no process has locked, and the
+// action that repairs it.
 type inspection struct {
 	id       string
 	dir      string // data folder
 	action   repairAction
 	rec      *record.Record  // nil if no intact record was found
-	recErr   error           // the reason
+	recErr   error           // why rec is nil
 	section  json.RawMessage // the copy of the ledger in the record
 	entries  []ledger.Entry
 	damaged  []error // damaged copies of the ledger
 	noLedger bool    // no copy is intact
-	ended    string  // the reason of markEnded
+	ended    string  // for markEnded: why the machine ended
 }
 
-// inspect reads the record and the ledger of a machine and decides on the action.
+// inspect reads the record and the ledger of a machine and decides on the action. It
+// changes nothing.
 func inspect(root *record.Root, id string) (*inspection, error) {
-	l := &inspection{id: id, dir: root.DataDir(id)}
-	l.rec, l.recErr = record.Read(l.dir)
+	in := &inspection{id: id, dir: root.DataDir(id)}
+	in.rec, in.recErr = record.Read(in.dir)
 	switch {
-	case l.recErr == nil:
-		l.section = l.rec.Runtime
-	case errors.Is(l.recErr, record.ErrNewer):
-		l.action = leaveToNewer
-		return l, nil
-	case record.IsDamaged(l.recErr):
-		l.section = record.DamagedSection(l.dir)
-	case !errors.Is(l.recErr, fs.ErrNotExist):
-		return nil, l.recErr
+	case in.recErr == nil:
+		in.section = in.rec.Runtime
+	case errors.Is(in.recErr, record.ErrNewer):
+		in.action = leaveToNewer
+		return in, nil
+	case record.IsDamaged(in.recErr):
+		in.section = record.DamagedSection(in.dir)
+	case !errors.Is(in.recErr, fs.ErrNotExist):
+		return nil, in.recErr
 	}
 	var err error
-	l.entries, l.damaged, err = ledger.Read(l.dir, id, l.section)
-	if l.noLedger = errors.Is(err, ledger.ErrNoLedger); err != nil && !l.noLedger {
+	in.entries, in.damaged, err = ledger.Read(in.dir, id, in.section)
+	if in.noLedger = errors.Is(err, ledger.ErrNoLedger); err != nil && !in.noLedger {
 		return nil, err
 	}
-	l.action, err = l.decide()
-	if err == nil && l.action == markEnded {
-		l.ended, err = EndReason(l.entries)
+	in.action, err = in.decide()
+	if err == nil && in.action == markEnded {
+		in.ended, err = EndReason(in.entries)
 	}
-	return l, err
+	return in, err
 }
 
 // decide returns the action for the machine.
-func (l *inspection) decide() (repairAction, error) {
+func (in *inspection) decide() (repairAction, error) {
 	switch {
-	case l.rec == nil:
-		return l.decideWithoutRecord()
-	case l.rec.State == record.StateCreating, l.rec.Remove && l.rec.State != record.StateCreated:
+	case in.rec == nil:
+		return in.decideWithoutRecord()
+	case in.rec.State == record.StateCreating, in.rec.Remove && in.rec.State != record.StateCreated:
 		return removeMachine, nil
-	case l.rec.State == record.StateRunning:
+	case in.rec.State == record.StateRunning:
 		return markEnded, nil
-	case l.noLedger || len(l.damaged) > 0 || len(l.unneeded()) > 0:
+	case in.noLedger || len(in.damaged) > 0 || len(in.unneeded()) > 0:
 		return cleanUp, nil
 	}
 	return doNothing, nil
@@ -90,13 +91,13 @@ func (l *inspection) decide() (repairAction, error) {
 // removes the machine only if nothing can be lost with it. A killed creation
 // leaves no file but the ledger's, and a killed removal leaves a folder of
 // another name.
-func (l *inspection) decideWithoutRecord() (repairAction, error) {
-	if !errors.Is(l.recErr, fs.ErrNotExist) {
+func (in *inspection) decideWithoutRecord() (repairAction, error) {
+	if !errors.Is(in.recErr, fs.ErrNotExist) {
 		return setRecordAside, nil
 	}
-	files, err := os.ReadDir(l.dir)
+	files, err := os.ReadDir(in.dir)
 	if err != nil {
-		return keepFiles, fmt.Errorf("inspect machine %s: %w", l.id, err)
+		return keepFiles, fmt.Errorf("inspect machine %s: %w", in.id, err)
 	}
 	for _, f := range files {
 		if f.Name() != ledger.FileName && !record.IsTemporary(f.Name()) {
@@ -108,8 +109,8 @@ func (l *inspection) decideWithoutRecord() (repairAction, error) {
 
 // unneeded returns the entries for resources that a machine at rest does not
 // need.
-func (l *inspection) unneeded() []ledger.Entry {
-	return slices.DeleteFunc(slices.Clone(l.entries), func(e ledger.Entry) bool {
+func (in *inspection) unneeded() []ledger.Entry {
+	return slices.DeleteFunc(slices.Clone(in.entries), func(e ledger.Entry) bool {
 		return e.Kind == ledger.Disk || e.Kind == ledger.Folder
 	})
 }
@@ -136,42 +137,42 @@ func EndReason(entries []ledger.Entry) (string, error) {
 // repaired, asks the daemon to start it. A machine that never ran is not
 // started, nor is one that a user has stopped; RestartAlways starts that one
 // after the next boot of the host.
-func (l *inspection) wantsStart() bool {
-	if l.rec == nil || l.rec.State != record.StateExited || l.action == removeMachine || !l.rec.RestartsByDaemon() {
+func (in *inspection) wantsStart() bool {
+	if in.rec == nil || in.rec.State != record.StateExited || in.action == removeMachine || !in.rec.RestartsByDaemon() {
 		return false
 	}
-	return !l.rec.Stopped || l.rec.Config.Restart.Policy == spec.RestartAlways && l.rec.HostRebooted()
+	return !in.rec.Stopped || in.rec.Config.Restart.Policy == spec.RestartAlways && in.rec.HostRebooted()
 }
 
 // finding returns the finding about the machine, or nil if it is in order.
 // repaired are the remarks of its repair.
-func (l *inspection) finding(repaired []error) *Finding {
-	f := &Finding{ID: l.id, Level: LevelWarning, Fixable: true}
-	if l.rec != nil {
-		f.Name = l.rec.Config.Name
+func (in *inspection) finding(repaired []error) *Finding {
+	f := &Finding{ID: in.id, Level: LevelWarning, Fixable: true}
+	if in.rec != nil {
+		f.Name = in.rec.Config.Name
 	}
-	switch l.action {
+	switch in.action {
 	case doNothing:
 		if len(repaired) == 0 {
 			return nil
 		}
 		f.Detail, f.Fix = "its ledger is damaged", "repair its ledger"
 	case cleanUp:
-		f.Detail, f.Fix = l.disorder(), "give back its resources and repair its ledger"
+		f.Detail, f.Fix = in.disorder(), "give back its resources and repair its ledger"
 	case markEnded:
-		f.Detail, f.Fix = "it is recorded as running, and "+l.ended, "record it as exited"
+		f.Detail, f.Fix = "it is recorded as running, and "+in.ended, "record it as exited"
 	case removeMachine:
 		f.Detail, f.Fix = "it was not completely made or removed, or was to be removed at its end", "remove the rest of it"
 	case setRecordAside:
-		f.Level, f.Detail = LevelError, l.recErr.Error()
-		f.Fix = "set the record aside; the disk stays until banger rm " + l.id
+		f.Level, f.Detail = LevelError, in.recErr.Error()
+		f.Fix = "set the record aside; the disk stays until banger rm " + in.id
 	case keepFiles:
 		f.Level, f.Fixable = LevelError, false
-		f.Detail, f.Fix = "it has no record, and there are files in "+l.dir, "copy the files that are needed, then banger rm "+l.id
+		f.Detail, f.Fix = "it has no record, and there are files in "+in.dir, "copy the files that are needed, then banger rm "+in.id
 	case leaveToNewer:
-		f.Level, f.Fixable, f.Detail, f.Fix = LevelError, false, l.recErr.Error(), "use the newer banger"
+		f.Level, f.Fixable, f.Detail, f.Fix = LevelError, false, in.recErr.Error(), "use the newer banger"
 	}
-	for _, err := range append(slices.Clone(l.damaged), repaired...) {
+	for _, err := range append(slices.Clone(in.damaged), repaired...) {
 		if text := err.Error(); !strings.Contains(f.Detail, text) {
 			f.Detail += "; " + text
 		}
@@ -180,13 +181,13 @@ func (l *inspection) finding(repaired []error) *Finding {
 }
 
 // disorder describes a machine that cleanUp repairs.
-func (l *inspection) disorder() string {
+func (in *inspection) disorder() string {
 	var names []string
-	for _, e := range l.unneeded() {
+	for _, e := range in.unneeded() {
 		names = append(names, e.String())
 	}
 	switch {
-	case l.noLedger:
+	case in.noLedger:
 		return "it has no intact ledger"
 	case len(names) > 0:
 		return "it does not run, but still has " + strings.Join(names, ", ")

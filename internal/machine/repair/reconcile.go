@@ -52,19 +52,19 @@ func reconcile(ctx context.Context, root *record.Root, claim func(context.Contex
 	case err != nil:
 		return err
 	}
-	l, err := inspect(root, id)
+	in, err := inspect(root, id)
 	if err != nil {
 		dir.Unlock()
 		return err
 	}
-	remarks, err := l.repair(ctx, root, dir)
-	if f := l.finding(remarks); f != nil {
+	remarks, err := in.repair(ctx, root, dir)
+	if f := in.finding(remarks); f != nil {
 		r.Machines = append(r.Machines, *f)
 	}
 	if err != nil {
 		return fmt.Errorf("repair machine %s: %w", id, err)
 	}
-	if l.wantsStart() {
+	if in.wantsStart() {
 		r.Restart = append(r.Restart, id)
 	}
 	return nil
@@ -136,56 +136,56 @@ func supervised(dir string, rec *record.Record) (bool, error) {
 
 // repair takes the action and unlocks the machine. It returns remarks for the
 // report.
-func (l *inspection) repair(ctx context.Context, root *record.Root, dir *record.Folder) (remarks []error, err error) {
-	switch l.action {
+func (in *inspection) repair(ctx context.Context, root *record.Root, dir *record.Folder) (remarks []error, err error) {
+	switch in.action {
 	case leaveToNewer:
 		dir.Unlock()
 		return nil, nil
 	case removeMachine:
-		return nil, dir.Erase(ctx, l.section)
+		return nil, dir.Erase(ctx, in.section)
 	case setRecordAside, keepFiles:
-		return l.setAside(ctx, root, dir)
+		return in.setAside(ctx, root, dir)
 	case markEnded:
-		l.rec.MarkFailed(l.ended)
-		l.rec.Finished = time.Now().UTC()
+		in.rec.MarkFailed(in.ended)
+		in.rec.Finished = time.Now().UTC()
 	case doNothing, cleanUp:
 	}
-	remarks, err = l.cleanUp(ctx, root, dir)
+	remarks, err = in.cleanUp(ctx, root, dir)
 	return remarks, errors.Join(err, dir.RemoveTemporaries(), dir.Release())
 }
 
 // cleanUp gives back the resources that a machine at rest does not need, and
 // repairs its ledger.
-func (l *inspection) cleanUp(ctx context.Context, root *record.Root, dir *record.Folder) (remarks []error, err error) {
-	copies := dir.LedgerRecord(l.rec)
-	led, remarks, err := ledger.Open(dir.Data, l.id, copies)
+func (in *inspection) cleanUp(ctx context.Context, root *record.Root, dir *record.Folder) (remarks []error, err error) {
+	copies := dir.LedgerRecord(in.rec)
+	l, remarks, err := ledger.Open(dir.Data, in.id, copies)
 	if errors.Is(err, ledger.ErrNoLedger) {
-		if err := root.RemoveMarked(ctx, l.id); err != nil {
+		if err := root.RemoveMarked(ctx, in.id); err != nil {
 			return remarks, err
 		}
-		_, err = ledger.New(dir.Data, l.id, copies)
+		_, err = ledger.New(dir.Data, in.id, copies)
 		return remarks, err
 	}
-	if err != nil || l.action == doNothing {
+	if err != nil || in.action == doNothing {
 		return remarks, err
 	}
-	if err := led.Teardown(ctx, resource.Remove, ledger.Disk, ledger.Folder); err != nil {
+	if err := l.Teardown(ctx, resource.Remove, ledger.Disk, ledger.Folder); err != nil {
 		return remarks, err
 	}
-	return remarks, led.Clear() // which publishes the record with its state
+	return remarks, l.Clear() // which publishes the record with its state
 }
 
 // setAside keeps the disk of a machine without an intact record, and gives its
 // other resources back.
-func (l *inspection) setAside(ctx context.Context, root *record.Root, dir *record.Folder) (remarks []error, err error) {
-	led, remarks, err := ledger.Open(dir.Data, l.id, ledger.Record{Section: l.section})
+func (in *inspection) setAside(ctx context.Context, root *record.Root, dir *record.Folder) (remarks []error, err error) {
+	l, remarks, err := ledger.Open(dir.Data, in.id, ledger.Record{Section: in.section})
 	switch {
 	case errors.Is(err, ledger.ErrNoLedger):
-		err = root.RemoveMarked(ctx, l.id)
+		err = root.RemoveMarked(ctx, in.id)
 	case err == nil:
-		err = led.Teardown(ctx, resource.Remove, ledger.Disk, ledger.Folder)
+		err = l.Teardown(ctx, resource.Remove, ledger.Disk, ledger.Folder)
 	}
-	if err == nil && l.action == setRecordAside {
+	if err == nil && in.action == setRecordAside {
 		var to string
 		if to, err = ledger.SetAside(filepath.Join(dir.Data, record.FileName)); err == nil {
 			remarks = append(remarks, fmt.Errorf("record kept as %s", to))
