@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
+	"github.com/banger-vm/banger/internal/base/digest"
 	"github.com/banger-vm/banger/internal/base/sparse"
 )
 
@@ -39,7 +40,7 @@ func (b *Builder) AddFile(name string, data []byte) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	b.Files[name] = File{Size: int64(len(data)), Digest: sumOf(data)}
+	b.Files[name] = File{Size: int64(len(data)), Digest: digest.FromBytes(data)}
 	return nil
 }
 

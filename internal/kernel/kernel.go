@@ -1,8 +1,6 @@
 package kernel
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,12 +77,7 @@ func (m *Manifest) contentID() (digest.Digest, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode content: %w", err)
 	}
-	return sumOf(data), nil
-}
-
-func sumOf(data []byte) digest.Digest {
-	sum := sha256.Sum256(data)
-	return digest.Digest("sha256:" + hex.EncodeToString(sum[:]))
+	return digest.FromBytes(data), nil
 }
 
 // check returns an error if this version cannot work with the manifest. folder

@@ -5,7 +5,10 @@
 package digest
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"hash"
 	"strings"
 )
 
@@ -21,6 +24,17 @@ type Digest string
 
 // DiffID identifies the uncompressed tar of a layer, in the same form.
 type DiffID string
+
+// FromBytes returns the digest of data.
+func FromBytes(data []byte) Digest {
+	sum := sha256.Sum256(data)
+	return fromSum(sum[:])
+}
+
+// FromHash returns the digest of the bytes that were written to h, a SHA-256.
+func FromHash(h hash.Hash) Digest { return fromSum(h.Sum(nil)) }
+
+func fromSum(sum []byte) Digest { return Digest(prefix + hex.EncodeToString(sum)) }
 
 // ParseDigest returns s as a Digest, or "" and an error if s is not one.
 func ParseDigest(s string) (Digest, error) { return parse[Digest](s) }

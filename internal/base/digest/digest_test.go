@@ -1,6 +1,7 @@
 package digest
 
 import (
+	"crypto/sha256"
 	"strings"
 	"testing"
 )
@@ -21,6 +22,16 @@ func TestParse(t *testing.T) {
 	}
 	if Digest("").Short() != "" {
 		t.Error("the empty digest has a short form")
+	}
+}
+
+// TestFrom computes the digest of "abc", an example of FIPS 180-4.
+func TestFrom(t *testing.T) {
+	const want = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	h := sha256.New()
+	h.Write([]byte("abc"))
+	if a, b := FromBytes([]byte("abc")), FromHash(h); a != want || b != want {
+		t.Errorf("got %s and %s, want %s", a, b, want)
 	}
 }
 

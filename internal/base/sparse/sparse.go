@@ -99,7 +99,7 @@ func Digest(ctx context.Context, f *os.File) (digest.Digest, error) {
 	if err := WriteTo(ctx, h, f); err != nil {
 		return "", err
 	}
-	return digest.Digest(fmt.Sprintf("sha256:%x", h.Sum(nil))), nil
+	return digest.FromHash(h), nil
 }
 
 // eachRun calls do for the data of f in ascending order, in pieces of at most chunk

@@ -24,7 +24,7 @@ func (s blobStore) path(d digest.Digest) string { return filepath.Join(s.dir.blo
 // than limit bytes.
 func (s blobStore) document(d digest.Digest, limit int64) []byte {
 	data, err := readFile(s.path(d), limit)
-	if err != nil || digestOf(data) != d {
+	if err != nil || digest.FromBytes(data) != d {
 		return nil // the pull fetches and replaces it
 	}
 	return data
@@ -82,7 +82,7 @@ func isIntact(ctx context.Context, f *os.File, b blob) (bool, error) {
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
-	return err == nil && sumOf(h) == b.digest, nil
+	return err == nil && digest.FromHash(h) == b.digest, nil
 }
 
 // removeIfSame removes the file at path if it is still f.

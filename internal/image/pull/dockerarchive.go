@@ -74,7 +74,7 @@ func (a *archive) savedConfig(s *savedImage, want platform, o Options) (*Image, 
 	if err != nil {
 		return nil, nil, err
 	}
-	id := digestOf(raw)
+	id := digest.FromBytes(raw)
 	if named := digestIn(s.Config); named != "" && named != id {
 		return nil, nil, fmt.Errorf("%s: %w", printable(s.Config), &mismatchError{id})
 	}

@@ -8,6 +8,8 @@ import (
 	"hash"
 	"io"
 	"os"
+
+	"github.com/banger-vm/banger/internal/base/digest"
 )
 
 // bufferSize is the number of bytes that a download reads, hashes and writes at a
@@ -237,7 +239,7 @@ func (d *download) closePart() {
 
 // publish verifies the blob, adds it to the cache and returns io.EOF.
 func (d *download) publish() error {
-	if got := sumOf(d.hash); got != d.blob.digest {
+	if got := digest.FromHash(d.hash); got != d.blob.digest {
 		return &mismatchError{got}
 	}
 	if err := d.partial.publish(); err != nil {

@@ -76,7 +76,7 @@ func TestDockerArchiveLinks(t *testing.T) {
 // TestDockerArchiveThatIsAlsoALayout reads the format of docker save since version
 // 25, where the names of files have digests.
 func TestDockerArchiveThatIsAlsoALayout(t *testing.T) {
-	name := func(text string) string { return "blobs/sha256/" + digestOf([]byte(text)).Hex() }
+	name := func(text string) string { return "blobs/sha256/" + digest.FromBytes([]byte(text)).Hex() }
 	for body, want := range map[string]string{tarOfBytes: "", "oth": "digest mismatch"} {
 		data := archiveOf(t,
 			member{name: "manifest.json", body: fmt.Sprintf(`[{"Config":%q,"Layers":[%q]}]`, name(configOf1), name(tarOfBytes))},
@@ -84,7 +84,7 @@ func TestDockerArchiveThatIsAlsoALayout(t *testing.T) {
 		img := mustResolve(t, "docker-archive:"+tempFile(t, data), testOptions(t))
 		l := img.Layers[0]
 		_, err := readLayer(t.Context(), l)
-		if l.Digest() != digestOf([]byte(tarOfBytes)) || img.Digest != digestOf([]byte(configOf1)) || (err != nil) != (want != "") {
+		if l.Digest() != digest.FromBytes([]byte(tarOfBytes)) || img.Digest != digest.FromBytes([]byte(configOf1)) || (err != nil) != (want != "") {
 			t.Errorf("%q: got %s, %v", body, l.Digest(), err)
 		}
 		if want != "" {
@@ -164,7 +164,7 @@ func TestDecompressionBomb(t *testing.T) {
 type documentServer map[digest.Digest]string
 
 func (d documentServer) add(text string) (digest.Digest, int) {
-	h := digestOf([]byte(text))
+	h := digest.FromBytes([]byte(text))
 	d[h] = text
 	return h, len(text)
 }

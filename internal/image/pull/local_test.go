@@ -26,6 +26,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/banger-vm/banger/internal/base/digest"
 )
 
 // writeLayout writes an OCI layout of the images, and returns its path. The keys
@@ -370,14 +372,14 @@ func TestLocalLayersAreVerified(t *testing.T) {
 	bad := bytes.Clone(layer)
 	bad[len(bad)/2] ^= 1
 	dir := writeLayout(t, map[string]v1.Image{"": want})
-	blobPath := filepath.Join(dir, "blobs/sha256", digestOf(layer).Hex())
+	blobPath := filepath.Join(dir, "blobs/sha256", digest.FromBytes(layer).Hex())
 	if err := os.WriteFile(blobPath, bad, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, source := range []string{"oci:" + dir, "oci-archive:" + tempFile(t, tarOfDir(t, dir))} {
 		img := mustResolve(t, source, testOptions(t))
 		_, err := readLayer(t.Context(), img.Layers[0])
-		expectError(t, err, "layer "+string(digestOf(layer)), "digest mismatch")
+		expectError(t, err, "layer "+string(digest.FromBytes(layer)), "digest mismatch")
 	}
 	for name, damage := range map[string]func() error{
 		"shorter": func() error { return os.WriteFile(blobPath, layer[1:], 0o600) },
@@ -393,7 +395,7 @@ func TestLocalLayersAreVerified(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := Resolve(t.Context(), "oci:"+dir, testOptions(t))
-			expectError(t, err, "layer "+string(digestOf(layer)))
+			expectError(t, err, "layer "+string(digest.FromBytes(layer)))
 		})
 	}
 }

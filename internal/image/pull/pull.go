@@ -44,7 +44,7 @@ func (p *pull) resolve(ctx context.Context, ref name.Reference, want platform, o
 	if err != nil {
 		return nil, err
 	}
-	b := blob{digestOf(data), int64(len(data))}
+	b := blob{digest.FromBytes(data), int64(len(data))}
 	found, err := newResolver(p, want, o).fromDocument(ctx, data, b, mediaType)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (p *pull) rootDocument(ctx context.Context, ref name.Reference) (data []byt
 	if err != nil {
 		return nil, "", err
 	}
-	if got := digestOf(data); want != "" && got != want {
+	if got := digest.FromBytes(data); want != "" && got != want {
 		return nil, "", fmt.Errorf("manifest %s: %w", want, &mismatchError{got})
 	}
 	return data, mediaType, nil

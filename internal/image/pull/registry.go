@@ -244,7 +244,7 @@ func verifyBytes(data []byte, b blob) error {
 	if int64(len(data)) != b.size {
 		return fmt.Errorf("document %s has %d bytes, want %d", b.digest, len(data), b.size)
 	}
-	if got := digestOf(data); got != b.digest {
+	if got := digest.FromBytes(data); got != b.digest {
 		return fmt.Errorf("document %s has the digest %s", b.digest, got)
 	}
 	return nil

@@ -2,7 +2,6 @@ package pull
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -10,15 +9,6 @@ import (
 
 	"github.com/banger-vm/banger/internal/base/digest"
 )
-
-func digestOf(data []byte) digest.Digest {
-	sum := sha256.Sum256(data)
-	return digest.Digest("sha256:" + hex.EncodeToString(sum[:]))
-}
-
-func sumOf(h hash.Hash) digest.Digest {
-	return digest.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
-}
 
 // verifier is a reader that checks its content against want. If the size or the
 // digest differs, it returns an error in place of io.EOF.
@@ -55,7 +45,7 @@ func (v *verifier) end() error {
 	if v.n != v.want.size {
 		return fmt.Errorf("%d bytes, want %d", v.n, v.want.size)
 	}
-	if got := sumOf(v.hash); got != v.want.digest {
+	if got := digest.FromHash(v.hash); got != v.want.digest {
 		return &mismatchError{got}
 	}
 	return io.EOF

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/banger-vm/banger/internal/base/digest"
 	"github.com/banger-vm/banger/internal/base/publish"
 	"github.com/banger-vm/banger/internal/kernel"
 )
@@ -78,7 +79,7 @@ func copyFile(w *tar.Writer, k *kernel.Kernel, name, to string) error {
 	if err != nil {
 		return err
 	}
-	if want := k.Files[name].Digest; sumOf(data) != want {
+	if want := k.Files[name].Digest; digest.FromBytes(data) != want {
 		return fmt.Errorf("%s: its digest is not %s", from, want)
 	}
 	return writeTarFile(w, to, data)

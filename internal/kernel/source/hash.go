@@ -2,7 +2,6 @@ package source
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"hash"
 
 	"github.com/banger-vm/banger/internal/base/digest"
@@ -21,12 +20,4 @@ func (w *hashWriter) Write(p []byte) (int, error) {
 	return w.hash.Write(p)
 }
 
-func (w *hashWriter) digest() digest.Digest {
-	return digest.Digest("sha256:" + hex.EncodeToString(w.hash.Sum(nil)))
-}
-
-func sumOf(data []byte) digest.Digest {
-	w := newHashWriter()
-	w.hash.Write(data)
-	return w.digest()
-}
+func (w *hashWriter) digest() digest.Digest { return digest.FromHash(w.hash) }

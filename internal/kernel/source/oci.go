@@ -95,7 +95,7 @@ func (l *layoutWriter) documents(k *kernel.Kernel, layer descriptor) {
 // blob writes v as a blob of the layout and returns its descriptor.
 func (l *layoutWriter) blob(mediaType string, v any) descriptor {
 	data, err := json.Marshal(v)
-	sum := sumOf(data)
+	sum := digest.FromBytes(data)
 	l.failed = append(l.failed, err, writeTarFile(l.w, "blobs/sha256/"+sum.Hex(), data))
 	return descriptor{MediaType: ociType + mediaType, Digest: sum, Size: int64(len(data))}
 }

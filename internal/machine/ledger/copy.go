@@ -1,8 +1,6 @@
 package ledger
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
+	"github.com/banger-vm/banger/internal/base/digest"
 )
 
 // Schema is the version of the format that this package writes, and the only
@@ -50,8 +49,7 @@ func (b *body) checksum() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(data)
-	return "sha256:" + hex.EncodeToString(sum[:]), nil
+	return string(digest.FromBytes(data)), nil
 }
 
 func (b *body) encode() (json.RawMessage, error) {
