@@ -117,6 +117,7 @@ var halves = []half{
 	}},
 	{"base", "", []row{
 		{"base/digest", "", ""},
+		{"base/descriptor", "", "x/sys"},
 		{"base/atomicfile", "", ""},
 		{"base/jsonfile", "base/atomicfile", ""},
 		{"base/poll", "", ""},

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/base/descriptor"
 	"github.com/banger-vm/banger/internal/base/flock"
 	"github.com/banger-vm/banger/internal/base/unixsocket"
 )
@@ -144,6 +145,16 @@ const firstFD = 3
 func isActivated() bool {
 	pid, err := strconv.Atoi(os.Getenv("LISTEN_PID"))
 	return err == nil && pid == os.Getpid() && os.Getenv("LISTEN_FDS") != ""
+}
+
+// closeInherited closes the files that this process has inherited from the command
+// that has started it. The daemon outlives that command, whose caller may wait for
+// the end of a pipe or of a lock.
+func closeInherited() error {
+	if isActivated() {
+		return descriptor.CloseInherited(firstFD)
+	}
+	return descriptor.CloseInherited()
 }
 
 // inheritListener returns the listener for the socket of the service manager.

@@ -27,7 +27,13 @@ const shutdownTime = 5 * time.Second
 // ends, a client requests the shutdown, or the daemon has been idle for c.Idle.
 // Then it interrupts open requests and streams. Machines continue to run. The error
 // is ErrServed if another daemon serves the same machines.
+//
+// Serve owns the process: it closes all files that the process has inherited, except
+// a socket of the service manager.
 func Serve(ctx context.Context, c Config) error {
+	if err := closeInherited(); err != nil {
+		return err
+	}
 	c = c.complete()
 	listener, lock, err := listen(ctx, c.Machines.Runtime())
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/base/descriptor"
 	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/machine/control"
@@ -43,7 +43,13 @@ type supervisor struct {
 // the process that started it, boots the machine, runs its main command,
 // serves requests, and gives all resources back at the end. When ctx ends,
 // Run stops the machine.
+//
+// Run owns the process: it closes all files that the process has inherited, except
+// those of the process that started it.
 func Run(ctx context.Context, id string, c Config) error {
+	if err := descriptor.CloseInherited(control.StartFD, control.LockFD); err != nil {
+		return fmt.Errorf("supervise machine %s: %w", id, err)
+	}
 	start, dir, err := inherit(c.Root, id)
 	if err != nil {
 		return fmt.Errorf("supervise machine %s: %w", id, err)
@@ -72,8 +78,6 @@ func Run(ctx context.Context, id string, c Config) error {
 // inherit takes over the descriptors that the process that started this one
 // has passed on.
 func inherit(root *record.Root, id string) (net.Conn, *record.Folder, error) {
-	syscall.CloseOnExec(control.StartFD)
-	syscall.CloseOnExec(control.LockFD)
 	file, lock := os.NewFile(control.StartFD, "start"), os.NewFile(control.LockFD, root.DataDir(id))
 	dir, err := root.Inherit(id, lock)
 	if err != nil {
