@@ -202,6 +202,21 @@ func TestR1RunSignalAndInput(t *testing.T) {
 	t.Run("timeout", func(t *testing.T) {
 		expectCode(t, box.run(t, "run", "--rm", "--timeout=2s", reference("debian:12"), "sleep", "1000"), 124)
 	})
+	t.Run("out of memory", func(t *testing.T) {
+		got := box.run(t, "run", "--rm", "--memory=192M", reference("debian:12"), "sh", "-c", "exec tail /dev/zero")
+		expectCode(t, got, 137)
+		if !strings.Contains(got.stderr, "out of memory") {
+			t.Errorf("stderr = %q", got.stderr)
+		}
+	})
+	t.Run("out of memory by files", func(t *testing.T) {
+		// The memory of a tmpfs belongs to no process, so the OOM killer chooses among all of them.
+		got := box.run(t, "run", "--rm", "--memory=192M", reference("debian:12"), "sh", "-c",
+			"mount -o remount,size=100% /dev/shm; dd if=/dev/zero of=/dev/shm/x bs=1M; rm /dev/shm/x; echo alive")
+		if got.stdout != "alive\n" && !strings.Contains(got.stderr, "out of memory") {
+			t.Errorf("code %d, stdout %q, stderr %q, want alive or the reason", got.code, got.stdout, got.stderr)
+		}
+	})
 	t.Run("read-only", func(t *testing.T) {
 		got := box.run(t, "run", "--rm", "--read-only", reference("debian:12"), "sh", "-c", "echo x >/srv/x || exit 30")
 		expectCode(t, got, 30)
@@ -245,7 +260,7 @@ func TestR1Machine(t *testing.T) {
 	}{
 		{"exit codes", execCodes}, {"surroundings", execSurroundings}, {"detached", execDetached}, {"input", execInput},
 		{"100 MiB both ways", execBulk}, {"terminal", execTerminal}, {"ssh and scp", execSSH},
-		{"exactness", execExactness}, {"the disk grew", execGrown}, {"the disk shrinks", execDeleted}, {"a name is taken", execNameTaken},
+		{"limits", execLimits}, {"exactness", execExactness}, {"the disk grew", execGrown}, {"the disk shrinks", execDeleted}, {"a name is taken", execNameTaken},
 	} {
 		t.Run(sub.name, func(t *testing.T) { sub.run(t, box) })
 	}
@@ -288,6 +303,23 @@ func execSurroundings(t *testing.T, box sandbox) {
 				t.Errorf("stdout = %q, want %q (stderr %q)", got.stdout, row.want, got.stderr)
 			}
 		})
+	}
+}
+
+// execLimits checks the limits of open files and the scores for the OOM killer.
+func execLimits(t *testing.T, box sandbox) {
+	const files, want = "ulimit -Sn; ulimit -Hn; ulimit -n 65536; ulimit -n", "1048576\n1048576\n65536\n"
+	for _, args := range [][]string{
+		{"exec", "shared", "sh", "-c", files}, {"exec", "-u", "0", "shared", "sh", "-c", files}, {"ssh", "shared", files},
+	} {
+		if got := box.run(t, args...); got.stdout != want {
+			t.Errorf("%s: %q, want %q (stderr %q)", strings.Join(args, " "), got.stdout, want, got.stderr)
+		}
+	}
+	const scores = `for f in self 1; do cat /proc/$f/oom_score_adj; done
+		for p in /proc/[0-9]*; do grep -qs '^@banger-agent' $p/cmdline && cat $p/oom_score_adj; done`
+	if got := box.run(t, "exec", "-u", "0", "shared", "sh", "-c", scores); got.stdout != "0\n-1000\n-1000\n" {
+		t.Errorf("scores of a command, process 1 and the agent: %q (stderr %q)", got.stdout, got.stderr)
 	}
 }
 

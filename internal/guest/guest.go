@@ -13,6 +13,18 @@ package guest
 // program are built together, and each refuses any other version.
 const Version = 1
 
+// Limits of the processes inside a machine.
+const (
+	// MaxOpenFiles is the limit of open files of a process. It is docker's
+	// default, and the highest value that the kernel allows by default
+	// (fs.nr_open). Without it, processes have the kernel's limits for process 1:
+	// 1024, and at most 4096.
+	MaxOpenFiles = 1 << 20
+	// OOMScoreNever excludes a process from the choice of the kernel's OOM killer,
+	// OOM_SCORE_ADJ_MIN of linux/oom.h.
+	OOMScoreNever = -1000
+)
+
 // Names inside a machine.
 const (
 	// ConfigPath is the path of the Config in the initramfs, mode 0600. It is

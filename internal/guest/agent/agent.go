@@ -62,6 +62,9 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
+	if a.protect, err = protectAgent(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer a.tasks.Wait()
 	defer cancel()
@@ -75,13 +78,14 @@ func Run(ctx context.Context, opts Options) error {
 
 // An agent is the state of one Run.
 type agent struct {
-	opts   Options
-	config guest.Config
-	server *ssh.ServerConfig
-	root   root
-	main   mainCommand
-	tasks  sync.WaitGroup // goroutines that may outlive a connection
-	slots  chan struct{}  // holds one element for each open connection
+	opts    Options
+	config  guest.Config
+	server  *ssh.ServerConfig
+	root    root
+	main    mainCommand
+	protect protector
+	tasks   sync.WaitGroup // goroutines that may outlive a connection
+	slots   chan struct{}  // holds one element for each open connection
 }
 
 func newAgent(opts Options) (*agent, error) {

@@ -28,12 +28,12 @@ type process struct {
 }
 
 // start starts the process, in a session of its own.
-func (l *launch) start() (*process, error) {
+func (l *launch) start(protect protector) (*process, error) {
 	p := &process{}
 	theirs, err := l.open(p)
 	defer closeAll(theirs)
 	if err == nil {
-		p.os, err = os.StartProcess(l.path, l.argv, &os.ProcAttr{
+		p.os, err = protect.start(l.path, l.argv, &os.ProcAttr{
 			Dir: l.dir, Env: l.env, Files: theirs,
 			Sys: &syscall.SysProcAttr{Setsid: true, Setctty: l.tty != nil, Credential: l.account.credential()},
 		})

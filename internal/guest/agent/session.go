@@ -246,7 +246,7 @@ func (s *session) start(plan *plan) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := l.start()
+	p, err := l.start(s.agent.protect)
 	if err != nil {
 		return nil, fmt.Errorf("start %w", err)
 	}

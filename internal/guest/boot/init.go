@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/banger-vm/banger/internal/guest"
 	"github.com/banger-vm/banger/internal/guest/control"
 )
 
@@ -44,6 +45,7 @@ func endSignals() []os.Signal {
 // processes until the main command has ended or a shutdown is requested. Then
 // it kills the processes that are left.
 func (m *machine) serveAsInit() error {
+	m.protect()
 	requests := make(chan os.Signal, 1)
 	signal.Notify(requests, endSignals()...)
 	reaped := make(chan struct{})
@@ -75,6 +77,16 @@ func (m *machine) serveAsInit() error {
 	case <-time.After(killWait):
 	}
 	return err
+}
+
+// protect excludes process 1 from the choice of the OOM killer. The kernel does so
+// too, but shows a score of 0. The image's own init gets no protection, because its
+// children, the image's services, would inherit it.
+func (m *machine) protect() {
+	const score = "/proc/self/oom_score_adj"
+	if err := os.WriteFile(score, []byte(strconv.Itoa(guest.OOMScoreNever)), 0); err != nil {
+		m.printLine(guest.NotePrefix + err.Error())
+	}
 }
 
 // goProtected runs f in a goroutine. An error or a panic of f ends the machine.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -157,6 +158,13 @@ func execInit(args []string) error {
 		if err := unix.Dup3(console, fd, 0); err != nil {
 			return fmt.Errorf("start init: %w", err)
 		}
+	}
+	// An init keeps the kernel's lower limit, since it may pass it on to programs
+	// that use select(2), and may raise it.
+	const lower = 1024 // INR_OPEN_CUR of linux/fs.h
+	limit := syscall.Rlimit{Cur: lower, Max: guest.MaxOpenFiles}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("start init: %w", err)
 	}
 	// The kernel sets HOME and TERM for an init.
 	env := []string{"HOME=/", "TERM=linux", "PATH=" + guest.DefaultPath}

@@ -23,6 +23,7 @@ type console struct {
 	mu    sync.Mutex
 	tail  []byte
 	watch chan []byte // to the watcher; nil if there is none
+	oom   time.Time   // of the kernel's last message that its OOM killer has ended a process
 
 	watched chan struct{} // closed when the watcher has everything
 }
@@ -64,6 +65,9 @@ func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tail = append(c.tail, p...)
+	if bytes.Contains(c.tail[max(0, len(c.tail)-len(p)-len(oomKilled)):], []byte(oomKilled)) {
+		c.oom = time.Now()
+	}
 	c.tail = c.tail[max(0, len(c.tail)-tailSize):]
 	if c.watch != nil {
 		select {
@@ -72,6 +76,27 @@ func (c *console) Write(p []byte) (int, error) {
 		}
 	}
 	return c.log.Stream(logs.StreamConsole).Write(p)
+}
+
+// oomKilled begins the kernel's message that its OOM killer has ended a process:
+// __oom_kill_process of mm/oom_kill.c.
+const oomKilled = "Out of memory: Killed process"
+
+// killedByOOM reports whether the kernel's OOM killer has ended a process just now.
+func (c *console) killedByOOM() bool {
+	const recent = 5 * time.Second // the time that the end of a process takes to arrive here
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.oom) < recent
+}
+
+// outOfMemory begins a panic's text with its cause if the kernel has panicked for
+// lack of memory: out_of_memory of mm/oom_kill.c.
+func outOfMemory(panicked string) string {
+	if strings.Contains(panicked, "deadlocked on memory") || strings.Contains(panicked, "panic_on_oom") {
+		return "out of memory: " + panicked
+	}
+	return panicked
 }
 
 func (c *console) close() error {
@@ -119,7 +144,7 @@ func (c *console) failure() string {
 			return why
 		}
 		if _, why, ok := strings.Cut(text, panicked); ok {
-			return "kernel panic" + why
+			return outOfMemory("kernel panic" + why)
 		}
 	}
 	return ""

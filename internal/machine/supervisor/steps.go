@@ -19,6 +19,10 @@ import (
 // command that SIGKILL ended.
 const exitKilled = 137
 
+// errOutOfMemory is the reason for the end of a machine whose main command was
+// killed by its own kernel.
+var errOutOfMemory = errors.New("the machine is out of memory: its kernel has killed the command")
+
 // startBoot starts the boot step. Only the loop calls it.
 func (v *supervisor) startBoot(ctx context.Context) {
 	l := v.loop
@@ -107,9 +111,13 @@ func (v *supervisor) runMainStep(ctx context.Context, m *instance, in *input) {
 		v.fanOut.limitWaits()
 	})
 	code, err := v.runMain(ctx, m, in)
+	killedByOOM := err == nil && code == exitKilled && m.console.killedByOOM()
 	err = errors.Join(err, m.waitDown(ctx, err != nil))
 	v.loop.post(func(ctx context.Context) {
 		l := v.loop
+		if killedByOOM && err == nil && l.cause == notStopped {
+			err = errOutOfMemory
+		}
 		v.loop.setExit(code, err)
 		l.instance, l.main, l.down = nil, nil, m
 		v.handle(ctx, machineEnded)
