@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -299,6 +300,7 @@ func TestR1RunGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	box.must(t, "exec", "orphan", "true")
+	closeTerminal(t, box, "orphan")
 	again := box.command(t.Context(), "attach", "orphan")
 	var output lockedBuffer
 	again.Stdout, again.Stderr = &output, &output
@@ -312,6 +314,28 @@ func TestR1RunGoesOn(t *testing.T) {
 	if got := box.must(t, "wait", "orphan"); got.stdout != "5\n" {
 		t.Errorf("wait: %q", got.stdout)
 	}
+}
+
+// closeTerminal closes a terminal in which the output of a machine is shown. The machine must go on.
+func closeTerminal(t *testing.T, box sandbox, name string) {
+	t.Helper()
+	viewer := box.command(t.Context(), "attach", name)
+	master, err := pty.Start(viewer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	if _, err := master.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := master.Close(); err != nil {
+		t.Fatal(err)
+	}
+	viewer.Wait()
+	if code := viewer.ProcessState.ExitCode(); code != 129 {
+		t.Errorf("attach ended with code %d, want 129", code)
+	}
+	box.must(t, "exec", name, "true")
 }
 
 // TestR4DaemonKilled kills the daemon during a run. The machine must go on, and the run must attach to it again.

@@ -14,20 +14,22 @@ type input struct {
 	chunks  chan []byte
 }
 
-// openInput returns the user's input, which it starts to read once the command
-// may have input. detached is closed after the detach keys; it is nil if there
-// are no keys.
-func (s *Session) openInput() (in *input, detached <-chan struct{}) {
-	from := s.streams.In
+// openInput makes the loop read the user's input once the command may have
+// input.
+func (l *loop) openInput() {
+	s, from := l.Session, l.streams.In
+	if s.term != nil && !s.Exec {
+		h := &hangupReader{in: from, gone: make(chan struct{}), done: s.done}
+		from, l.gone = h, h.gone
+	}
 	if s.keys != nil {
 		d := newDetacher(from, s.keys, s.done)
-		from, detached = d, d.pressed
+		from, l.detached = d, d.pressed
 	}
-	in = &input{make(chan struct{}, 1), make(chan []byte)}
+	l.input = &input{make(chan struct{}, 1), make(chan []byte)}
 	// The goroutine ends with the input or the session. If a read blocks for
 	// ever, it ends with this program.
-	go in.pump(from, s.opened, s.done)
-	return in, detached
+	go l.input.pump(from, s.opened, s.done)
 }
 
 // pump reads a chunk for each request, from the time that opened is closed

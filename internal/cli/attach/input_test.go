@@ -30,7 +30,7 @@ func TestInputOfConnections(t *testing.T) {
 	s := &Session{streams: api.Stdio{In: user}, opened: make(chan struct{}), done: make(chan struct{})}
 	defer close(s.done)
 	l := &loop{Session: s}
-	l.input, _ = s.openInput()
+	l.openInput()
 	close(s.opened)
 	read := func(in io.Reader) <-chan string {
 		result := make(chan string, 1)
@@ -93,7 +93,7 @@ func TestInputWaits(t *testing.T) {
 	r := new(countingReader)
 	s := &Session{streams: api.Stdio{In: r}, opened: make(chan struct{}), done: make(chan struct{})}
 	l := &loop{Session: s}
-	l.input, _ = s.openInput()
+	l.openInput()
 	streams, stop := l.connectionStreams()
 	defer stop()
 	result := make(chan error)

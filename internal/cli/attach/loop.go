@@ -27,6 +27,7 @@ type loop struct {
 
 	input    *input          // nil for none
 	detached <-chan struct{} // closed after the detach keys
+	gone     <-chan struct{} // closed when the user's terminal is gone
 }
 
 // wait returns true when the command has ended. It returns false when the user
@@ -41,6 +42,8 @@ func (l *loop) wait(ctx context.Context, signals <-chan os.Signal) (ended bool, 
 			return true, nil
 		case <-l.detached:
 			return false, l.leave(nil)
+		case <-l.gone:
+			return false, l.leaveHungUp()
 		case <-l.limit:
 			l.Env.Note("the time limit of %v is over", l.Timeout)
 			l.code, l.final = exit.Timeout, true
@@ -53,6 +56,8 @@ func (l *loop) wait(ctx context.Context, signals <-chan os.Signal) (ended bool, 
 			number, ok := sig.(syscall.Signal)
 			switch {
 			case !ok:
+			case l.hungUp(number):
+				return false, l.leaveHungUp()
 			case asksForEnd(number) && (l.NoSignals || l.Exec && l.ends > 1):
 				return false, l.leave(exit.BySignal(int(number)))
 			default:
@@ -115,6 +120,8 @@ func (l *loop) outcome(ctx context.Context) error {
 		return &exit.CodedError{Code: cmp.Or(result.Code, exit.Own), Err: errors.New(result.Error)}
 	case l.lost():
 		return &LostError{l.Machine, err}
+	case l.lostTerminal(err):
+		return exit.BySignal(int(syscall.SIGHUP)) // the machine goes on
 	case reported || l.streams.Event == nil:
 		return err
 	}

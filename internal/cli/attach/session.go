@@ -39,6 +39,8 @@ type Session struct {
 	streams api.Stdio
 	keys    []byte // the detach keys; nil for none
 
+	inTerminal bool // this program has a controlling terminal, or had one when Run was called
+
 	events chan api.Event // from the daemon
 	opened chan struct{}  // closed when the command may have input
 	done   chan struct{}  // closed when the session has ended
@@ -107,6 +109,7 @@ func (s *Session) attach(ctx context.Context, id string, streams api.Stdio) (*ap
 // Run starts a command by begin, waits for its end, and passes signals on to it
 // meanwhile.
 func (s *Session) Run(ctx context.Context, begin Begin) error {
+	s.inTerminal = hasControllingTerminal()
 	signals, stop := catchSignals()
 	defer stop()
 	return s.run(ctx, signals, begin)
@@ -162,7 +165,7 @@ func (s *Session) run(ctx context.Context, signals <-chan os.Signal, begin Begin
 	defer close(s.done)
 	l := &loop{Session: s, ready: s.streams.Event == nil}
 	if s.streams.In != nil {
-		l.input, l.detached = s.openInput()
+		l.openInput()
 	}
 	if l.ready {
 		s.open()

@@ -21,7 +21,10 @@ func catchSignals() (signals <-chan os.Signal, stop func()) {
 	// If the reader of the output goes away before the command ends, the write
 	// fails, and the loop stops the machine. SIGPIPE would end banger before that.
 	signal.Ignore(syscall.SIGPIPE)
-	signal.Notify(ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1) has it ignored
+		signal.Notify(ch, syscall.SIGHUP)
+	}
 	return ch, func() {
 		signal.Stop(ch)
 		signal.Reset(syscall.SIGPIPE)

@@ -23,8 +23,8 @@ func runCommand(e *env.Env) *cobra.Command {
 		Long: "Run a command in a new machine made from an image, which is pulled if it is not\n" +
 			"here. The exit code is the command's; 125 says that banger itself failed.\n\n" +
 			"The first Ctrl-C goes to the command, the second asks the machine to stop, the\n" +
-			"third kills it. The machine goes on without this command where that is killed, or\n" +
-			"left with the detach keys: banger attach comes back.",
+			"third kills it. The machine goes on without this command where that is killed, left\n" +
+			"with the detach keys, or loses its terminal: banger attach comes back.",
 		Example: `  banger run --rm debian:12 cat /etc/os-release
   banger run --rm -it --memory 2G --cpus 2 debian:12 bash
   echo hi | banger run --rm -i debian:12 cat
