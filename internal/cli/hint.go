@@ -39,6 +39,9 @@ func hint(err error) string {
 	if lost, ok := errors.AsType[*attach.LostError](err); ok {
 		return "the machine goes on: banger attach " + lost.Machine + " comes back"
 	}
+	if e, ok := errors.AsType[*pull.AddressError](err); ok {
+		return fmt.Sprintf("if that is right: allow-addresses = [%q] under [registry.%q] in the configuration file", e.Address, e.Registry)
+	}
 	if wire, ok := errors.AsType[*api.Error](err); ok {
 		return daemonHint(wire.Code)
 	}
@@ -47,7 +50,8 @@ func hint(err error) string {
 		text   string
 	}{
 		{pull.ErrNotFound, "check the name and the tag; a private repository may need a login (docker login, podman login)"},
-		{pull.ErrUnauthorized, "log in first, with docker login or podman login"},
+		{pull.ErrAnonymous, "log in first, with docker login or podman login"},
+		{pull.ErrUnauthorized, "the stored credentials do not permit it: docker login or podman login replaces them"},
 		{pull.ErrPlainHTTP, "the registry speaks plain http: use --plain-http"},
 		{pull.ErrNetwork, "check the network, the registry's name and any proxy settings"},
 		{build.ErrExists, "--force replaces it"},

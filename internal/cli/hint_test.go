@@ -24,7 +24,9 @@ func TestHints(t *testing.T) {
 		want string
 	}{
 		{pull.ErrNotFound, "check the name and the tag"},
-		{pull.ErrUnauthorized, "docker login"},
+		{pull.ErrUnauthorized, "docker login or podman login replaces"},
+		{pull.ErrAnonymous, "log in first"},
+		{&pull.AddressError{Registry: "r.io", Address: "10.0.0.1"}, `allow-addresses = ["10.0.0.1"] under [registry."r.io"]`},
 		{pull.ErrPlainHTTP, "--plain-http"},
 		{pull.ErrNetwork, "proxy"},
 		{&pull.LimitError{Option: "limits.json"}, "limits.json in the configuration file"},

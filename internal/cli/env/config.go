@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 
 	"github.com/docker/go-units"
@@ -43,6 +44,27 @@ type Registry struct {
 	Mirrors   []string `toml:"mirrors"` // hosts to ask before the registry, in order
 	PlainHTTP bool     `toml:"plain-http"`
 	CACert    string   `toml:"ca-cert"` // PEM file
+	// AllowAddresses are addresses and networks to which the registry may lead,
+	// though it is on another network itself.
+	AllowAddresses []Network `toml:"allow-addresses"`
+}
+
+// Network is a network of addresses, such as 10.0.0.0/8. A single address stands
+// for the network of it alone.
+type Network struct{ netip.Prefix }
+
+// UnmarshalText parses a network of the configuration file.
+func (n *Network) UnmarshalText(text []byte) error {
+	s := string(text)
+	addr, err := netip.ParseAddr(s)
+	if err == nil && addr.Zone() == "" {
+		n.Prefix = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())
+		return nil
+	}
+	if n.Prefix, err = netip.ParsePrefix(s); err != nil || n.Addr().Is4In6() {
+		return fmt.Errorf("network %q: want an address such as 10.1.2.3, or a network such as 10.0.0.0/8", s)
+	}
+	return nil
 }
 
 // Size is a number of bytes. Its text may have a suffix, as in "8M" or "64G",

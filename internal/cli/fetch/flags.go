@@ -126,6 +126,9 @@ func (f *Flags) pullOptions(e *env.Env, source string) (pull.Options, error) {
 	if r, ok := c.Registry[host]; ok {
 		o.PlainHTTP = o.PlainHTTP || r.PlainHTTP
 		o.CACert = cmp.Or(o.CACert, r.CACert)
+		for _, n := range r.AllowAddresses {
+			o.AllowAddresses = append(o.AllowAddresses, n.Prefix)
+		}
 	}
 	return o, nil
 }

@@ -280,18 +280,3 @@ func TestP1CredentialsStayWithTheirRegistry(t *testing.T) {
 		t.Errorf("the storage received %q", leaked)
 	}
 }
-
-func FuzzChallenge(f *testing.F) {
-	seeds := []string{`Bearer realm="https://a/b",service="x, y",scope="a"`, `Basic realm=x`, `Bearer realm="a\"b`, `Bearer a=,b`, ``}
-	if len(seeds) == 0 {
-		f.Fatal("no seeds")
-	}
-	for _, s := range seeds {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, header string) {
-		if c := parseChallenge([]string{header}, false); c == nil || c.Scheme == "" {
-			t.Errorf("%q gives %+v", header, c)
-		}
-	})
-}

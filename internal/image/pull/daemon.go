@@ -36,7 +36,8 @@ func resolveDaemon(ctx context.Context, s source, want platform, o Options) (*Im
 	if err != nil {
 		return nil, err
 	}
-	resp, err := (&http.Client{Transport: agentTransport{transport}}).Do(req)
+	req.Header.Set("User-Agent", userAgent)
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask Docker daemon at %s: %w", socket, daemonError(ctx, err))
 	}

@@ -1,9 +1,9 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
-
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/banger-vm/banger/internal/base/digest"
 )
@@ -28,6 +25,9 @@ var (
 	// ErrUnauthorized means that the registry requires other credentials.
 	// Several registries also return it if a repository does not exist.
 	ErrUnauthorized = errors.New("not authorized")
+	// ErrAnonymous means that a registry refused a request with which no
+	// credentials were sent. The error is also ErrUnauthorized.
+	ErrAnonymous = errors.New("no credentials")
 	// ErrPlainHTTP means that the registry sent an http response to an https
 	// request.
 	ErrPlainHTTP = errors.New("registry speaks plain http")
@@ -88,8 +88,18 @@ func (e *PlatformError) Error() string {
 	return fmt.Sprintf("no image for platform %s (available: %s)", e.Want, strings.Join(e.Have, ", "))
 }
 
+// anonymousError is an ErrUnauthorized that is also ErrAnonymous.
+type anonymousError struct{ error }
+
+// Unwrap returns the error itself.
+func (e *anonymousError) Unwrap() error { return e.error }
+
+// Is reports whether target is ErrAnonymous.
+func (e *anonymousError) Is(target error) bool { return target == ErrAnonymous }
+
 // statusError is a response of a server whose status is not a success.
 type statusError struct {
+	host         string // of the server, with the port if any; "" for a socket
 	status       int
 	text         string        // of the server, made printable; may be empty
 	retryAfter   time.Duration // Retry-After, 0 if missing
@@ -97,7 +107,7 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string {
-	s := fmt.Sprintf("server answered %d", e.status)
+	s := fmt.Sprintf("%s answered %d", cmp.Or(printable(e.host), "server"), e.status)
 	if name := http.StatusText(e.status); name != "" {
 		s += " " + name
 	}
@@ -108,12 +118,10 @@ func (e *statusError) Error() string {
 }
 
 func (e *statusError) temporary() bool {
-	switch e.status {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true
-	}
-	return e.rangeRefused
+	// An unknown status counts as the first one of its class (RFC 9110, section
+	// 15); networks of distribution use 520 to 530.
+	return e.status == http.StatusRequestTimeout || e.status == http.StatusTooManyRequests ||
+		e.status >= http.StatusInternalServerError || e.rangeRefused
 }
 
 // maxErrorBody is the maximum number of bytes to read of an error's body.
@@ -128,58 +136,21 @@ func checkStatus(resp *http.Response, want ...int) error {
 		}
 	}
 	defer resp.Body.Close()
-	e := &statusError{status: resp.StatusCode, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	e := newStatusError(resp)
 	e.rangeRefused = resp.StatusCode == http.StatusRequestedRangeNotSatisfiable
 	// If the body cannot be read, the status alone is the error.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	e.text = errorText(body)
+	e.text = errorText(resp.Header.Get("Content-Type"), body)
 	return e
 }
 
-// errorText returns the messages in an error body of the OCI distribution
-// specification ("Error Codes") or of the Docker Engine API. It returns "" for
-// other bodies.
-func errorText(body []byte) string {
-	var doc struct {
-		Message string `json:"message"`
-		Errors  []struct {
-			Code    string `json:"code"`
-			Message string `json:"message"`
-		} `json:"errors"`
+// newStatusError returns the error of a response without its body.
+func newStatusError(resp *http.Response) *statusError {
+	e := &statusError{status: resp.StatusCode, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	if resp.Request != nil {
+		e.host = resp.Request.URL.Host
 	}
-	if json.Unmarshal(body, &doc) != nil {
-		return ""
-	}
-	texts := []string{doc.Message}
-	for _, e := range doc.Errors {
-		if e.Message == "" {
-			e.Message = e.Code
-		}
-		texts = append(texts, e.Message)
-	}
-	return printable(strings.Trim(strings.Join(texts, "; "), "; "))
-}
-
-// maxText is the maximum length in runes of untrusted text in a message.
-const maxText = 300
-
-// printable returns untrusted text in a form that is safe for one line of a
-// terminal. It replaces characters that are not printable by spaces, and truncates
-// long text.
-func printable(s string) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if n++; n > maxText {
-			b.WriteString("…")
-			break
-		}
-		if !unicode.IsPrint(r) {
-			r = ' '
-		}
-		b.WriteRune(r)
-	}
-	return strings.TrimSpace(b.String())
+	return e
 }
 
 // classify wraps err with the matching sentinel error. It removes addresses and
@@ -191,14 +162,14 @@ func classify(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 	}
-	if e, ok := errors.AsType[*transport.Error](err); ok {
-		err = tokenError(e)
-	}
 	if e, ok := errors.AsType[*statusError](err); ok {
 		return classifyStatus(e, err)
 	}
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return ErrPlainHTTP
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && isRefused(op) {
+		return op.Err
 	}
 	if isNetwork(err) {
 		return fmt.Errorf("%w: %w", ErrNetwork, networkCause(err))
@@ -225,19 +196,6 @@ func classifyStatus(e *statusError, err error) error {
 	return err
 }
 
-// tokenError converts an error of the token exchange to a statusError, which has
-// no URL.
-func tokenError(e *transport.Error) error {
-	var texts []string
-	for _, d := range e.Errors {
-		if d.Message == "" {
-			d.Message = string(d.Code)
-		}
-		texts = append(texts, d.Message)
-	}
-	return fmt.Errorf("get token: %w", &statusError{status: e.StatusCode, text: printable(strings.Join(texts, "; "))})
-}
-
 // errForeign reports that a foreign layer is missing from its registry.
 var errForeign = errors.New("foreign layer, its content is not in the registry")
 
@@ -247,7 +205,11 @@ var errStalled = errors.New("no data for too long")
 // isNetwork reports whether err is an error of the network. Certificate errors are
 // not, because a retry or a working network does not resolve them.
 func isNetwork(err error) bool {
-	if isCertificate(err) {
+	// A url.Error implements net.Error, even if its cause is a redirect, for example.
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	if isCertificate(err) || isRefused(err) {
 		return false
 	}
 	if _, ok := errors.AsType[*net.OpError](err); ok {
@@ -260,7 +222,8 @@ func isNetwork(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, errStalled) || isHTTP2(err)
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, errStalled) ||
+		errors.Is(err, errTokenTimeout) || isHTTP2(err)
 }
 
 // isConnection reports whether err is an error of a socket. Files of the cache
@@ -286,6 +249,12 @@ func isHTTP2(err error) bool {
 	return false
 }
 
+// isRefused reports whether this package refused to connect to an address.
+func isRefused(err error) bool {
+	_, ok := errors.AsType[*AddressError](err)
+	return ok
+}
+
 func isCertificate(err error) bool {
 	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
 	return ok
@@ -295,7 +264,7 @@ func isCertificate(err error) bool {
 // likely reason is a wrong host name or a server that is not running.
 func isDial(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial" && !op.Timeout()
+	return ok && op.Op == "dial" && !op.Timeout() || isRefused(err)
 }
 
 // networkCause returns the cause of a network error, without the address.

@@ -334,6 +334,8 @@ func expectError(t *testing.T, err error, texts ...string) {
 }
 
 // dialTo returns a dial function that always connects to address.
-func dialTo(dial func(context.Context, string, string) (net.Conn, error), address string) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, _ string) (net.Conn, error) { return dial(ctx, network, address) }
+func dialTo(address string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -21,7 +22,10 @@ type Options struct {
 	PlainHTTP bool                // use http for the registry; for this host, https and http are tried in any case
 	CACert    string              // PEM file of authorities to trust besides the system's
 	Mirrors   map[string][]string // registry host to hosts tried first, in order; each may begin with http://
-	Stdin     io.Reader           // the content of an archive with the path "-"
+	// AllowAddresses are addresses to which the registry and its mirrors may lead
+	// in any case. See the type gate.
+	AllowAddresses []netip.Prefix
+	Stdin          io.Reader // the content of an archive with the path "-"
 
 	MaxJSON        int64         // bytes of one document; 0 is 8 MiB
 	MaxLayers      int           // of an image; 0 is 512

@@ -24,8 +24,7 @@ const defaultConnections = 4
 
 // registry reads one repository from its mirrors and from the registry itself.
 type registry struct {
-	endpoints  []*endpoint // in the order of the attempts; the registry is the last
-	base       *http.Transport
+	endpoints  []*endpoint   // in the order of the attempts; the registry is the last
 	slots      chan struct{} // holds one value for each running request
 	timeout    time.Duration
 	retries    int
@@ -43,8 +42,8 @@ func newRegistry(repo name.Repository, o Options) (*registry, error) {
 		maxJSON:    o.maxJSON(),
 		notice:     o.notice,
 	}
-	var err error
-	if r.base, err = newTransport(o.CACert, r.timeout); err != nil {
+	tlsConfig, err := newTLSConfig(o.CACert)
+	if err != nil {
 		return nil, err
 	}
 	for _, m := range o.Mirrors[host(repo)] {
@@ -53,12 +52,18 @@ func newRegistry(repo name.Repository, o Options) (*registry, error) {
 	r.endpoints = append(r.endpoints, newEndpoint(repo.RegistryStr(), repo.RepositoryStr(), o.PlainHTTP))
 	keys := &keychain{}
 	for _, e := range r.endpoints {
-		e.base, e.keychain, e.notice, e.timeout = agentTransport{r.base}, keys, o.notice, r.timeout
+		e.keychain, e.notice, e.timeout = keys, o.notice, r.timeout
+		// A transport of its own: a connection that one endpoint may use must not serve another.
+		e.gate = newGate(e.host, newTransport(tlsConfig, r.timeout), host(repo), o.AllowAddresses)
 	}
 	return r, nil
 }
 
-func (r *registry) close() { r.base.CloseIdleConnections() }
+func (r *registry) close() {
+	for _, e := range r.endpoints {
+		e.gate.transport.CloseIdleConnections()
+	}
+}
 
 func (r *registry) retrier() *retrier {
 	return &retrier{retries: r.retries, delay: r.retryDelay, notice: r.notice}
@@ -89,32 +94,40 @@ func (r *registry) get(ctx context.Context, kind, identifier string, header http
 	return nil, errors.New("no registry to ask")
 }
 
+// getFrom sends a request to one endpoint, and repeats it after a challenge.
 func (r *registry) getFrom(ctx context.Context, e *endpoint, kind, identifier string, header http.Header, want []int) (*http.Response, error) {
-	client, err := e.connect(ctx)
+	s, err := e.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.send(ctx, client, e, kind, identifier, header)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && !e.authenticated {
-		resp.Body.Close()
-		if client, err = e.answerChallenge(ctx, resp); err != nil {
+	resp, err := r.send(ctx, s, e, kind, identifier, header)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && e.gate.isOwn(serverOf(resp.Request.URL)) {
+		next, err := e.renew(ctx, s, resp)
+		if err != nil {
+			resp.Body.Close()
 			return nil, err
 		}
-		resp, err = r.send(ctx, client, e, kind, identifier, header)
+		if next != s {
+			resp.Body.Close()
+			s = next
+			resp, err = r.send(ctx, s, e, kind, identifier, header)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	if err := checkStatus(resp, want...); err != nil {
-		return nil, e.withCredentialsErr(err)
+		return nil, e.refusal(err, s.known)
 	}
 	return resp, nil
 }
 
-// getFrom sends a request to one endpoint, and repeats it after a challenge.
 // send sends a request. It occupies one of the slots until the response's body is
 // closed.
-func (r *registry) send(ctx context.Context, client *http.Client, e *endpoint, kind, identifier string, header http.Header) (*http.Response, error) {
+func (r *registry) send(ctx context.Context, s *session, e *endpoint, kind, identifier string, header http.Header) (*http.Response, error) {
 	req, err := e.request(ctx, kind, identifier)
 	if err != nil {
 		return nil, err
@@ -127,7 +140,7 @@ func (r *registry) send(ctx context.Context, client *http.Client, e *endpoint, k
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	return doWithTimeout(client, req, r.timeout, func() { <-r.slots })
+	return doWithTimeout(s.client, req, r.timeout, func() { <-r.slots })
 }
 
 // manifest fetches a manifest or index by tag or digest.

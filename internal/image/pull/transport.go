@@ -26,12 +26,11 @@ const (
 	defaultTimeout = 60 * time.Second
 )
 
-// newTransport returns a transport that trusts the system's certificate
-// authorities and those in the PEM file caCert. If caCert is "", there is no file.
-func newTransport(caCert string, timeout time.Duration) (*http.Transport, error) {
-	t := &http.Transport{
+// newTransport returns a transport with the trusted authorities of tlsConfig.
+func newTransport(tlsConfig *tls.Config, timeout time.Duration) *http.Transport {
+	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSClientConfig:        tlsConfig.Clone(),
 		TLSHandshakeTimeout:    dialTimeout,
 		ResponseHeaderTimeout:  timeout,
 		IdleConnTimeout:        dialTimeout,
@@ -39,22 +38,27 @@ func newTransport(caCert string, timeout time.Duration) (*http.Transport, error)
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // digests are those of the bytes as stored
 	}
+}
+
+// newTLSConfig returns a configuration that trusts the system's certificate
+// authorities and those in the PEM file caCert. If caCert is "", there is no file.
+func newTLSConfig(caCert string) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caCert == "" {
-		return t, nil
+		return c, nil
 	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
+	var err error
+	if c.RootCAs, err = x509.SystemCertPool(); err != nil {
 		return nil, fmt.Errorf("read the system's certificates: %w", err)
 	}
 	pem, err := readFile(caCert, maxCACert)
 	if err != nil {
 		return nil, err
 	}
-	if !pool.AppendCertsFromPEM(pem) {
+	if !c.RootCAs.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("%s: no PEM certificate in it", caCert)
 	}
-	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-	return t, nil
+	return c, nil
 }
 
 // readFile returns the content of a file. It returns an error if the file has more
@@ -81,31 +85,23 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 	return data, err
 }
 
+// redirectError reports a redirect that this package does not follow.
+type redirectError struct{ text string }
+
+func (e *redirectError) Error() string { return e.text }
+
 // checkRedirect implements http.Client's CheckRedirect. It allows redirects to
-// blob storage. It refuses redirects from https to http, and redirects from
-// another host to this one or its link.
+// other hosts, such as blob storage, because the gate judges their addresses. It
+// refuses redirects from https to http.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
-		return fmt.Errorf("more than %d redirects", maxRedirects)
+		return &redirectError{fmt.Sprintf("more than %d redirects", maxRedirects)}
 	}
 	from := via[len(via)-1].URL
 	if req.URL.Scheme != "https" && (req.URL.Scheme != "http" || from.Scheme == "https") {
-		return fmt.Errorf("refuse redirect from %s to %s", from.Scheme, printable(req.URL.Scheme))
-	}
-	if isLocal(req.URL.Hostname()) && !isLocal(via[0].URL.Hostname()) {
-		return fmt.Errorf("refuse redirect to %s", printable(req.URL.Hostname()))
+		return &redirectError{fmt.Sprintf("refuse redirect from %s to %s", from.Scheme, printable(req.URL.Scheme))}
 	}
 	return nil
-}
-
-// isLocal reports whether hostname is this host or an address on its link.
-// Services there often trust every client that can connect.
-func isLocal(hostname string) bool {
-	if isLoopback(hostname) {
-		return true
-	}
-	a, err := netip.ParseAddr(hostname)
-	return err == nil && (a.IsUnspecified() || a.Unmap().IsLinkLocalUnicast())
 }
 
 // isLoopback reports whether hostname is a name or an address of this host (RFC
@@ -125,18 +121,6 @@ func hostname(host string) string {
 		return h
 	}
 	return strings.Trim(host, "[]")
-}
-
-// agentTransport adds a User-Agent header to each request.
-type agentTransport struct{ inner http.RoundTripper }
-
-// RoundTrip implements http.RoundTripper.
-func (a agentTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Header.Get("User-Agent") == "" {
-		req = req.Clone(req.Context())
-		req.Header.Set("User-Agent", userAgent)
-	}
-	return a.inner.RoundTrip(req)
 }
 
 // timeoutBody is a response body whose reads fail if the server sends nothing for
