@@ -7,13 +7,14 @@ import "hash/maphash"
 // name keeps its dentry without an inode. The seed is random, so that an
 // image cannot choose names that collide.
 type index struct {
+	t     *Tree // has the dentries
 	seed  maphash.Seed
 	slots []uint32 // dentry number, 0 if free
 	used  int
 }
 
-func newIndex() index {
-	return index{seed: maphash.MakeSeed(), slots: make([]uint32, 1024)}
+func newIndex(t *Tree) index {
+	return index{t: t, seed: maphash.MakeSeed(), slots: make([]uint32, 1024)}
 }
 
 func (x *index) hash(parent ID, name string) uint64 {
@@ -22,15 +23,14 @@ func (x *index) hash(parent ID, name string) uint64 {
 }
 
 // find returns the dentry of name in dir, or 0 and the free slot for it.
-func (m *Merger) find(dir ID, name string) (slot int, d uint32) {
-	x := &m.index
+func (x *index) find(dir ID, name string) (slot int, d uint32) {
 	mask := len(x.slots) - 1
 	for slot = int(x.hash(dir, name)) & mask; ; slot = (slot + 1) & mask {
 		d = x.slots[slot]
 		if d == 0 {
 			return slot, 0
 		}
-		if e := m.t.dentries.at(d); e.parent == dir && int(e.length) == len(name) && m.t.name(e) == name {
+		if e := x.t.dentries.at(d); e.parent == dir && int(e.length) == len(name) && x.t.name(e) == name {
 			return slot, d
 		}
 	}
@@ -38,8 +38,7 @@ func (m *Merger) find(dir ID, name string) (slot int, d uint32) {
 
 // insert puts d into a slot that find returned. It doubles the table when it
 // is three quarters full, because probing gets slow in a fuller one.
-func (m *Merger) insert(slot int, d uint32) {
-	x := &m.index
+func (x *index) insert(slot int, d uint32) {
 	x.slots[slot] = d
 	if x.used++; x.used*4 < len(x.slots)*3 {
 		return
@@ -48,8 +47,8 @@ func (m *Merger) insert(slot int, d uint32) {
 	x.slots = make([]uint32, 2*len(old))
 	for _, d := range old {
 		if d != 0 {
-			e := m.t.dentries.at(d)
-			slot, _ := m.find(e.parent, m.t.name(e))
+			e := x.t.dentries.at(d)
+			slot, _ := x.find(e.parent, x.t.name(e))
 			x.slots[slot] = d
 		}
 	}

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"encoding/binary"
 	"strings"
 )
 
@@ -65,7 +64,7 @@ func (m *Merger) step(dir ID, part string, create bool, hops *int) (ID, error) {
 	if strings.HasPrefix(part, whiteoutPrefix) {
 		return 0, ErrReservedName
 	}
-	_, d := m.find(dir, part)
+	_, d := m.index.find(dir, part)
 	if d == 0 || m.t.dentries.at(d).inode == 0 {
 		if !create {
 			return 0, nil
@@ -144,7 +143,7 @@ func (m *Merger) lookupTarget(target string) (ID, error) {
 	if err != nil {
 		return 0, &targetError{target, err}
 	}
-	_, d := m.find(dir, base)
+	_, d := m.index.find(dir, base)
 	if dir == 0 || d == 0 || m.t.dentries.at(d).inode == 0 {
 		return 0, &targetError{target, ErrLinkMissing}
 	}
@@ -196,28 +195,3 @@ type targetError struct {
 func (e *targetError) Error() string { return "target " + quoteName(e.target) + ": " + e.err.Error() }
 
 func (e *targetError) Unwrap() error { return e.err }
-
-// xattrSet returns the index of a set of xattrs in m.t.xattrs. Equal sets have
-// the same index.
-func (m *Merger) xattrSet(set []Xattr) (uint32, error) {
-	if len(set) == 0 {
-		return 0, nil
-	}
-	var key []byte
-	for _, x := range set {
-		key = binary.AppendUvarint(key, uint64(len(x.Name)))
-		key = append(key, x.Name...)
-		key = binary.AppendUvarint(key, uint64(len(x.Value)))
-		key = append(key, x.Value...)
-	}
-	if n, ok := m.sets[string(key)]; ok {
-		return n, nil
-	}
-	if m.xattrBytes += len(key); m.xattrBytes > maxXattrTotal {
-		return 0, &LimitError{What: "bytes of extended attributes", Limit: maxXattrTotal}
-	}
-	n := uint32(len(m.t.xattrs))
-	m.t.xattrs = append(m.t.xattrs, append([]Xattr(nil), set...))
-	m.sets[string(key)] = n
-	return n, nil
-}

@@ -37,15 +37,12 @@ type Options struct {
 // A Merger builds a Tree from the entries of layers, oldest layer first. It
 // must not be used after it has returned an error.
 type Merger struct {
-	o          Options
-	t          *Tree
-	index      index
-	sets       map[string]uint32 // encoded xattr set -> its index in t.xattrs
-	xattrBytes int
-	layer      int // current, -1 before the first
-
-	rooted      int    // number of absolute names in the current layer
-	firstRooted string // the first entry with one
+	o      Options
+	t      *Tree
+	index  index
+	sets   xattrSets
+	layer  int         // current, -1 before the first
+	rooted rootedNames // of the current layer
 }
 
 // NewMerger returns a Merger whose tree has only a root directory.
@@ -58,10 +55,8 @@ func NewMerger(o Options) *Merger {
 	}
 	o.MaxInodes = min(o.MaxInodes, math.MaxInt32)
 	o.MaxDepth = min(o.MaxDepth, math.MaxUint16-1)
-	m := &Merger{
-		o: o, index: newIndex(), sets: map[string]uint32{}, layer: -1,
-		t: &Tree{xattrs: [][]Xattr{nil}, runs: [][]Run{nil}},
-	}
+	t := &Tree{xattrs: [][]Xattr{nil}, runs: [][]Run{nil}}
+	m := &Merger{o: o, t: t, index: newIndex(t), sets: xattrSets{t: t, numbers: map[string]uint32{}}, layer: -1}
 	m.t.nodes.push()    // ID 0 is no inode
 	m.t.dentries.push() // dentry 0 is the end of a list
 	root := m.t.nodes.at(m.t.nodes.push())
@@ -78,7 +73,7 @@ func (m *Merger) NextLayer() error {
 		return &LimitError{What: "layers", Limit: maxLayers}
 	}
 	m.layer++
-	m.rooted = 0
+	m.rooted = rootedNames{}
 	return nil
 }
 
@@ -214,7 +209,7 @@ func (m *Merger) makeDir(n *node, d uint32) error {
 
 // setMeta replaces all metadata of n by that of e.
 func (m *Merger) setMeta(n *node, e *Entry) error {
-	set, err := m.xattrSet(e.Xattrs)
+	set, err := m.sets.number(e.Xattrs)
 	if err != nil {
 		return err
 	}
@@ -294,7 +289,7 @@ func (m *Merger) newNode() (ID, error) {
 // Merger never frees a dentry, so it limits their number to that of the
 // inodes.
 func (m *Merger) dentry(dir ID, name string) (uint32, error) {
-	slot, d := m.find(dir, name)
+	slot, d := m.index.find(dir, name)
 	if d != 0 {
 		return d, nil
 	}
@@ -309,6 +304,6 @@ func (m *Merger) dentry(dir ID, name string) (uint32, error) {
 	parent := m.t.nodes.at(uint32(dir))
 	*m.t.dentries.at(d) = dentry{parent: dir, next: uint32(parent.data), name: ref, length: uint8(len(name))}
 	parent.data = int64(d)
-	m.insert(slot, d)
+	m.index.insert(slot, d)
 	return d, nil
 }

@@ -57,28 +57,30 @@ func (m *Merger) fromRoot(path string, e *Entry) (string, error) {
 	if absolute && m.o.Paths == Strict {
 		return "", ErrAbsoluteName
 	}
-	if absolute || e.Type == HardLink && strings.HasPrefix(e.Linkname, "/") {
-		m.noteRooted(e.Name)
+	if m.o.Paths == Rooted && (absolute || e.Type == HardLink && strings.HasPrefix(e.Linkname, "/")) {
+		m.rooted.add(e.Name)
 	}
 	return strings.TrimLeft(path, "/"), nil
 }
 
-// noteRooted counts an entry with an absolute name or hard link target, which a
-// rooted merge reads from the image's root.
-func (m *Merger) noteRooted(name string) {
-	if m.o.Paths != Rooted {
-		return
-	}
-	if m.rooted++; m.rooted == 1 {
-		m.firstRooted = name
+// rootedNames counts the entries of a layer with an absolute name or hard link
+// target, which a rooted merge reads from the image's root.
+type rootedNames struct {
+	count int
+	first string // name of the first entry
+}
+
+func (r *rootedNames) add(name string) {
+	if r.count++; r.count == 1 {
+		r.first = name
 	}
 }
 
 // LayerWarnings returns the warnings about the entries of the current layer.
 func (m *Merger) LayerWarnings() []string {
-	if m.rooted == 0 {
+	if m.rooted.count == 0 {
 		return nil
 	}
 	return []string{fmt.Sprintf("absolute names and hard link targets: %d, read from the image's root; the first entry is %s",
-		m.rooted, quoteName(m.firstRooted))}
+		m.rooted.count, quoteName(m.rooted.first))}
 }

@@ -40,7 +40,7 @@ func (m *Merger) addWhiteout(dirPath, hidden string) error {
 		m.hideChildren(dir)
 		return nil
 	}
-	if _, d := m.find(dir, hidden); d != 0 && m.t.dentries.at(d).inode != 0 {
+	if _, d := m.index.find(dir, hidden); d != 0 && m.t.dentries.at(d).inode != 0 {
 		m.hide(d)
 	}
 	return nil

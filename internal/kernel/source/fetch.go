@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/banger-vm/banger/internal/image/build"
+	"github.com/banger-vm/banger/internal/image/tree"
 )
 
 // A fetcher gets the files of one source as trees in a scratch folder.
@@ -88,6 +89,7 @@ func (f *fetcher) localOptions() build.Options {
 	o := f.options.Build
 	o.Report = nil
 	o.Pull.CacheDir = f.scratch
+	o.Paths = tree.Strict // Debian packages name paths relative to the root
 	return o
 }
 
