@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/banger-vm/banger/internal/base/atomicfile"
@@ -189,6 +190,7 @@ func build(ctx context.Context, img *pull.Image, scratch string, o Options) (res
 	if err != nil {
 		return nil, err
 	}
+	res.Warnings = append(slices.Clone(img.Warnings), res.Warnings...)
 	res.Platform, res.ID = img.Platform, img.Digest
 	if res.ID == "" { // the ID of a plain tar is the digest of its content
 		res.ID = digest.Digest(layers[0].info.DiffID)

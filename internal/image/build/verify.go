@@ -49,6 +49,6 @@ func VerifyImage(ctx context.Context, s *store.Store, img *store.Image, o Option
 	if o.Paths, err = tree.ParsePaths(img.Disk.Paths); err != nil {
 		return nil, fmt.Errorf("image record: %w", err)
 	}
-	o.Pull.Platform = img.Platform
+	o.Pull.Platform, o.Pull.AnyPlatform = img.Platform, true // the index that gave the platform is not read again
 	return Verify(ctx, pull.AtDigest(img.Source, img.ID), s.DiskPath(img), o)
 }

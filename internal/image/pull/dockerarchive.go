@@ -78,21 +78,21 @@ func (a *archive) savedConfig(s *savedImage, want platform, o Options) (*Image, 
 	if named := digestIn(s.Config); named != "" && named != id {
 		return nil, nil, fmt.Errorf("%s: %w", printable(s.Config), &mismatchError{id})
 	}
-	config, diffIDs, err := parseConfig(raw)
+	config, err := parseConfig(raw)
 	if err != nil {
 		return nil, nil, err
 	}
 	if len(s.Layers) > o.maxLayers() {
 		return nil, nil, tooManyLayers(len(s.Layers), o.maxLayers())
 	}
-	if len(diffIDs) != len(s.Layers) {
-		return nil, nil, fmt.Errorf("manifest has %d layers, its configuration %d", len(s.Layers), len(diffIDs))
+	if len(config.diffIDs) != len(s.Layers) {
+		return nil, nil, fmt.Errorf("manifest has %d layers, its configuration %d", len(s.Layers), len(config.diffIDs))
 	}
-	p, err := (&resolver{want: want}).checkPlatform(config)
+	p, err := (&resolver{want: want}).checkPlatform(config, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &Image{Digest: id, Platform: p.String(), RawConfig: raw, Config: *config}, diffIDs, nil
+	return &Image{Digest: id, Platform: p.String(), RawConfig: raw, Config: config.file, Warnings: config.warnings}, config.diffIDs, nil
 }
 
 // digestIn returns the digest in the name of an archive's file, which has the

@@ -2,12 +2,11 @@ package pull
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/banger-vm/banger/internal/base/digest"
 )
@@ -30,6 +29,7 @@ const (
 	annotationName       = "org.opencontainers.image.ref.name"
 	annotationContainerd = "io.containerd.image.name"
 	annotationReference  = "vnd.docker.reference.type" // attestations of BuildKit
+	cosignKind           = "dev.cosignproject.cosign/" // value of "kind" in layouts of cosign save
 )
 
 // maxList is the maximum number of entries in a list of a document. The limit
@@ -96,10 +96,23 @@ func (d descriptor) blob() (blob, error) {
 	return blob{h, d.Size}, nil
 }
 
-// isAttestation reports whether d is the attestation of another manifest in the
-// same index. An attestation is not an image.
+// platform returns the platform of an index's entry, or nil if the entry has none.
+// A missing operating system is linux.
+func (d descriptor) platform() *platform {
+	if d.Platform == nil || d.Platform.Architecture == "" {
+		return nil
+	}
+	p := newPlatform(cmp.Or(d.Platform.OS, "linux"), d.Platform.Architecture, d.Platform.Variant)
+	return &p
+}
+
+// isAttestation reports whether d is the attestation or the signature of another
+// manifest in the same index. An attestation is not an image.
 func (d descriptor) isAttestation() bool {
 	if d.Annotations[annotationReference] != "" {
+		return true
+	}
+	if kind, ok := strings.CutPrefix(d.Annotations["kind"], cosignKind); ok && !strings.HasPrefix(kind, "image") {
 		return true
 	}
 	return d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
@@ -110,6 +123,7 @@ func (d descriptor) isAttestation() bool {
 type document struct {
 	SchemaVersion int              `json:"schemaVersion"`
 	MediaType     string           `json:"mediaType"`
+	ArtifactType  string           `json:"artifactType"`
 	Manifests     list[descriptor] `json:"manifests"`
 	Config        *descriptor      `json:"config"`
 	Layers        list[descriptor] `json:"layers"`
@@ -156,10 +170,8 @@ func (d *document) isIndex() bool { return d.Config == nil }
 // checkImage returns an error if the manifest is not an image's, has more than
 // maxLayers layers, or has a layer of an unsupported type.
 func (d *document) checkImage(maxLayers int) error {
-	switch t := d.Config.MediaType; t {
-	case typeOCIConfig, typeDockerConfig, "":
-	default:
-		return &artifactError{printable(t)}
+	if err := d.checkArtifact(); err != nil {
+		return err
 	}
 	if len(d.Layers) > maxLayers {
 		return tooManyLayers(len(d.Layers), maxLayers)
@@ -169,65 +181,15 @@ func (d *document) checkImage(maxLayers int) error {
 		if err != nil {
 			return err
 		}
-		if err := checkLayerType(l.MediaType); err != nil {
-			return &LayerError{Digest: b.digest, Err: err}
+		if err := l.checkLayer(); err != nil {
+			return d.unless(&LayerError{Digest: b.digest, Err: err})
 		}
 	}
 	return nil
-}
-
-// artifactError reports a manifest of an artifact other than an image.
-type artifactError struct{ mediaType string }
-
-func (e *artifactError) Error() string {
-	return fmt.Sprintf("artifact of type %q is not an image", e.mediaType)
-}
-
-// checkLayerType returns an error if t is not the media type of a layer. It does
-// not check the compression, because package layer detects it from the content.
-func checkLayerType(t string) error {
-	switch {
-	case strings.HasSuffix(t, "+encrypted"):
-		return errors.New("encrypted, which is not supported")
-	case t == "" || strings.HasPrefix(t, typeOCILayer) || strings.HasPrefix(t, typeDockerLayer):
-		return nil
-	}
-	return fmt.Errorf("media type %q is not a layer", printable(t))
 }
 
 // isForeign reports whether d is a layer whose content may be missing from its
 // registry.
 func (d descriptor) isForeign() bool {
 	return len(d.URLs) > 0 && (strings.Contains(d.MediaType, ".foreign.") || strings.Contains(d.MediaType, ".nondistributable."))
-}
-
-// parseConfig parses an image configuration (OCI image specification,
-// config.md) and returns the diffIDs of its layers.
-func parseConfig(data []byte) (*v1.ConfigFile, []digest.DiffID, error) {
-	var bounds struct {
-		RootFS struct {
-			Type    string       `json:"type"`
-			DiffIDs list[string] `json:"diff_ids"`
-		} `json:"rootfs"`
-		History list[struct{}] `json:"history"`
-	}
-	if err := json.Unmarshal(data, &bounds); err != nil {
-		return nil, nil, fmt.Errorf("parse image configuration: %s", printable(err.Error()))
-	}
-	if t := bounds.RootFS.Type; t != "" && t != "layers" {
-		return nil, nil, fmt.Errorf("image configuration: rootfs of type %q", printable(t))
-	}
-	var ids []digest.DiffID
-	for _, s := range bounds.RootFS.DiffIDs {
-		id, err := digest.ParseDiffID(s)
-		if err != nil {
-			return nil, nil, fmt.Errorf("image configuration: diffID: %s", printable(err.Error()))
-		}
-		ids = append(ids, id)
-	}
-	var c v1.ConfigFile
-	if err := json.Unmarshal(data, &c); err != nil {
-		return nil, nil, fmt.Errorf("parse image configuration: %s", printable(err.Error()))
-	}
-	return &c, ids, nil
 }

@@ -35,6 +35,10 @@ type Options struct {
 	RetryDelay     time.Duration // before the first retry, doubled for each further one; 0 is 500 ms
 	Timeout        time.Duration // how long a registry may send nothing; 0 is a minute
 
+	// AnyPlatform takes an image that is not in an index for Platform, even if its
+	// configuration gives another one.
+	AnyPlatform bool
+
 	Notice func(string) // receives one-line remarks, such as retries, from several goroutines; may be nil
 }
 
@@ -62,7 +66,8 @@ type Image struct {
 	Platform  string        // os/arch[/variant]
 	RawConfig []byte        // generated for tar, else the bytes that the manifest refers to
 	Config    v1.ConfigFile
-	Layers    []Layer // oldest first
+	Warnings  []string // remarks on the configuration and the platform
+	Layers    []Layer  // oldest first
 
 	close func() error
 }

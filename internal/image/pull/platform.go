@@ -22,15 +22,26 @@ func (p platform) String() string {
 	return s
 }
 
-// parsePlatform parses os/arch[/variant]. If s is "", it returns linux on this
-// host's architecture.
+// architectures are names of architectures that parsePlatform takes without an
+// operating system, besides the aliases of newPlatform.
+var architectures = []string{"386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"}
+
+func isArchitecture(s string) bool {
+	return slices.Contains(architectures, newPlatform("", s, "").arch)
+}
+
+// parsePlatform parses os/arch[/variant] or arch[/variant]. If s is "", it
+// returns linux on this host's architecture.
 func parsePlatform(s string) (platform, error) {
 	if s == "" {
 		return newPlatform("linux", runtime.GOARCH, ""), nil
 	}
+	if first, _, _ := strings.Cut(s, "/"); isArchitecture(first) {
+		s = "linux/" + s
+	}
 	parts := strings.Split(s, "/")
 	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
-		return platform{}, fmt.Errorf("platform %q: want os/arch or os/arch/variant", s)
+		return platform{}, fmt.Errorf("platform %q: want os/arch, os/arch/variant or an architecture such as amd64", s)
 	}
 	parts = append(parts, "")
 	return newPlatform(parts[0], parts[1], parts[2]), nil

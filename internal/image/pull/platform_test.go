@@ -14,13 +14,13 @@ func TestPlatformNames(t *testing.T) {
 		"": "linux/" + runtime.GOARCH, "linux/amd64": "linux/amd64", "Linux/x86_64": "linux/amd64", "linux/amd64/v1": "linux/amd64",
 		"linux/amd64/v3": "linux/amd64/v3", "linux/aarch64": "linux/arm64", "linux/arm64/v8": "linux/arm64", "linux/arm": "linux/arm/v7",
 		"linux/armhf": "linux/arm/v7", "linux/armel": "linux/arm/v6", "linux/arm/6": "linux/arm/v6", "linux/i386": "linux/386",
-		"linux/riscv64": "linux/riscv64",
+		"linux/riscv64": "linux/riscv64", "amd64": "linux/amd64", "x86_64": "linux/amd64", "arm/v6": "linux/arm/v6", "S390X": "linux/s390x",
 	} {
 		if p, err := parsePlatform(text); err != nil || p.String() != want && text != "" {
 			t.Errorf("%q: got %s, %v, want %s", text, p, err, want)
 		}
 	}
-	for _, text := range []string{"linux", "linux/", "/amd64", "linux/arm/v7/x", "linux//v7"} {
+	for _, text := range []string{"linux", "linux/", "/amd64", "linux/arm/v7/x", "linux//v7", "vax", "vax/v1/"} {
 		if p, err := parsePlatform(text); err == nil {
 			t.Errorf("%q was parsed as %s", text, p)
 		}

@@ -5,10 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"github.com/banger-vm/banger/internal/base/digest"
 )
 
 const (
@@ -31,6 +27,7 @@ type resolver struct {
 	want      platform
 	maxLayers int
 	maxJSON   int64
+	given     *platform // of an image that is not in an index; nil if its configuration decides
 
 	documents   int      // read so far
 	have        []string // platforms seen
@@ -45,13 +42,16 @@ type resolved struct {
 	doc       *document
 	configRef blob
 	rawConfig []byte
-	config    *v1.ConfigFile
-	diffIDs   []digest.DiffID
-	platform  platform
+	*imageConfig
+	platform platform
 }
 
 func newResolver(from documentFetcher, want platform, o Options) *resolver {
-	return &resolver{from: from, want: want, maxLayers: o.maxLayers(), maxJSON: o.maxJSON()}
+	r := &resolver{from: from, want: want, maxLayers: o.maxLayers(), maxJSON: o.maxJSON()}
+	if o.AnyPlatform {
+		r.given = &want
+	}
+	return r
 }
 
 // fromDocument finds the image in a manifest or an index. b is the digest and
@@ -62,7 +62,7 @@ func (r *resolver) fromDocument(ctx context.Context, data []byte, b blob, mediaT
 		return nil, err
 	}
 	if !doc.isIndex() {
-		return r.fromManifest(ctx, doc, b)
+		return r.fromManifest(ctx, doc, b, r.given)
 	}
 	return r.fromEntries(ctx, doc.Manifests)
 }
@@ -91,12 +91,12 @@ func (r *resolver) fromIndex(ctx context.Context, entries []descriptor, depth in
 	}
 	best, bestFit := -1, -1
 	for i, e := range entries {
-		if e.Platform == nil || e.isAttestation() {
+		p := e.platform()
+		if p == nil || e.isAttestation() {
 			continue
 		}
-		p := newPlatform(e.Platform.OS, e.Platform.Architecture, e.Platform.Variant)
-		r.addPlatform(p)
-		if fit := r.want.fits(p); fit >= 0 && (best < 0 || fit < bestFit) {
+		r.addPlatform(*p)
+		if fit := r.want.fits(*p); fit >= 0 && (best < 0 || fit < bestFit) {
 			best, bestFit = i, fit
 		}
 	}
@@ -107,7 +107,7 @@ func (r *resolver) fromIndex(ctx context.Context, entries []descriptor, depth in
 		}
 	}
 	for _, e := range entries {
-		if e.Platform != nil || e.isAttestation() {
+		if e.platform() != nil || e.isAttestation() {
 			continue
 		}
 		found, err := r.fromEntry(ctx, e, depth)
@@ -136,8 +136,8 @@ func (r *resolver) fromEntry(ctx context.Context, e descriptor, depth int) (*res
 	if doc.isIndex() {
 		return r.fromIndex(ctx, doc.Manifests, depth+1)
 	}
-	found, err := r.fromManifest(ctx, doc, b)
-	if e.Platform != nil || err == nil {
+	found, err := r.fromManifest(ctx, doc, b, e.platform())
+	if e.platform() != nil || err == nil {
 		return found, err
 	}
 	if _, ok := errors.AsType[*PlatformError](err); ok {
@@ -163,8 +163,9 @@ func (r *resolver) readDocument(ctx context.Context, b blob, fetch func(context.
 }
 
 // fromManifest reads the configuration of a manifest. It returns an error if the
-// two are not consistent, or if the image is for another platform.
-func (r *resolver) fromManifest(ctx context.Context, doc *document, b blob) (*resolved, error) {
+// two are not consistent, or if the image is for another platform. given is the
+// platform that the index gives, or nil.
+func (r *resolver) fromManifest(ctx context.Context, doc *document, b blob, given *platform) (*resolved, error) {
 	if err := doc.checkImage(r.maxLayers); err != nil {
 		return nil, err
 	}
@@ -173,6 +174,9 @@ func (r *resolver) fromManifest(ctx context.Context, doc *document, b blob) (*re
 		return nil, err
 	}
 	data, err := r.readDocument(ctx, config, r.from.config)
+	if _, ok := errors.AsType[*LimitError](err); ok {
+		return nil, doc.unless(err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -180,21 +184,35 @@ func (r *resolver) fromManifest(ctx context.Context, doc *document, b blob) (*re
 	if out.mediaType == "" {
 		out.mediaType = typeOCIManifest
 	}
-	if out.config, out.diffIDs, err = parseConfig(data); err != nil {
+	if out.imageConfig, err = doc.parseConfig(data); err != nil {
 		return nil, err
 	}
-	if len(out.diffIDs) != len(doc.Layers) {
-		return nil, fmt.Errorf("manifest has %d layers, its configuration %d", len(doc.Layers), len(out.diffIDs))
-	}
-	out.platform, err = r.checkPlatform(out.config)
+	out.platform, err = r.checkPlatform(out.imageConfig, given)
 	return out, err
+}
+
+// parseConfig parses the configuration of the manifest. If its media type does
+// not say that it is an image's, its content decides.
+func (d *document) parseConfig(data []byte) (*imageConfig, error) {
+	c, err := parseConfig(data)
+	if err != nil {
+		return nil, d.unless(err)
+	}
+	if !c.hasRoot && !isImageConfig(d.Config.MediaType) {
+		return nil, d.unless(errors.New("its configuration has no list of layers"))
+	}
+	if len(c.diffIDs) != len(d.Layers) {
+		return nil, d.unless(fmt.Errorf("manifest has %d layers, its configuration %d", len(d.Layers), len(c.diffIDs)))
+	}
+	return c, nil
 }
 
 // checkPlatform returns the platform of a configuration, and a *PlatformError if
 // the wanted platform cannot run it. A missing field counts as a match, because
-// old builders omitted them.
-func (r *resolver) checkPlatform(c *v1.ConfigFile) (platform, error) {
-	p := r.want
+// old builders omitted them. If the index gives a platform that fits, it decides,
+// with a warning: cross builds often copy the configuration of another platform.
+func (r *resolver) checkPlatform(config *imageConfig, given *platform) (platform, error) {
+	p, c := r.want, config.file
 	if c.OS != "" {
 		p.os = c.OS
 	}
@@ -204,6 +222,11 @@ func (r *resolver) checkPlatform(c *v1.ConfigFile) (platform, error) {
 	p = newPlatform(p.os, p.arch, p.variant)
 	if c.Variant == "" && p.os == r.want.os && p.arch == r.want.arch {
 		return p, nil // the index may have had the variant
+	}
+	if r.want.fits(p) < 0 && given != nil && r.want.fits(*given) >= 0 {
+		config.warnings = append(config.warnings,
+			fmt.Sprintf("image is for %s by its index, for %s by its configuration: the index decides", given, p))
+		return *given, nil
 	}
 	if r.want.fits(p) < 0 {
 		r.addPlatform(p)
@@ -222,6 +245,6 @@ func (r *resolver) addPlatform(p platform) {
 func (f *resolved) newImage() *Image {
 	return &Image{
 		Digest: f.manifest.digest, Platform: f.platform.String(),
-		RawConfig: f.rawConfig, Config: *f.config,
+		RawConfig: f.rawConfig, Config: f.file, Warnings: f.warnings,
 	}
 }
