@@ -81,7 +81,8 @@ var halves = []half{
 	}},
 	{"vmm", "", []row{
 		{"vmm", "", ""},
-		{"vmm/qemu", "vmm", "x/sys"},
+		{"vmm/confine", "", "x/sys"},
+		{"vmm/qemu", "vmm vmm/confine", "x/sys"},
 	}},
 	{"guest", "", []row{
 		{"guest", "", ""},

@@ -25,7 +25,8 @@ import (
 func (s *Store) Examine(ctx context.Context) (repair.Report, error) {
 	r, err := repair.Examine(ctx, s.root)
 	r.Checks = []repair.Check{
-		checkMonitor(ctx), checkKVM("/dev/kvm"), checkDisks(ctx, s.root), checkRuntime(s.root), checkFree(s.root, &s.Limits), checkMemory(),
+		checkMonitor(ctx), checkKVM("/dev/kvm"), checkConfinement(qemu.LandlockABI()), checkDisks(ctx, s.root), checkRuntime(s.root),
+		checkFree(s.root, &s.Limits), checkMemory(),
 	}
 	return r, err
 }
@@ -60,6 +61,24 @@ func isRecent(version string) bool {
 	first, err := strconv.Atoi(parts[0])
 	second, minorErr := strconv.Atoi(parts[1])
 	return err == nil && minorErr == nil && (first > major || first == major && second >= minor)
+}
+
+// checkConfinement reports how far a QEMU of the ABI version of Landlock is kept
+// from what its user can reach; 0 stands for a kernel without it.
+func checkConfinement(abi int) repair.Check {
+	const tcp, signals = 4, 6 // landlock(7), "VERSIONS"
+	c := check("confinement", repair.LevelOK, fmt.Sprintf("Landlock (version %d) keeps QEMU from other files", abi), "")
+	switch {
+	case abi == 0:
+		return check("confinement", repair.LevelWarning,
+			"this kernel has no Landlock: a guest that takes over its QEMU can open the files that QEMU's user can",
+			"boot a kernel from 5.13 on that has CONFIG_SECURITY_LANDLOCK, with landlock in lsm= on its command line")
+	case abi >= signals:
+		c.Detail += ", TCP and other processes"
+	case abi >= tcp:
+		c.Detail += " and TCP"
+	}
+	return c
 }
 
 // checkKVM checks the device of KVM. Machines run without it, but slowly.

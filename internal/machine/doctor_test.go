@@ -29,7 +29,7 @@ func TestExamine(t *testing.T) {
 		}
 		names = append(names, c.Name)
 	}
-	for _, want := range []string{"qemu", "kvm", "disks", "runtime", "space", "memory"} {
+	for _, want := range []string{"qemu", "kvm", "confinement", "disks", "runtime", "space", "memory"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("checks %q lack %s", names, want)
 		}
@@ -52,6 +52,15 @@ func TestCheckKVM(t *testing.T) {
 	}
 	if got := joinGroup(plain); !strings.Contains(got, plain) && !strings.Contains(got, "usermod") {
 		t.Errorf("advice %q", got)
+	}
+}
+
+func TestCheckConfinement(t *testing.T) {
+	for abi, want := range map[int]string{0: "no Landlock", 3: "other files", 4: "files and TCP", 7: "files, TCP and other processes"} {
+		c := checkConfinement(abi)
+		if !strings.Contains(c.Detail, want) || (c.Level == repair.LevelWarning) != (abi == 0) || (c.Fix == "") != (abi != 0) {
+			t.Errorf("ABI %d: %+v, want %q", abi, c, want)
+		}
 	}
 }
 

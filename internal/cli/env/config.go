@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 
 	"github.com/docker/go-units"
 	"github.com/pelletier/go-toml/v2"
@@ -24,6 +25,7 @@ type Config struct {
 	Paths    string              `toml:"paths"`
 	Platform string              `toml:"platform"`
 	Kernel   string              `toml:"kernel"`
+	QEMU     QEMU                `toml:"qemu"`
 	Limits   Limits              `toml:"limits"`
 	Registry map[string]Registry `toml:"registry"`
 }
@@ -37,6 +39,12 @@ type Limits struct {
 	JSON        Size `toml:"json"`  // bytes of a manifest, index or config
 	XattrValue  Size `toml:"xattr"` // bytes of one extended attribute
 	Connections int  `toml:"connections"`
+}
+
+// QEMU is the configuration of the program that runs machines.
+type QEMU struct {
+	// Folders are further folders that QEMU may read and run.
+	Folders []string `toml:"folders"`
 }
 
 // Registry is the configuration of one registry.
@@ -126,6 +134,11 @@ func (c *Config) check(path string) error {
 	}{{"inodes", l.Inodes}, {"depth", l.Depth}, {"layers", l.Layers}, {"connections", l.Connections}} {
 		if n.value < 0 {
 			return fmt.Errorf("read configuration %s: limits.%s is negative", path, n.key)
+		}
+	}
+	for _, folder := range c.QEMU.Folders {
+		if !filepath.IsAbs(folder) {
+			return fmt.Errorf("read configuration %s: qemu.folders: %q is not an absolute path", path, folder)
 		}
 	}
 	return nil

@@ -23,7 +23,9 @@ func superviseCommand(e *env.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return supervisor.Run(cmd.Context(), args[0], supervisor.Config{Root: root, Kernels: kernels, Cache: e.Paths.Cache})
+			return supervisor.Run(cmd.Context(), args[0], supervisor.Config{
+				Root: root, Kernels: kernels, Cache: e.Paths.Cache, QEMUFolders: e.Config.QEMU.Folders,
+			})
 		},
 	}
 }

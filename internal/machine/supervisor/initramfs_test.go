@@ -15,11 +15,11 @@ import (
 )
 
 // TestChooseAccelAsksTheGuest checks that a probe of KVM boots the kernel with the word that the guest program
-// recognizes. The stand-in for QEMU writes its arguments to a file and fails, so KVM does not work.
+// recognizes. The stand-in for QEMU prints its arguments and fails, so KVM does not work.
 func TestChooseAccelAsksTheGuest(t *testing.T) {
 	dir := t.TempDir()
-	program, device, called := filepath.Join(dir, "qemu"), filepath.Join(dir, "kvm"), filepath.Join(dir, "called")
-	script := "#!/bin/sh\necho \"$@\" >" + called + "\necho no machine >&2\nexit 1\n"
+	program, device := filepath.Join(dir, "qemu"), filepath.Join(dir, "kvm")
+	script := "#!/bin/sh\necho no machine \"$@\" >&2\nexit 1\n"
 	for path, content := range map[string]string{program: script, device: "", filepath.Join(dir, "kernel"): "kernel"} {
 		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
 			t.Fatal(err)
@@ -40,8 +40,7 @@ func TestChooseAccelAsksTheGuest(t *testing.T) {
 	if err != nil || accel != vmm.TCG || len(notices) != 1 || !strings.Contains(notices[0], "no machine") {
 		t.Fatalf("accelerator %q, %v, notices %q", accel, err, notices)
 	}
-	args, err := os.ReadFile(called)
-	if err != nil || !strings.Contains(string(args), " "+guest.ProbeWord) {
-		t.Errorf("QEMU was called with %q, %v: want %s on the kernel's command line", args, err, guest.ProbeWord)
+	if !strings.Contains(notices[0], " "+guest.ProbeWord) {
+		t.Errorf("notice %q: want %s on the kernel's command line", notices[0], guest.ProbeWord)
 	}
 }

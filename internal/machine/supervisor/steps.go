@@ -13,6 +13,7 @@ import (
 	"github.com/banger-vm/banger/internal/machine/logs"
 	"github.com/banger-vm/banger/internal/machine/record"
 	"github.com/banger-vm/banger/internal/machine/spec"
+	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
 // exitKilled is the exit code of a machine that a user has killed: that of a
@@ -84,7 +85,7 @@ func (v *supervisor) bootInstance(ctx context.Context, m *instance, n int) error
 	}
 	m.record.Kernel = k.ID
 	return m.boot(ctx, &bootConfig{
-		kernel: k, accel: v.accel(m.record), cache: v.Cache, monitor: v.Monitor,
+		kernel: k, accel: v.accel(m.record), cache: v.Cache, monitor: qemu.Monitor{Folders: v.QEMUFolders},
 		console: v.fanOut.writer(frames.Console, func(s *subscriber) bool { return s.console }),
 		output:  v.fanOut.output(frames.Stdout),
 		notice:  v.notice, phase: v.phase,

@@ -17,7 +17,6 @@ import (
 	"github.com/banger-vm/banger/internal/machine/logs"
 	"github.com/banger-vm/banger/internal/machine/record"
 	"github.com/banger-vm/banger/internal/vmm"
-	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
 // Config describes the host to a supervisor.
@@ -25,7 +24,8 @@ type Config struct {
 	Root    *record.Root
 	Kernels *kernel.Store // has the kernel of the machine
 	Cache   string        // folder for the initramfs and for the results of probes of the host
-	Monitor qemu.Monitor  // the zero value is the installed QEMU
+	// QEMUFolders are absolute paths of further folders that QEMU may read.
+	QEMUFolders []string
 }
 
 // A supervisor owns one machine, from its start to its end, and over its

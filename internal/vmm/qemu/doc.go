@@ -8,6 +8,9 @@
 // QEMU that root starts runs as an unprivileged user from its first
 // instruction.
 //
+// Package confine restricts the process to the files of its program, which are
+// in rules.go, and to the descriptors.
+//
 // The package refuses values that QEMU's option parser could misinterpret
 // (commas, control characters). It starts no helpers: no shell, no network
 // scripts, no exec migration.

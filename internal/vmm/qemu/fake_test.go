@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 
 // fake runs as a QEMU that fails in the given mode.
 func fake(mode string) int {
-	if count := os.Getenv(envCount); count != "" {
+	if count := os.Getenv(envCount); count != "" && slices.Contains(os.Args, "kvm") {
 		f, err := os.OpenFile(count, os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {
 			return fail(err)
@@ -58,6 +58,8 @@ func fake(mode string) int {
 	case "refuse":
 		fmt.Fprintln(os.Stderr, "Could not access KVM kernel module: Permission denied")
 		return 1
+	case "reach":
+		return reportReach()
 	case "mute":
 		return blockForever()
 	}
@@ -173,8 +175,9 @@ func testBinary(t testing.TB) string {
 	return copied
 }
 
-// A fakeQEMU is a Monitor that runs a fake, with the path of the file that
-// counts its runs.
+// A fakeQEMU is a Monitor that runs a fake. Each run with KVM appends a byte to
+// the file that stands for the device, which is the only file that the fake may
+// write.
 type fakeQEMU struct {
 	qemu.Monitor
 	count string
@@ -183,15 +186,16 @@ type fakeQEMU struct {
 func newFake(t testing.TB, mode string) fakeQEMU {
 	t.Helper()
 	binary := testBinary(t)
-	f := fakeQEMU{count: filepath.Join(filepath.Dir(binary), "count")}
+	f := fakeQEMU{count: filepath.Join(filepath.Dir(binary), "kvm")}
 	f.Path = filepath.Join(filepath.Dir(binary), "fake")
-	f.KVM = filepath.Join(filepath.Dir(binary), "kvm")
+	f.KVM = f.count
+	f.Folders = []string{filepath.Dir(binary)}
 	// GORACE keeps the race detector from delaying the exit by a second.
 	script := fmt.Sprintf("#!/bin/sh\nGORACE=atexit_sleep_ms=0 %s='%s' %s='%s' exec '%s' \"$@\"\n", envFake, mode, envCount, f.count, binary)
 	for _, file := range []struct {
 		path, text string
 		mode       os.FileMode
-	}{{f.Path, script, 0o755}, {f.count, "", 0o666}, {f.KVM, "", 0o666}} {
+	}{{f.Path, script, 0o755}, {f.KVM, "", 0o666}} {
 		if err := os.WriteFile(file.path, []byte(file.text), file.mode); err != nil {
 			t.Fatal(err)
 		}

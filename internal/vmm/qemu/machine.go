@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/vmm"
+	"github.com/banger-vm/banger/internal/vmm/confine"
 )
 
 // A Machine is a running QEMU and the goroutines that serve it. The goroutines
@@ -26,6 +27,7 @@ type Machine struct {
 	dir           string
 	agent         bool
 	cmd           *exec.Cmd
+	rules         []confine.Rule // the files that QEMU may open
 	qmp           *qmp
 	console       sync.WaitGroup
 	stderr        tail
@@ -112,12 +114,16 @@ func (m *Machine) DialAgent(ctx context.Context) (net.Conn, error) {
 
 // runProcess starts the process, waits for it to end and sets m.err. The kernel
 // kills the process when the thread that started it ends (Pdeathsig), so
-// runProcess keeps the thread until then.
+// runProcess keeps the thread until then. The process inherits the restrictions
+// of the thread. They cannot be lifted, so the thread stays locked and ends with
+// this goroutine; the runtime makes no other thread from it (LockOSThread).
 func (m *Machine) runProcess(started chan<- error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(m.done)
-	err := m.cmd.Start()
+	err := confine.Thread(m.rules)
+	if err == nil {
+		err = m.cmd.Start()
+	}
 	started <- err
 	if err == nil {
 		err = m.cmd.Wait()

@@ -20,6 +20,9 @@ type Monitor struct {
 	Path string
 	// KVM is the device of the kernel's KVM. "" is /dev/kvm.
 	KVM string
+	// Folders are absolute paths of files and folders, besides the usual ones,
+	// that QEMU may read and run, such as those of a QEMU in an unusual place.
+	Folders []string
 	// ProbeTimeout is the time limit for the machine that ChooseAccel boots. 0
 	// is defaultProbeTimeout.
 	ProbeTimeout time.Duration

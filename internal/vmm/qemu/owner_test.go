@@ -203,12 +203,12 @@ func TestPlainUser(t *testing.T) {
 	if err := os.Chown(scratch, user, user); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^(TestBoot|TestChooseAccelWithoutKVM)$/^microvm$", "-test.v")
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^(TestBoot|TestChooseAccelWithoutKVM|TestConfined)$/^microvm$", "-test.v")
 	cmd.Dir = scratch
 	cmd.Env = append(os.Environ(), envKernel+"="+kernel, envInitrd+"="+initrd, "TMPDIR="+scratch)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	out, err := cmd.CombinedOutput()
-	for _, test := range []string{"TestBoot/microvm", "TestChooseAccelWithoutKVM"} {
+	for _, test := range []string{"TestBoot/microvm", "TestChooseAccelWithoutKVM", "TestConfined"} {
 		if err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
 			t.Fatalf("%s: %v\n%s", test, err, out)
 		}

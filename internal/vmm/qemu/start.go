@@ -18,7 +18,8 @@ import (
 //
 // The kernel kills QEMU when this process ends for any reason. QEMU leads a
 // session of its own, so the signals of a terminal do not reach it. If root
-// starts it, it runs as a user of its own that owns nothing.
+// starts it, it runs as a user of its own that owns nothing. Package confine
+// keeps it from the files, sockets and processes of its user.
 func (m Monitor) Start(ctx context.Context, cfg vmm.Config) (*Machine, error) {
 	machine, err := m.start(ctx, &cfg)
 	if err != nil {
@@ -49,11 +50,15 @@ func (m Monitor) start(ctx context.Context, cfg *vmm.Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	machine := &Machine{dir: cfg.Dir, agent: cfg.AgentPort != "", done: make(chan struct{})}
+	rules, err := m.rules(program, cfg, files)
+	if err != nil {
+		return nil, err
+	}
+	machine := &Machine{dir: cfg.Dir, agent: cfg.AgentPort != "", done: make(chan struct{}), rules: rules}
 	machine.cmd = machine.command(ctx, program, args, cfg.Env)
 	machine.cmd.ExtraFiles = files.inherited
 	machine.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: cred, Pdeathsig: syscall.SIGKILL}
-	return machine, machine.run(ctx, cfg, files)
+	return machine, m.explainStart(program, machine.run(ctx, cfg, files))
 }
 
 func (m Monitor) credential(cfg *vmm.Config) (*syscall.Credential, error) {
