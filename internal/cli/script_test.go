@@ -65,6 +65,9 @@ func TestScripts(t *testing.T) {
 			}
 			// The folder of banger alone, for commands that must find no other program.
 			env.Setenv("ALONE", strings.Split(os.Getenv("PATH"), ":")[0])
+			if err := os.Mkdir(filepath.Join(env.WorkDir, ".runtime"), 0o700); err != nil {
+				return err
+			}
 			env.Defer(func() { endDaemons(t, filepath.Join(env.WorkDir, ".runtime")) })
 			return nil
 		},

@@ -16,15 +16,15 @@ import (
 	"github.com/banger-vm/banger/internal/machine/repair"
 )
 
-// Config is the configuration of a daemon. Machines, Images, Kernels and Supervisor
-// are required.
+// Config is the configuration of a daemon. Machines, Images, Kernels, Supervisor and
+// DataRoot are required.
 type Config struct {
 	Machines   machines // a *machine.Store
 	Images     *store.Store
 	Kernels    *kernel.Store
 	Supervisor []string      // command line of a supervisor, without the machine's ID at its end
 	Version    string        // of the program
-	DataRoot   string        // for api.Info
+	DataRoot   string        // the data folder, which has at most one daemon
 	Idle       time.Duration // ends the daemon after this time without a request; 0 never ends it
 	Log        *slog.Logger  // nil discards the log
 

@@ -88,7 +88,7 @@ func startDaemon(t *testing.T, f machines, change ...func(*Config)) *testDaemon 
 		do(&c)
 	}
 	c = c.complete()
-	listener, lock, err := listen(t.Context(), f.Runtime())
+	listener, lock, err := listen(t.Context(), f.Runtime(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

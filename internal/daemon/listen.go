@@ -10,35 +10,37 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/base/descriptor"
 	"github.com/banger-vm/banger/internal/base/flock"
+	"github.com/banger-vm/banger/internal/base/poll"
 	"github.com/banger-vm/banger/internal/base/unixsocket"
 )
 
-// Files in the daemon's folder.
 const (
-	socketName = "daemon.sock"
-	lockName   = "daemon.lock"
+	socketName = "daemon.sock" // in the daemon's runtime folder
+	lockName   = "daemon.lock" // in the data folder
 )
 
 // SocketPath returns the path of the socket in a daemon's folder.
 func SocketPath(dir string) string { return filepath.Join(dir, socketName) }
 
-// ErrServed means that another daemon serves the same folder.
+// ErrServed means that another daemon serves the same data folder.
 var ErrServed = errors.New("another daemon runs")
 
 // handoverTime is how long a new daemon waits for the lock of one that shuts down.
 const handoverTime = 10 * time.Second
 
-// listen returns the daemon's listener in the folder dir: the socket that the
-// service manager has passed to this process (sd_listen_fds(3)), or a new one. The
-// caller holds lock as long as the daemon serves, and then closes it, which removes
-// a new socket. The error is ErrServed if another daemon serves the folder.
-func listen(ctx context.Context, dir string) (listener *net.UnixListener, lock io.Closer, err error) {
+// listen returns the daemon's listener in the runtime folder dir: the socket that the
+// service manager has passed to this process (sd_listen_fds(3)), or a new one. It
+// locks the folder data and writes the path of the socket into the lock's file, where
+// Served finds it. The caller holds lock as long as the daemon serves, and then closes
+// it, which removes a new socket. The error is ErrServed if another daemon serves data.
+func listen(ctx context.Context, dir, data string) (listener *net.UnixListener, lock io.Closer, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make daemon folder: %w", err)
 	}
@@ -46,54 +48,109 @@ func listen(ctx context.Context, dir string) (listener *net.UnixListener, lock i
 	if !inherited && isServed(ctx, dir) {
 		return nil, nil, fmt.Errorf("%w (its socket is %s)", ErrServed, SocketPath(dir))
 	}
-	limited, cancel := context.WithTimeout(ctx, handoverTime)
-	defer cancel()
-	unlock, err := flock.LockFile(limited, filepath.Join(dir, lockName))
-	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, nil, fmt.Errorf("%w (it holds %s)", ErrServed, filepath.Join(dir, lockName))
+	l := &folderLock{dir: dir, inherited: inherited}
+	if l.file, err = lockData(ctx, data); err != nil {
+		return nil, nil, err
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("lock daemon folder: %w", err)
-	}
+	socket := SocketPath(dir)
 	if inherited {
-		listener, err = inheritListener()
+		if listener, err = inheritListener(); err == nil {
+			socket = listener.Addr().String()
+		}
 	} else {
 		listener, err = bind(dir)
 	}
 	if err != nil {
-		unlock()
-		return nil, nil, err
+		return nil, nil, errors.Join(err, l.file.Close())
 	}
-	return listener, &folderLock{dir, inherited, unlock}, nil
+	if err := writeSocket(l.file, socket); err != nil {
+		return nil, nil, errors.Join(err, listener.Close(), l.Close())
+	}
+	return listener, l, nil
 }
 
-// Served reports whether a daemon serves the folder dir. It tries the daemon's lock
-// and makes no connection: if the service manager listens on the socket, a
-// connection would start a daemon.
-func Served(dir string) (bool, error) {
-	f, err := os.Open(filepath.Join(dir, lockName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+// lockData returns the lock's file in the data folder, locked. The lock belongs to the
+// data folder, since the runtime folder depends on the environment: cron and su give
+// another one than a login.
+func lockData(ctx context.Context, data string) (*os.File, error) {
+	path := filepath.Join(data, lockName)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
+	limited, cancel := context.WithTimeout(ctx, handoverTime)
+	defer cancel()
+	err = poll.Until(limited, lockInterval, func() (bool, error) { return flock.TryLock(f) })
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = fmt.Errorf("%w (it holds %s, and its socket is %s)", ErrServed, path, readSocket(f))
+	} else if err != nil {
+		err = fmt.Errorf("lock data folder: %w", err)
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for a daemon: %w", err)
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+const lockInterval = 5 * time.Millisecond
+
+// maxSocketPath is the most bytes of a socket's path that are read, PATH_MAX.
+const maxSocketPath = 4096
+
+// writeSocket writes the path of the socket into the lock's file.
+func writeSocket(lock *os.File, socket string) error {
+	_, err := lock.WriteAt([]byte(socket+"\n"), 0)
+	if err == nil {
+		err = lock.Truncate(int64(len(socket) + 1))
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", lock.Name(), err)
+	}
+	return nil
+}
+
+// readSocket returns the path that writeSocket has written, or "".
+func readSocket(lock *os.File) string {
+	b := make([]byte, maxSocketPath)
+	n, _ := lock.ReadAt(b, 0) // at the end of the file n counts, and not the error
+	path, _, whole := strings.Cut(string(b[:n]), "\n")
+	if !whole || !filepath.IsAbs(path) {
+		return ""
+	}
+	return path
+}
+
+// Served reports whether a daemon serves the data folder, and returns the path of its
+// socket, or "" if the daemon has no socket yet. Served tries the daemon's lock and makes
+// no connection: if the service manager listens on the socket, a connection would start
+// a daemon.
+func Served(data string) (socket string, served bool, err error) {
+	f, err := os.Open(filepath.Join(data, lockName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("look for a daemon: %w", err)
 	}
 	defer f.Close() // a daemon that starts at this moment tries again for handoverTime
 	locked, err := flock.TryLock(f)
-	return !locked, err
+	if err != nil || locked {
+		return "", false, err
+	}
+	return readSocket(f), true, nil
 }
 
-// A folderLock gives a process the right to be the daemon of a folder.
+// A folderLock gives a process the right to be the daemon of a data folder.
 type folderLock struct {
-	dir       string
-	inherited bool // the socket belongs to the service manager
-	unlock    func()
+	dir       string   // the runtime folder
+	inherited bool     // the socket belongs to the service manager
+	file      *os.File // in the data folder, locked
 }
 
 // Close removes the socket and unlocks the folder. It unlocks last: otherwise it
 // could remove the socket of the next daemon.
 func (l *folderLock) Close() error {
-	defer l.unlock()
+	defer l.file.Close()
 	if l.inherited {
 		return nil
 	}

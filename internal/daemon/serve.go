@@ -26,7 +26,7 @@ const shutdownTime = 5 * time.Second
 // Serve runs the daemon. It listens in the runtime folder of c.Machines until ctx
 // ends, a client requests the shutdown, or the daemon has been idle for c.Idle.
 // Then it interrupts open requests and streams. Machines continue to run. The error
-// is ErrServed if another daemon serves the same machines.
+// is ErrServed if another daemon serves the same data folder.
 //
 // Serve owns the process: it closes all files that the process has inherited, except
 // a socket of the service manager.
@@ -35,7 +35,7 @@ func Serve(ctx context.Context, c Config) error {
 		return err
 	}
 	c = c.complete()
-	listener, lock, err := listen(ctx, c.Machines.Runtime())
+	listener, lock, err := listen(ctx, c.Machines.Runtime(), c.DataRoot)
 	if err != nil {
 		return err
 	}

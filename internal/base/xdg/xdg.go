@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // Paths are the folders and files of one user. All are absolute.
@@ -48,11 +49,15 @@ func Default() (Paths, error) {
 	return p, nil
 }
 
-// runtimeDir returns a folder of the user in the temporary folder if no login manager
-// has set the variable.
+// runtimeDir returns the folder in $XDG_RUNTIME_DIR. If no login manager has set the
+// variable, or if it names no folder of this user, as after su(1), it returns a folder
+// of the user in the temporary folder.
 func runtimeDir() string {
-	if base := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(base) {
-		return filepath.Join(base, "banger")
+	base := os.Getenv("XDG_RUNTIME_DIR")
+	if info, err := os.Stat(base); err == nil && filepath.IsAbs(base) && info.IsDir() {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
+			return filepath.Join(base, "banger")
+		}
 	}
 	return filepath.Join(os.TempDir(), "banger-"+strconv.Itoa(os.Getuid()))
 }

@@ -3,6 +3,7 @@
 package connect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func Daemon(ctx context.Context, e *env.Env) (*api.Client, error) {
 		return f.client, nil
 	}
 	// If several commands get here at once, one of them starts the daemon.
-	unlock, err := flock.LockFile(ctx, filepath.Join(f.dir, "daemon.start"))
+	unlock, err := flock.LockFile(ctx, filepath.Join(e.Paths.Data, "daemon.start"))
 	if err != nil {
 		return nil, fmt.Errorf("start daemon: %w", err)
 	}
@@ -82,7 +83,7 @@ func Stop(ctx context.Context, e *env.Env) error {
 	err = f.client.Shutdown(limited)
 	if err == nil || errors.Is(err, api.ErrUnreachable) { // a daemon that was about to end is unreachable
 		err = wait(ctx, func(context.Context) (bool, error) {
-			served, err := daemon.Served(f.dir)
+			_, served, err := daemon.Served(e.Paths.Data)
 			return !served, err
 		})
 	}
@@ -104,7 +105,7 @@ func Socket(e *env.Env) (string, error) {
 // A finder finds, starts and replaces the daemon of one data folder.
 type finder struct {
 	env    *env.Env
-	dir    string // the runtime folder: socket, lock and log
+	dir    string // the runtime folder: socket and log of a daemon that this process starts
 	client *api.Client
 }
 
@@ -130,9 +131,11 @@ func findServed(e *env.Env) (*finder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if served, err := daemon.Served(f.dir); err != nil || !served {
+	socket, served, err := daemon.Served(e.Paths.Data)
+	if err != nil || !served {
 		return nil, err
 	}
+	f.client.Socket = cmp.Or(socket, f.client.Socket)
 	return f, nil
 }
 
@@ -141,9 +144,20 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// locate sets the socket of the client to that of the daemon that serves the data
+// folder. A daemon that was started with another environment has another runtime folder.
+func (f *finder) locate() error {
+	socket, _, err := daemon.Served(f.env.Paths.Data)
+	f.client.Socket = cmp.Or(socket, daemon.SocketPath(f.dir))
+	return err
+}
+
 // probe asks the daemon for its description. found is false if no daemon
 // answers on the socket, which is no error.
 func (f *finder) probe(ctx context.Context) (info api.Info, found bool, err error) {
+	if err := f.locate(); err != nil {
+		return info, false, err
+	}
 	limited, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	info, err = f.client.Info(limited)

@@ -116,11 +116,7 @@ func TestDaemonOfAnotherVersion(t *testing.T) {
 func TestStop(t *testing.T) {
 	e := testEnv(t, io.Discard)
 	ends := fakeDaemon(t, e, api.Info{API: api.Version, PID: 1}, api.Info{API: api.Version, PID: 2})
-	machines, err := machine.Open(e.Paths.Data, e.Paths.Runtime)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lock := filepath.Join(machines.Runtime(), "daemon.lock")
+	lock := filepath.Join(e.Paths.Data, "daemon.lock")
 	for _, made := range []bool{false, true} {
 		if made {
 			if err := os.WriteFile(lock, nil, 0o600); err != nil {

@@ -47,6 +47,9 @@ func (f *finder) start(ctx context.Context) error {
 		cancel(fmt.Errorf("it ended (%w)", errors.Join(err, lastLine(log, begin))))
 	}()
 	if _, _, err := f.until(limited, func(_ api.Info, found bool) bool { return found }); err != nil {
+		if _, found, probeErr := f.probe(ctx); found && probeErr == nil { // another daemon was quicker
+			return nil
+		}
 		if ctx.Err() == nil && limited.Err() != nil {
 			err = context.Cause(limited)
 		}

@@ -44,7 +44,8 @@ var ErrNameTaken = errors.New("name is in use by another machine")
 var ErrTooMany = errors.New("too many machines")
 
 // OpenRoot returns the root with the folders data and runtimeDir. It makes
-// them, private to the user, if they do not exist.
+// them, private to the user, if they do not exist. The folder that holds
+// runtimeDir must exist.
 func OpenRoot(data, runtimeDir string) (*Root, error) {
 	path, err := filepath.Abs(data)
 	if err != nil {
@@ -61,8 +62,11 @@ func OpenRoot(data, runtimeDir string) (*Root, error) {
 	if r.runtime, err = filepath.Abs(filepath.Join(runtimeDir, tag)); err != nil {
 		return nil, fmt.Errorf("open runtime folder: %w", err)
 	}
-	if err := os.MkdirAll(r.runtime, 0o700); err != nil {
-		return nil, fmt.Errorf("open runtime folder: %w", err)
+	// The folder that holds the runtime folder is the host's: it is not made.
+	for _, dir := range []string{filepath.Dir(r.runtime), r.runtime} {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("open runtime folder: %w", err)
+		}
 	}
 	return r, CheckPrivate(filepath.Dir(r.runtime))
 }
@@ -95,8 +99,32 @@ func (r *Root) Runtime() string { return r.runtime }
 // DataDir returns the data folder of a machine.
 func (r *Root) DataDir(id string) string { return filepath.Join(r.machines, id) }
 
-// RuntimeDir returns the runtime folder of a machine.
-func (r *Root) RuntimeDir(id string) string { return filepath.Join(r.runtime, id) }
+// RuntimeDir returns the runtime folder of a machine. If the machine was started with
+// another environment, its folder may lie in another runtime folder than Runtime; its
+// ledger has the path.
+func (r *Root) RuntimeDir(id string) string {
+	own := r.ownRuntimeDir(id)
+	if _, err := os.Lstat(own); err == nil {
+		return own
+	}
+	rec, err := Read(r.DataDir(id))
+	if err != nil {
+		return own
+	}
+	entries, _, err := ledger.Read(r.DataDir(id), id, rec.Runtime)
+	if err != nil {
+		return own
+	}
+	for _, e := range entries {
+		if e.Kind == ledger.Folder && filepath.Base(e.Path) == id {
+			return e.Path
+		}
+	}
+	return own
+}
+
+// ownRuntimeDir returns the runtime folder of a machine that this process starts.
+func (r *Root) ownRuntimeDir(id string) string { return filepath.Join(r.runtime, id) }
 
 // NewID returns an ID for a machine. It is random, so that the resources of
 // two users on one host have different names.
@@ -149,7 +177,7 @@ func (r *Root) Lock(id string) (*Folder, error) {
 }
 
 func (r *Root) folder(id string, lock *os.File) *Folder {
-	return &Folder{Data: r.DataDir(id), Runtime: r.RuntimeDir(id), root: r, lock: lock}
+	return &Folder{Data: r.DataDir(id), Runtime: r.ownRuntimeDir(id), root: r, lock: lock}
 }
 
 // Inherit returns the folder of a machine whose lock another process has

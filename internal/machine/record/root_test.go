@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/banger-vm/banger/internal/machine/ledger"
+	"github.com/banger-vm/banger/internal/machine/ledger/resource"
 	"github.com/banger-vm/banger/internal/machine/record"
 	"github.com/banger-vm/banger/test/support/testmachine"
 )
@@ -19,6 +22,37 @@ func TestOpenRootNeedsAPrivateFolder(t *testing.T) {
 	}
 	if _, err := record.OpenRoot(t.TempDir(), dir); err == nil {
 		t.Error("OpenRoot accepts a runtime folder that others can enter")
+	}
+}
+
+// TestRuntimeDirOfAnotherEnvironment checks that a running machine is found by its
+// ledger if this process has another runtime folder than the one that started it.
+func TestRuntimeDirOfAnotherEnvironment(t *testing.T) {
+	root := testmachine.OpenRoot(t)
+	rec, dir := testmachine.Lock(t, root, "box", nil)
+	defer dir.Close()
+	j, err := record.OpenJournal(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := root.RuntimeDir(rec.ID)
+	if err := j.Maker.Reserve(resource.File{Kind: ledger.Folder, Path: want}); err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	if err := os.Chmod(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	second, err := record.OpenRoot(root.Path(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := second.RuntimeDir(rec.ID); got != want {
+		t.Errorf("runtime folder %s, want %s", got, want)
+	}
+	const none = "ffffffffffff"
+	if got := second.RuntimeDir(none); got != filepath.Join(second.Runtime(), none) {
+		t.Errorf("runtime folder of no machine: %s", got)
 	}
 }
 
