@@ -98,7 +98,7 @@ var halves = []half{
 	{"image", "", []row{
 		{"image/build", "image/pull image/layer image/tree image/ext4/write image/e2fs image/verify image/store",
 			"x/sys x/sync docker/go-units google/go-containerregistry"},
-		{"image/pull", "", "google/go-containerregistry klauspost/compress x/sys x/sync"},
+		{"image/pull", "image/gunzip", "google/go-containerregistry klauspost/compress x/sys x/sync"},
 		{"image/layer", "image/tree image/gunzip", "klauspost/compress"},
 		{"image/gunzip", "", ""},
 		{"image/tree", "", ""},

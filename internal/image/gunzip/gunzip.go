@@ -4,8 +4,8 @@
 // decoder takes about 60 % of the time of other decoders in Go: it looks up a
 // symbol together with its extra bits, in tables that fit the first-level
 // cache, and reads and copies eight bytes at a time. It decodes only whole
-// streams, one member after the other, and returns an error if other data
-// follows the last member.
+// streams, one member after the other. Zeros may follow the last member, as
+// gzip(1) allows; other data is an error.
 package gunzip
 
 import (
@@ -38,8 +38,14 @@ type Reader struct {
 	started  bool // the header of the first member has been read
 	crc      uint32
 	size     uint32
+	zeros    int64 // after the last member
 	err      error
 }
+
+// Zeros returns the number of bytes after the last member, all of them zero.
+// Some tools pad a stream to the size of a tape block or a sector. The number is
+// valid after Read has returned io.EOF.
+func (z *Reader) Zeros() int64 { return z.zeros }
 
 // NewReader returns a Reader of the gzip stream in r. The Reader returns
 // errors of r unchanged, and io.ErrUnexpectedEOF if the stream is truncated.
@@ -91,6 +97,9 @@ func (z *Reader) header() error {
 	if z.started && z.d.inPos == z.d.inEnd {
 		return io.EOF
 	}
+	if z.started && z.d.in[z.d.inPos] == 0 {
+		return z.skipZeros()
+	}
 	h, err := z.d.bytes(10)
 	if z.started && (len(h) < 2 || h[0] != 0x1f || h[1] != 0x8b) {
 		return errTrailing
@@ -125,6 +134,27 @@ func (z *Reader) header() error {
 		err = errHeader
 	}
 	return err
+}
+
+// skipZeros reads to the end of the input. It returns io.EOF if there are only
+// zeros.
+func (z *Reader) skipZeros() error {
+	for {
+		if err := z.d.fillInput(); err != nil {
+			return err
+		}
+		rest := z.d.in[z.d.inPos:z.d.inEnd]
+		if len(rest) == 0 {
+			return io.EOF
+		}
+		for _, b := range rest {
+			if b != 0 {
+				return errTrailing
+			}
+		}
+		z.zeros += int64(len(rest))
+		z.d.inPos = z.d.inEnd
+	}
 }
 
 func (z *Reader) extra(crc uint32) (uint32, error) {

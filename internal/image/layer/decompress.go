@@ -29,7 +29,7 @@ func decompress(r *sourceReader) (io.ReadCloser, string, error) {
 	case "none":
 		return io.NopCloser(r.Reader), name, nil
 	case "gzip":
-		return io.NopCloser(gunzip.NewReader(r)), name, nil
+		return &gzipStream{gunzip.NewReader(r)}, name, nil
 	case "zstd":
 		z, err := zstd.NewReader(r.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(maxWindow))
@@ -67,6 +67,12 @@ func compression(start []byte) string {
 }
 
 var errTrailing = errors.New("trailing data after the compressed layer")
+
+// gzipStream is a gzip stream, which needs no Close.
+type gzipStream struct{ *gunzip.Reader }
+
+// Close implements io.Closer.
+func (*gzipStream) Close() error { return nil }
 
 // zstdFrames reads the frames of a zstd stream.
 type zstdFrames struct{ d *zstd.Decoder }

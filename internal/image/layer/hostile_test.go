@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,6 +96,41 @@ func sparseFile(entries ...int64) []byte {
 	return withBody(h, strings.Repeat("s", int(stored)))
 }
 
+// TestBytesAfterTheEnd unpacks layers with bytes after the end of the tar or of
+// the gzip stream. The entries are those before the end, and a warning has the
+// number of bytes.
+func TestBytesAfterTheEnd(t *testing.T) {
+	good := makeTar(t, []tar.Header{{Name: "f", Typeflag: tar.TypeReg}}, map[string]string{"f": "content"})
+	hidden := makeTar(t, []tar.Header{{Name: "hidden", Typeflag: tar.TypeReg}}, map[string]string{"hidden": "x"})
+	junk := bytes.Repeat([]byte("JUNK"), 300)
+	zeros := make([]byte, 2<<20)
+	for _, c := range []struct {
+		name   string
+		stored []byte
+		want   string // in the warning; "" for none
+	}{
+		{"junk", slices.Concat(good, junk), "1200 bytes after the end of the tar"},
+		{"a second archive", slices.Concat(good, hidden), fmt.Sprintf("%d bytes after the end of the tar", len(hidden))},
+		{"a byte", append(bytes.Clone(good), 'x'), "1 bytes after the end of the tar"},
+		{"a record of zeros", slices.Concat(good, zeros), ""},
+		{"zeros and a byte", slices.Concat(good, zeros, []byte("x")), fmt.Sprintf("%d bytes after the end of the tar", len(zeros)+1)},
+		{"a second archive in a second gzip member", slices.Concat(gzipped(t, good), gzipped(t, hidden)), "after the end of the tar"},
+		{"zeros after gzip", slices.Concat(gzipped(t, good), zeros[:512]), "512 zeros after the compressed layer"},
+		{"many zeros after gzip", slices.Concat(gzipped(t, good), zeros), fmt.Sprintf("%d zeros after the compressed layer", len(zeros))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var table bytes.Buffer
+			info, err := Unpack(t.Context(), bytes.NewReader(c.stored), &spool{}, &table, Options{})
+			if err != nil || info.Entries != 1 {
+				t.Fatalf("%d entries, %v", info.Entries, err)
+			}
+			if got := strings.Join(info.Warnings, "\n"); !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
+				t.Errorf("warnings %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestHostileStreams(t *testing.T) {
 	end := make([]byte, 2*blockSize)
 	good := makeTar(t, []tar.Header{{Name: "f", Typeflag: tar.TypeReg}, {Name: "g", Typeflag: tar.TypeReg}},
@@ -118,10 +154,9 @@ func TestHostileStreams(t *testing.T) {
 		{"truncated zstd", zst[:len(zst)/2], "unexpected EOF"},
 		{"bit flip in zstd data", flip(zst, len(zst)/2), "zstd|checksum|corrupt|invalid|CRC|magic|tar|size|EOF|literal"},
 		{"trailing garbage after gzip", append(bytes.Clone(gz), "garbage, not a member"...), "gzip: invalid header|trailing data"},
-		{"trailing zeros after gzip", append(bytes.Clone(gz), 0, 0), "gzip: invalid header|trailing data|EOF"},
+		{"trailing zeros and garbage after gzip", append(bytes.Clone(gz), 0, 0, 1), "gzip: invalid header|trailing data|EOF"},
+		{"trailing zeros after zstd", append(bytes.Clone(zst), make([]byte, 512)...), "magic|trailing"},
 		{"trailing garbage after zstd", append(bytes.Clone(zst), "garbage!"...), "magic|trailing"},
-		{"trailing garbage after the tar", append(bytes.Clone(good), "x"...), "trailing data"},
-		{"an entry after the end of the tar", append(bytes.Clone(good), good...), "trailing data"},
 		{"truncated within a body", good[:9000], "unexpected EOF"},
 		{"truncated within a header", good[:200], "unexpected EOF"},
 		{"truncated after an entry", good[:len(good)-2*blockSize], "unexpected EOF"},

@@ -221,20 +221,23 @@ func (s *stream) padding(n int64) error {
 	return nil
 }
 
-// onlyZeros reads to the end of the stream and returns an error if there is
-// anything but zeros, which archivers write to fill up a record.
-func (s *stream) onlyZeros() error {
+// skipRest reads to the end of the stream. It returns the number of bytes, or 0
+// if all of them are zeros, which archivers write to fill up a record.
+func (s *stream) skipRest() (n int64, err error) {
+	zeros := true
 	for {
 		err := s.refill()
+		if isEOF(err) && zeros {
+			return 0, nil
+		}
 		if isEOF(err) {
-			return nil
+			return n, nil
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if !isZero(s.rest) {
-			return errors.New("trailing data after the end of the tar")
-		}
+		zeros = zeros && isZero(s.rest)
+		n += int64(len(s.rest))
 		s.rest = nil
 	}
 }

@@ -48,7 +48,9 @@ type Info struct {
 // table of contents to table.
 //
 // If Unpack returns no error, then r has been read to its end, the diffID
-// matches, and nothing follows the archive. If it returns an error, the
+// matches. Bytes after the end of the archive, and zeros after the compressed
+// stream, are covered by the digests but are no content: a warning counts them. No
+// reader of layers takes a second archive there. If Unpack returns an error, the
 // written data must not be used. An error in an entry is a *tree.EntryError.
 // A limit that the layer exceeds is a *tree.LimitError. Unpack returns an
 // error of r unchanged.
@@ -91,6 +93,9 @@ func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Write
 		return Info{}, err
 	}
 	u.info.DiffID, u.info.StreamBytes = sum, size
+	if z, ok := plain.(*gzipStream); ok && z.Zeros() > 0 {
+		u.info.Warnings = append(u.info.Warnings, fmt.Sprintf("%d zeros after the compressed layer left out", z.Zeros()))
+	}
 	if o.DiffID != "" && sum != o.DiffID {
 		return Info{}, fmt.Errorf("diffID is %s, want %s", sum, o.DiffID)
 	}
@@ -150,7 +155,8 @@ func (u *unpacker) run() error {
 	if !u.tar.ended && u.o.DiffID == "" {
 		return fmt.Errorf("tar has no end-of-archive marker: %w", io.ErrUnexpectedEOF)
 	}
-	if err := u.tar.s.onlyZeros(); err != nil {
+	trailing, err := u.tar.s.skipRest()
+	if err != nil {
 		return err
 	}
 	if err := u.bodies.flush(); err != nil {
@@ -158,6 +164,9 @@ func (u *unpacker) run() error {
 	}
 	u.info.SpoolBytes = u.bodies.offset
 	u.info.Warnings = u.tar.warnings()
+	if trailing > 0 {
+		u.info.Warnings = append(u.info.Warnings, fmt.Sprintf("%d bytes after the end of the tar left out", trailing))
+	}
 	return nil
 }
 

@@ -3,7 +3,6 @@ package pull
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/banger-vm/banger/internal/image/gunzip"
 )
 
 const (
@@ -110,11 +111,7 @@ func decompress(head []byte, r io.Reader) (plain io.ReadCloser, compressed bool,
 	is := func(magic string) bool { return strings.HasPrefix(string(head), magic) }
 	switch {
 	case is("\x1f\x8b"):
-		z, err := gzip.NewReader(r)
-		if err != nil {
-			return nil, true, fmt.Errorf("read gzip: %w", err)
-		}
-		return z, true, nil
+		return io.NopCloser(gunzip.NewReader(r)), true, nil
 	case is("\x28\xb5\x2f\xfd"):
 		z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err != nil {

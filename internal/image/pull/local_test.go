@@ -143,6 +143,7 @@ func TestLocalSources(t *testing.T) {
 		{"layout archive, gzip", "oci-archive:" + tempFile(t, gzipped(t, tarOfDir(t, two))) + ":v1", "archive:v1", manifest},
 		{"docker archive", "docker-archive:" + tempFile(t, saved), "org/app:1", id.String()},
 		{"docker archive, gzip", "docker-archive:" + tempFile(t, gzipped(t, saved)), "org/app:1", id.String()},
+		{"docker archive, gzip and zeros", "docker-archive:" + tempFile(t, append(gzipped(t, saved), make([]byte, 512)...)), "org/app:1", id.String()},
 		{"docker archive, zstd", "docker-archive:" + tempFile(t, zstdCompressed(t, saved)), "org/app:1", id.String()},
 		{"docker archive by tag", "docker-archive:" + tempFile(t, both) + ":org/app:1", "org/app:1", id.String()},
 		{"docker archive by full name", "docker-archive:" + tempFile(t, both) + ":docker.io/org/app:1", "org/app:1", id.String()},

@@ -66,7 +66,7 @@ func decompress(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
 	switch {
 	case len(start) >= 2 && start[0] == 0x1f && start[1] == 0x8b: // RFC 1952, section 2.3.1
 		z, err := gzip.NewReader(r)
-		return z, func() {}, err
+		return &members{r, z}, func() {}, err
 	case isZstd(start):
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(maxWindow))
@@ -76,6 +76,33 @@ func decompress(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
 		return z, z.Close, nil
 	}
 	return r, func() {}, nil
+}
+
+// members reads the members of a gzip stream, which zeros may follow.
+type members struct {
+	r *bufio.Reader
+	*gzip.Reader
+}
+
+func (m *members) Read(p []byte) (int, error) {
+	m.Multistream(false)
+	n, err := m.Reader.Read(p)
+	if n > 0 && errors.Is(err, io.EOF) {
+		return n, nil // the next call reads the bytes after the member
+	}
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if next, err := m.r.Peek(1); err == nil && next[0] != 0 {
+		return n, m.Reset(m.r)
+	}
+	for err = nil; err == nil; {
+		var b byte
+		if b, err = m.r.ReadByte(); err == nil && b != 0 {
+			err = errors.New("gzip: data after the last member")
+		}
+	}
+	return n, err
 }
 
 // isZstd reports whether b starts a frame or a skippable frame (RFC 8878,

@@ -172,6 +172,30 @@ func flipOneBit(t *testing.T, builder string) {
 	}
 }
 
+// TestVerifyBytesAfterTheEnd verifies layers with bytes after their end, which the
+// builders leave out.
+func TestVerifyBytesAfterTheEnd(t *testing.T) {
+	members, hidden := []member{file("a", "content")}, []member{file("hidden", "x")}
+	for name, data := range map[string][]byte{
+		"junk after the tar":             append(archive(t, "none", members), "JUNK"...),
+		"a second archive":               append(archive(t, "none", members), archive(t, "none", hidden)...),
+		"a second archive, gzip":         append(archive(t, "gzip", members), archive(t, "gzip", hidden)...),
+		"zeros after gzip":               append(archive(t, "gzip", members), make([]byte, 512)...),
+		"an empty member and many zeros": append(append(archive(t, "gzip", members), archive(t, "gzip", nil)...), make([]byte, 1<<20)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			layers := [][]byte{data}
+			if report := verifyDisk(t, layers, build(t, "native", layers, tree.Rooted), verify.Options{}); !report.OK() || report.Inodes != 2 {
+				t.Errorf("%+v", report)
+			}
+		})
+	}
+	bad := [][]byte{append(archive(t, "gzip", members), 0, 0, 1)}
+	if _, err := verify.Verify(t.Context(), stored(bad), bytes.NewReader(nil), 0, verify.Options{}); err == nil {
+		t.Error("text after a gzip stream was accepted")
+	}
+}
+
 // TestVerifyReportsBadLayers verifies invalid layers. Verify must return an
 // error, because the fault is not on the disk.
 func TestVerifyReportsBadLayers(t *testing.T) {
