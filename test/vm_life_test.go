@@ -142,6 +142,12 @@ func TestR1Distroless(t *testing.T) {
 	if !strings.HasPrefix(got.stdout, "banger ") {
 		t.Errorf("stdout = %q", got.stdout)
 	}
+	// The mount points that the image lacks are on an overlay.
+	got = box.run(t, "run", "-v", "--rm", "--read-only", "static:1")
+	expectCode(t, got, 0)
+	if !strings.HasPrefix(got.stdout, "banger ") || !strings.Contains(got.stderr, "under an overlay") {
+		t.Errorf("read-only: %+v", got)
+	}
 	// A disk of the smallest size grows too.
 	got = box.run(t, "run", "-v", "--rm", "--disk-size=20G", "static:1")
 	if !strings.Contains(got.stderr, "grown from 64 MiB to 20480 MiB") {

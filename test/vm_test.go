@@ -291,7 +291,6 @@ func execSurroundings(t *testing.T, box sandbox) {
 		{"a user by name and a group", "-u root:games", `echo "$(id -u):$(id -gn)"`, "0:games\n"},
 		{"a number that no file knows", "-u 4321:9876", `echo "$(id -u):$(id -g)"`, "4321:9876\n"},
 		{"a folder", "-w /tmp", "pwd", "/tmp\n"},
-		{"a folder that is made", "-u 0 -w /made/up", "pwd", "/made/up\n"},
 		{"a variable in place of the image's", "-e DEMO=2 -e X=a=b", `echo "$DEMO $X"`, "2 a=b\n"},
 		{"standard error apart", "", "echo out; echo err >&2", "out\n"},
 	} {
@@ -304,6 +303,14 @@ func execSurroundings(t *testing.T, box sandbox) {
 			}
 		})
 	}
+	t.Run("a folder that is missing", func(t *testing.T) {
+		got := box.run(t, "exec", "-u", "0", "-w", "/no/such", "shared", "pwd")
+		expectCode(t, got, 126)
+		if !strings.Contains(got.stderr, "/no/such: no such file or directory") {
+			t.Errorf("stderr = %q", got.stderr)
+		}
+		expectCode(t, box.run(t, "exec", "shared", "test", "!", "-e", "/no"), 0)
+	})
 }
 
 // execLimits checks the limits of open files and the scores for the OOM killer.

@@ -21,7 +21,12 @@ type Config struct {
 	Init     Init     `json:"init"`
 	InitArgs []string `json:"initArgs,omitempty"` // argv for InitImage; the first element is an absolute path in the image
 	ReadOnly bool     `json:"readOnly,omitempty"` // mount the root file system read-only
-	Modules  []string `json:"modules,omitempty"`  // file names in ModulesDir, in load order
+	// Overlay mounts an overlay over the read-only root file system, for the
+	// mount points and Folders that the image lacks. It is read-only too when
+	// the first program of the image runs.
+	Overlay bool     `json:"overlay,omitempty"`
+	Folders []string `json:"folders,omitempty"` // absolute paths of folders to create, if they are missing
+	Modules []string `json:"modules,omitempty"` // file names in ModulesDir, in load order
 	// ModulesDisk reports whether a device with ModulesSerial is attached. It
 	// holds an ext4 file system with the folder lib/modules, which the guest
 	// program mounts read-only over the image's.

@@ -33,7 +33,7 @@ type Command struct {
 	// /etc/group. "" is root. The supplementary groups come from /etc/group
 	// unless a group is given.
 	User string `json:"user,omitempty"`
-	Dir  string `json:"dir,omitempty"` // working directory, created if it is missing; "" is /
+	Dir  string `json:"dir,omitempty"` // working directory; "" is /. A Main command's is created if it is missing.
 	// Main marks the machine's main command. The machine ends when it has
 	// ended. There can be only one.
 	Main bool `json:"main,omitempty"`

@@ -43,7 +43,7 @@ func execCommand(e *env.Env) *cobra.Command {
 	f.StringArrayVarP(&x.env, "env", "e", nil, "NAME=VALUE for the command, or NAME to pass the value on from here")
 	f.StringArrayVar(&x.envFiles, "env-file", nil, "file of such lines")
 	f.StringVarP(&x.user, "user", "u", "", "user[:group], names or numbers (default the machine's)")
-	f.StringVarP(&x.dir, "workdir", "w", "", "working directory (default the machine's)")
+	f.StringVarP(&x.dir, "workdir", "w", "", "working directory, which must exist (default the machine's)")
 	f.BoolVarP(&x.detach, "detach", "d", false, "start the command and leave it to itself; what it says is dropped")
 	f.BoolVarP(&x.interactive, "interactive", "i", false, "pass standard input to the command")
 	f.BoolVarP(&x.tty, "tty", "t", false, "give the command a terminal")

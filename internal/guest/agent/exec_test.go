@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -225,7 +227,16 @@ func TestWorkingDirectory(t *testing.T) {
 	c := readyMachine(t).client(t)
 	dir := filepath.Join(t.TempDir(), "made", "here")
 	pwd := guest.Command{Args: []string{"pwd"}, Dir: dir}
-	if out, _, _ := run(t, c, pwd, nil); out != dir+"\n" {
+	_, errs, exit := run(t, c, pwd, nil)
+	if exit.Code != exitCannotRun || !strings.Contains(errs, dir+": no such file or directory") {
+		t.Errorf("a further command in a missing folder: %q, %v", errs, exit)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the missing folder: %v", err)
+	}
+	main := pwd
+	main.Main = true
+	if out, _, _ := run(t, c, main, nil); out != dir+"\n" {
 		t.Errorf("working directory %q, want %q", out, dir)
 	}
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != dirMode {

@@ -53,7 +53,7 @@ func commandLaunch(c *guest.Command, t *tty) (*launch, error) {
 	if t != nil {
 		l.env = environ(l.env, "TERM="+t.term)
 	}
-	if err := makeDir(l.dir); err != nil {
+	if err := checkDir(l.dir, c.Main); err != nil {
 		return nil, err
 	}
 	l.path, err = lookPath(c.Args[0], l.dir, valueOf(l.env, "PATH"))
@@ -128,13 +128,21 @@ func valueOf(env []string, name string) string {
 	return ""
 }
 
-// makeDir creates a working directory that is missing, as docker does.
-func makeDir(dir string) error {
-	if info, err := os.Stat(dir); err == nil {
-		if !info.IsDir() {
-			return &fs.PathError{Op: "chdir", Path: dir, Err: unix.ENOTDIR}
-		}
+// checkDir checks a working directory. If it is missing and create is set,
+// checkDir creates it. As with docker, only the main command's is created: for
+// a further command it is most likely a typing error.
+func checkDir(dir string, create bool) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && !info.IsDir():
+		return &fs.PathError{Op: "chdir", Path: dir, Err: unix.ENOTDIR}
+	case err == nil:
 		return nil // chdir in the new process checks the user's permission
+	case !create:
+		if cause, ok := errors.AsType[*fs.PathError](err); ok {
+			err = cause.Err
+		}
+		return fmt.Errorf("working directory: %w", &fs.PathError{Op: "chdir", Path: dir, Err: err})
 	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return fmt.Errorf("make working directory: %w", err)

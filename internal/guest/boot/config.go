@@ -77,12 +77,19 @@ func checkConfig(c *guest.Config) error {
 		return fmt.Errorf("init %q", c.Init)
 	case c.Init == guest.InitImage && (len(c.InitArgs) == 0 || !path.IsAbs(c.InitArgs[0])):
 		return fmt.Errorf("arguments of init %q", c.InitArgs)
+	case c.Overlay && !c.ReadOnly:
+		return errors.New("overlay over a writable root file system")
 	case len(c.Entropy) > maxEntropy:
 		return fmt.Errorf("%d bytes of entropy", len(c.Entropy))
 	}
 	for _, arg := range c.InitArgs {
 		if strings.Contains(arg, "\x00") {
 			return fmt.Errorf("argument of init %q", arg)
+		}
+	}
+	for _, dir := range c.Folders {
+		if !path.IsAbs(dir) || strings.Contains(dir, "\x00") {
+			return fmt.Errorf("folder %q", dir)
 		}
 	}
 	for _, name := range c.Modules {

@@ -119,6 +119,10 @@ func (m *machine) mountRoot() error {
 	m.root = fmt.Sprintf("%s of %s", d.path(), formatSize(super.size()))
 	if m.config.ReadOnly {
 		m.root += " read-only"
+		if m.config.Overlay {
+			m.root += " under an overlay"
+			return mountOverlay(control.Sysroot, overlayDir)
+		}
 		return nil
 	}
 	if blocks := d.size / super.blockSize; blocks > super.blocks {

@@ -66,7 +66,7 @@ func (m *machine) bindOver(source, target string) error {
 		if err := os.MkdirAll(path.Dir(place), 0o755); err != nil {
 			return err
 		}
-	} else if m.config.ReadOnly {
+	} else if m.locked() {
 		return errNoPoint
 	}
 	f, err := os.OpenFile(place, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)

@@ -51,17 +51,20 @@ func (m *machine) populateRoot() error {
 	if own {
 		list = append(list, initMounts()...)
 	}
-	if err := mountAll(list, m.config.ReadOnly, m.note); err != nil {
+	if err := mountAll(list, m.locked(), m.note); err != nil {
 		return err
 	}
 	if err := linkDev(); err != nil {
 		return err
 	}
 	if err := m.mountRun(own); err != nil {
-		if !m.config.ReadOnly || !errors.Is(err, errNoPoint) {
+		if !m.locked() || !errors.Is(err, errNoPoint) {
 			return err
 		}
 		m.note("%v", err)
+	}
+	if !m.locked() {
+		m.makeFolders()
 	}
 	if err := m.mountModules(); err != nil {
 		return err
@@ -69,8 +72,20 @@ func (m *machine) populateRoot() error {
 	if err := setUpNetwork(&m.config.Network); err != nil {
 		return err
 	}
-	return m.setNames()
+	if err := m.setNames(); err != nil {
+		return err
+	}
+	if !m.config.Overlay {
+		return nil
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("make overlay read-only: %w", err)
+	}
+	return nil
 }
+
+// locked reports whether files cannot be created in the root file system.
+func (m *machine) locked() bool { return m.config.ReadOnly && !m.config.Overlay }
 
 // modulesDir is the folder in which programs look for the kernel's modules.
 const modulesDir = "/lib/modules"
@@ -85,7 +100,7 @@ func (m *machine) mountModules() error {
 		m.note("no %s for the kernel's modules", path.Dir(modulesDir))
 		return nil
 	}
-	if err := makePoint(modulesDir, m.config.ReadOnly); err != nil {
+	if err := makePoint(modulesDir, m.locked()); err != nil {
 		m.note("kernel's modules not mounted: %v", err)
 		return nil
 	}
@@ -116,7 +131,7 @@ func (m *machine) privateDir(name string) (string, error) {
 	dir := path.Join(runDir, "banger", name)
 	if err := os.MkdirAll(dir, 0o755); err == nil {
 		return dir, nil
-	} else if !m.config.ReadOnly {
+	} else if !m.locked() {
 		return "", err
 	}
 	dir = path.Join("/dev/.banger", name)

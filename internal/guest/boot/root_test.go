@@ -192,3 +192,96 @@ func TestPopulateRootStaysInTheImage(t *testing.T) {
 		t.Errorf("outside there is %s", got)
 	}
 }
+
+// The folders of the configuration are created as docker creates those of an
+// image's volumes: as root's, and through symlinks, which stay in the image.
+func TestPopulateRootCreatesFolders(t *testing.T) {
+	image, outside := t.TempDir(), t.TempDir()
+	write(t, filepath.Join(image, "srv/own/file"), "kept")
+	write(t, filepath.Join(image, "file"), "kept")
+	for name, target := range map[string]string{"data": outside + "/x", "loop": "loop", "up": "../../srv/up"} {
+		if err := os.Symlink(target, filepath.Join(image, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(image, "srv/own"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m := testMachine(false)
+	m.config.Folders = []string{"/var/lib/db", "/srv/own", "/data/db", "/up", "/run/db", "/loop", "/file/db"}
+	err := inImage(t, image, 0, func() error {
+		if err := m.populateRoot(); err != nil {
+			return err
+		}
+		for dir, mode := range map[string]os.FileMode{"/var/lib/db": 0o755, "/srv/own": 0o700, outside + "/x/db": 0o755, "/srv/up": 0o755, "/run/db": 0o755} {
+			if info, err := os.Stat(dir); err != nil || !info.IsDir() || info.Mode().Perm() != mode {
+				return fmt.Errorf("%s: %v, %v, want mode %v", dir, info, err, mode)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := files(t, outside); got != "" {
+		t.Errorf("outside there is %s", got)
+	}
+	notes := strings.Join(m.notes, "\n")
+	for _, want := range []string{"/loop not created", "/file/db not created"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("notes %q, want %q", notes, want)
+		}
+	}
+}
+
+// An overlay holds the mount points that a read-only image lacks. It has the
+// attributes of the image's root folder, and is read-only in the end.
+func TestPopulateRootUnderAnOverlay(t *testing.T) {
+	if b, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(b), "\toverlay\n") {
+		t.Skip("this kernel has no overlay file system")
+	}
+	image := t.TempDir()
+	write(t, filepath.Join(image, "etc/passwd"), "image")
+	if err := os.Chmod(image, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	m := testMachine(true)
+	m.config.Overlay, m.config.Folders = true, []string{"/var/lib/db"}
+	err := inImage(t, image, unix.MS_RDONLY, func() error {
+		if err := unix.Mount("tmpfs", "/etc", "tmpfs", 0, ""); err != nil { // the only writable place
+			return err
+		}
+		root := "/etc/root"
+		if err := os.Mkdir(root, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount("/", root, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+		if err := mountOverlay(root, "/etc/overlay"); err != nil {
+			return err
+		}
+		if err := changeRoot(root); err != nil {
+			return err
+		}
+		if err := m.populateRoot(); err != nil {
+			return err
+		}
+		if info, err := os.Stat("/"); err != nil || info.Mode().Perm() != 0o711 {
+			return fmt.Errorf("root folder: %v, %v", info, err)
+		}
+		if err := os.WriteFile("/var/lib/db/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
+			return fmt.Errorf("write to the root file system: %w, want %w", err, unix.EROFS)
+		}
+		return errors.Join(contains("/etc/passwd", "image"), contains("/etc/hosts", "box.example"), contains("/proc/self/mounts", " /dev/shm tmpfs "))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m.notes) > 0 {
+		t.Errorf("notes %q", m.notes)
+	}
+	if got, want := files(t, image), "/etc /etc/passwd=image "; got != want {
+		t.Errorf("the image has %s, want %s", got, want)
+	}
+}

@@ -20,7 +20,7 @@ const runDir = "/run"
 // in /run, with its owner, and docker shows it to them.
 func (m *machine) mountRun(keep bool) error {
 	run := mount{kind: "tmpfs", target: runDir, flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=755"}
-	if err := makePoint(runDir, m.config.ReadOnly); err != nil {
+	if err := makePoint(runDir, m.locked()); err != nil {
 		return fmt.Errorf("mount %s: %w", runDir, err)
 	}
 	image, err := os.OpenRoot(runDir)
@@ -28,7 +28,7 @@ func (m *machine) mountRun(keep bool) error {
 		return fmt.Errorf("mount %s: %w", runDir, err)
 	}
 	defer image.Close()
-	if err := mountAll([]mount{run}, m.config.ReadOnly, nil); err != nil {
+	if err := mountAll([]mount{run}, m.locked(), nil); err != nil {
 		return err
 	}
 	if !keep {

@@ -31,6 +31,8 @@ type Plan struct {
 	Init     guest.Init     `json:"init"`
 	InitArgs []string       `json:"initArgs,omitempty"` // command line of the image's init
 	Main     *guest.Command `json:"main,omitempty"`     // nil if only the image's init runs
+	Volumes  []string       `json:"volumes,omitempty"`  // the image's volumes that its layers lack
+	Overlay  bool           `json:"overlay,omitempty"`  // the root file system is read-only and lacks folders that the machine needs
 }
 
 // Words returns the command line that a list of machines shows.
@@ -65,6 +67,16 @@ func New(img *store.Image, disk string, c *spec.Config) (*Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open image disk: %w", err)
 	}
+	root := imageRoot{fs}
+	plan, err := newPlan(root, img, c)
+	if err != nil {
+		return plan, err
+	}
+	return plan, plan.addFolders(root, img, c)
+}
+
+// newPlan returns the plan without the folders to create.
+func newPlan(root imageRoot, img *store.Image, c *spec.Config) (*Plan, error) {
 	cmd := command(c, &img.Config)
 	if cmd.StopSignal != "" {
 		if _, err := guest.ParseSignal(cmd.StopSignal); err != nil {
@@ -74,12 +86,12 @@ func New(img *store.Image, disk string, c *spec.Config) (*Plan, error) {
 	isInit := len(cmd.Args) > 0 && slices.Contains(inits, cmd.Args[0])
 	switch {
 	case c.Init == spec.InitImage || c.Init == spec.InitAuto && isInit:
-		return planImageInit(imageRoot{fs}, c, cmd, isInit)
+		return planImageInit(root, c, cmd, isInit)
 	case len(cmd.Args) == 0:
 		return nil, notBootable("it has neither an entrypoint nor a command, and none was given")
 	}
 	cmd.Main = true
-	return &Plan{Init: guest.InitBanger, Main: &cmd}, imageRoot{fs}.checkCommand(&cmd)
+	return &Plan{Init: guest.InitBanger, Main: &cmd}, root.checkCommand(&cmd)
 }
 
 // planImageInit returns the plan for a machine whose process 1 is the image's

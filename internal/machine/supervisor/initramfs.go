@@ -31,9 +31,13 @@ const (
 	maxInitramfsSize = 256 << 20 // bytes of one
 )
 
-// drivers returns the kernel modules that a machine's devices need.
-func drivers(model vmm.Model) []string {
+// drivers returns the kernel modules that a machine's devices and its root file
+// system need.
+func drivers(model vmm.Model, overlay bool) []string {
 	common := []string{"virtio_blk", "virtio_console", "ext4"}
+	if overlay {
+		common = append(common, "overlay")
+	}
 	if model == vmm.Q35 {
 		return append([]string{"virtio_pci"}, common...)
 	}
@@ -54,7 +58,7 @@ func (m *instance) prepare(ctx context.Context, c *bootConfig) (cfg *vmm.Config,
 		return nil, keys, err
 	}
 	conf := &m.record.Config
-	base, modules, err := baseInitramfs(ctx, c.cache, c.kernel, conf.Model)
+	base, modules, err := baseInitramfs(ctx, c.cache, c.kernel, drivers(conf.Model, m.record.Plan.Overlay))
 	if err != nil {
 		return nil, keys, err
 	}
@@ -128,16 +132,16 @@ func writeInitramfs(path, base string, gc guest.Config) (err error) {
 	return initrd.Machine(f, gc)
 }
 
-// baseInitramfs returns the path of the initramfs for machines of a kernel and
-// a model, and the names of its modules in load order. It makes the initramfs
-// if the cache does not have it.
-func baseInitramfs(ctx context.Context, cache string, k *kernel.Kernel, model vmm.Model) (path string, modules []string, err error) {
+// baseInitramfs returns the path of the initramfs with the drivers of a kernel,
+// and the names of its modules in load order. It makes the initramfs if the
+// cache does not have it.
+func baseInitramfs(ctx context.Context, cache string, k *kernel.Kernel, drivers []string) (path string, modules []string, err error) {
 	program, err := bin.Program()
 	if err != nil {
 		return "", nil, err
 	}
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%d %s %s %q\n", guest.Version, k.ID, model, drivers(model))
+	fmt.Fprintf(sum, "%d %s %q\n", guest.Version, k.ID, drivers)
 	sum.Write(program)
 	const short = 32 // hexadecimal digits of a file name
 	dir := filepath.Join(cache, "initramfs")
@@ -145,7 +149,7 @@ func baseInitramfs(ctx context.Context, cache string, k *kernel.Kernel, model vm
 	if modules, err = readModuleNames(path); err == nil {
 		return path, modules, touch(path)
 	}
-	loaded, err := k.Modules(ctx, drivers(model))
+	loaded, err := k.Modules(ctx, drivers)
 	if err != nil {
 		return "", nil, fmt.Errorf("kernel %s: %w", k.Release, err)
 	}

@@ -26,7 +26,7 @@ func BenchmarkInitramfs(b *testing.B) {
 			write func() error
 		}{
 			{"cached", func() error {
-				base, _, err := baseInitramfs(b.Context(), cache, k, vmm.MicroVM)
+				base, _, err := baseInitramfs(b.Context(), cache, k, drivers(vmm.MicroVM, false))
 				if err != nil {
 					return err
 				}
@@ -51,7 +51,7 @@ func writeWithoutCache(b *testing.B, path string, k *kernel.Kernel) error {
 	if err != nil {
 		return err
 	}
-	modules, err := k.Modules(b.Context(), drivers(vmm.MicroVM))
+	modules, err := k.Modules(b.Context(), drivers(vmm.MicroVM, false))
 	if err != nil {
 		return err
 	}

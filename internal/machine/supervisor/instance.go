@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"slices"
 	"time"
 
 	"github.com/banger-vm/banger/internal/guest"
@@ -251,7 +253,17 @@ func (m *instance) close() error {
 func (m *instance) guestConfig(keys client.Keys, modules []string) guest.Config {
 	return guest.Config{
 		Version: guest.Version, Hostname: m.record.Config.Hostname, Init: m.record.Plan.Init, InitArgs: m.record.Plan.InitArgs,
-		ReadOnly: m.record.Config.ReadOnly, Modules: modules,
+		ReadOnly: m.record.Config.ReadOnly, Overlay: m.record.Plan.Overlay, Folders: m.folders(), Modules: modules,
 		HostKey: keys.HostPrivate, ClientKeys: []string{keys.ClientPublic},
 	}
+}
+
+// folders returns the folders that the guest program creates: the image's
+// volumes and the working directory of the machine's commands.
+func (m *instance) folders() []string {
+	dirs := slices.Clone(m.record.Plan.Volumes)
+	if dir := m.record.Exec.Dir; dir != "" {
+		dirs = append(dirs, path.Join("/", dir))
+	}
+	return dirs
 }
