@@ -147,6 +147,13 @@ type writebackFile struct {
 // writebackBytes is the number of bytes after which writeback starts again.
 const writebackBytes = 32 << 20
 
+// Truncate removes all data, because only one layer is in the disk before its
+// layout.
+func (e *writebackFile) Truncate(int64) error {
+	e.pending = 0
+	return e.file.Truncate(0)
+}
+
 // WriteAt implements io.WriterAt for one goroutine at a time.
 func (e *writebackFile) WriteAt(p []byte, off int64) (int, error) {
 	n, err := e.DataFile.WriteAt(p, off)

@@ -38,6 +38,7 @@ type unpacked struct {
 type spool interface {
 	io.ReaderAt
 	io.WriterAt
+	Truncate(size int64) error
 }
 
 // bySize returns the indexes of layers in the order of their size as stored, the
@@ -103,18 +104,51 @@ func (u *unpacked) create(scratch, name string) (err error) {
 	return err
 }
 
+// unpack unpacks the layer. It starts again if a server sent wrong bytes and another
+// request may bring the right ones; package pull bounds the number of requests.
 func (u *unpacked) unpack(ctx context.Context, limits layer.Limits, m *progressReader) error {
+	for {
+		err := u.unpackOnce(ctx, limits, m)
+		if err == nil {
+			m.finish()
+			return nil
+		}
+		if !pull.MayRecover(err) || ctx.Err() != nil {
+			return u.withLayerName(err)
+		}
+		if err := u.reset(); err != nil {
+			return err
+		}
+		m.last.Done = 0
+	}
+}
+
+func (u *unpacked) unpackOnce(ctx context.Context, limits layer.Limits, m *progressReader) error {
 	r, err := u.layer.Open(ctx)
 	if err != nil {
 		return err
 	}
 	m.r = r
 	u.info, err = layer.Unpack(ctx, m, u.bodies, u.table, layer.Options{DiffID: u.layer.DiffID(), Limits: limits})
-	if err = errors.Join(err, r.Close()); err != nil {
-		return u.withLayerName(err)
+	if _, isLimit := errors.AsType[*tree.LimitError](err); err != nil && !isLimit {
+		// Only the rest shows whether a server or the image's author is at fault.
+		if _, rest := io.Copy(io.Discard, r); pull.IsCorrupt(rest) {
+			err = rest
+		}
 	}
-	m.finish()
-	return nil
+	return errors.Join(err, r.Close())
+}
+
+// reset removes the data of an attempt to unpack the layer.
+func (u *unpacked) reset() error {
+	if err := u.bodies.Truncate(0); err != nil {
+		return err
+	}
+	if err := u.table.Truncate(0); err != nil {
+		return err
+	}
+	_, err := u.table.Seek(0, io.SeekStart)
+	return err
 }
 
 // withLayerName adds the layer's digest to err, unless err has it or the layer has

@@ -30,3 +30,6 @@ func (b *Budget) Take(n int64) error {
 	}
 	return nil
 }
+
+// giveBack adds n bytes to the budget that an attempt took and another may need.
+func (b *Budget) giveBack(n int64) { b.used.Add(-n) }

@@ -58,7 +58,7 @@ type Info struct {
 // Unpack uses about 16 MiB of memory, and 32 MiB more while it reads a file
 // of a million holes. A zstd layer needs its window in addition, at most
 // maxWindow.
-func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Writer, o Options) (Info, error) {
+func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Writer, o Options) (_ Info, err error) {
 	source := newSource(r)
 	plain, compression, err := decompress(source)
 	if err != nil {
@@ -67,7 +67,13 @@ func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Write
 	defer plain.Close()
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := startStream(inner, plain, o.Limits.budget())
+	budget := o.Limits.budget()
+	s := startStream(inner, plain, budget)
+	defer func() {
+		if err != nil {
+			budget.giveBack(s.size)
+		}
+	}()
 	u := unpacker{
 		tar:    tarReader{s: s, maxXattr: o.Limits.xattrBytes()},
 		bodies: bodyWriter{w: bodies},

@@ -8,6 +8,8 @@ import (
 	"hash"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/banger-vm/banger/internal/base/digest"
 )
@@ -43,6 +45,8 @@ func (r *registry) openBlob(ctx context.Context, c *Cache, b blob, onCached func
 		},
 		retry:  retry,
 		notice: r.notice,
+		blame:  func(from []*endpoint) bool { return r.blame(b.digest, from) },
+		isLast: r.isLast,
 		ctxErr: func() error { return context.Cause(ctx) },
 	}, nil
 }
@@ -58,16 +62,20 @@ type download struct {
 	waitRetry   func(error) error        // waits until the time of the next attempt
 	retry       *retrier
 	notice      func(string)
+	blame       func(from []*endpoint) bool // reports whether another download is worth it
+	isLast      func(*endpoint) bool
 	ctxErr      func() error // returns the context's error, nil before it ends
 
 	started bool
 	err     error // of the last Read; every later Read returns it
 	partial *partialFile
-	file    *os.File // the blob in the cache, or nil; Read reads it if it is not nil
-	part    *part    // the connection, or nil
-	skip    int64    // bytes at the beginning of part to discard
-	partErr error    // of part; nextChunk handles it after the bytes before it
-	offset  int64    // bytes hashed and written
+	file    *os.File    // the blob in the cache, or nil; Read reads it if it is not nil
+	part    *part       // the connection, or nil
+	skip    int64       // bytes at the beginning of part to discard
+	sources []*endpoint // that sent bytes of the blob
+	broken  *endpoint   // the sender of part if its connection broke, else nil
+	partErr error       // of part; nextChunk handles it after the bytes before it
+	offset  int64       // bytes hashed and written
 	hash    hash.Hash
 	buf     []byte
 	chunk   []byte // the bytes of buf that Read has not returned yet
@@ -165,7 +173,7 @@ func (d *download) resume() error {
 	}
 	d.notice(fmt.Sprintf("layer %s: the earlier download was damaged, starting again", d.blob.digest))
 	d.hash.Reset()
-	d.offset = 0
+	d.offset, d.sources = 0, nil
 	return d.partial.reset()
 }
 
@@ -176,7 +184,7 @@ func (d *download) nextChunk() ([]byte, error) {
 		if d.partErr != nil {
 			err := d.partErr
 			d.partErr = nil
-			if err := d.waitRetry(err); err != nil {
+			if err := d.tryAgain(err); err != nil {
 				return nil, err
 			}
 		}
@@ -190,6 +198,9 @@ func (d *download) nextChunk() ([]byte, error) {
 				continue
 			}
 			d.part, d.skip = p, d.offset-p.start
+			if !slices.Contains(d.sources, p.from) {
+				d.sources = append(d.sources, p.from)
+			}
 		}
 		chunk, err := d.receive()
 		if err != nil || len(chunk) > 0 {
@@ -198,10 +209,24 @@ func (d *download) nextChunk() ([]byte, error) {
 	}
 }
 
+// tryAgain waits until the time of the next request after err. If err broke the
+// connection to a mirror, the next request goes to another host at once.
+func (d *download) tryAgain(err error) error {
+	if from := d.broken; from != nil && !d.isLast(from) && d.ctxErr() == nil {
+		d.broken = nil
+		d.blame([]*endpoint{from})
+		d.notice(fmt.Sprintf("layer %s: mirror %s: %v: asking the next host", d.blob.digest, from.host, classify(err)))
+		return nil
+	}
+	d.broken = nil
+	return d.waitRetry(err)
+}
+
 // receive reads from the connection once. It may return no bytes. It stores an
 // error of the connection in d.partErr, and returns all other errors.
 func (d *download) receive() ([]byte, error) {
-	n, err := d.part.Read(d.buf)
+	p := d.part
+	n, err := p.Read(d.buf)
 	skipped := min(int64(n), d.skip)
 	d.skip -= skipped
 	chunk := d.buf[skipped:n]
@@ -209,14 +234,14 @@ func (d *download) receive() ([]byte, error) {
 		// The connection sends nothing more.
 		d.closePart()
 	}
-	if int64(len(chunk)) > d.blob.size-d.offset {
-		return nil, fmt.Errorf("server sends more than %d bytes", d.blob.size)
+	if int64(len(chunk)) > p.end-d.offset {
+		return nil, d.corrupt(fmt.Errorf("server sends more than %d bytes", p.end-p.start))
 	}
-	if err != nil && d.offset+int64(len(chunk)) < d.blob.size {
+	if err != nil && d.offset+int64(len(chunk)) < p.end {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		d.partErr = err
+		d.partErr, d.broken = err, p.from
 	}
 	if len(chunk) == 0 {
 		return nil, nil
@@ -226,7 +251,7 @@ func (d *download) receive() ([]byte, error) {
 		return nil, d.partial.store.dir.writeError(err)
 	}
 	d.offset += int64(len(chunk))
-	d.retry.progress(len(chunk))
+	d.retry.progress()
 	return chunk, nil
 }
 
@@ -235,6 +260,49 @@ func (d *download) closePart() {
 		d.part.Close()
 		d.part = nil
 	}
+}
+
+// corruptError reports a downloaded blob with the wrong content.
+type corruptError struct {
+	err   error
+	from  []*endpoint
+	again bool
+}
+
+func (e *corruptError) Error() string {
+	var hosts []string
+	for _, f := range e.from {
+		hosts = append(hosts, f.host)
+	}
+	if len(hosts) == 0 {
+		return e.err.Error()
+	}
+	return fmt.Sprintf("%v (sent by %s)", e.err, strings.Join(hosts, " and "))
+}
+
+func (e *corruptError) Unwrap() error { return e.err }
+
+// IsCorrupt reports whether err means that a server sent a layer with the wrong
+// content.
+func IsCorrupt(err error) bool {
+	_, ok := errors.AsType[*corruptError](err)
+	return ok
+}
+
+// MayRecover reports whether err means that a server sent a layer with the wrong
+// content, and that the layer may be right if it is opened and read again.
+func MayRecover(err error) bool {
+	e, ok := errors.AsType[*corruptError](err)
+	return ok && e.again
+}
+
+// corrupt returns a *corruptError for this download.
+func (d *download) corrupt(err error) error {
+	e := &corruptError{err: err, from: d.sources}
+	if e.again = d.blame(d.sources); e.again {
+		d.notice(fmt.Sprintf("layer %s: %v: reading it again", d.blob.digest, e))
+	}
+	return e
 }
 
 // publish verifies the blob, adds it to the cache and returns io.EOF.
@@ -258,6 +326,9 @@ func (d *download) finish(err error) error {
 	d.closePart()
 	if errors.Is(err, io.EOF) {
 		err = d.publish()
+	}
+	if e, ok := errors.AsType[*mismatchError](err); ok {
+		err = d.corrupt(e)
 	}
 	if d.partial == nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -97,13 +98,47 @@ func (e *anonymousError) Unwrap() error { return e.error }
 // Is reports whether target is ErrAnonymous.
 func (e *anonymousError) Is(target error) bool { return target == ErrAnonymous }
 
+// contentError reports a response whose content is wrong. A second request may bring
+// the right one.
+type contentError struct{ error }
+
+// Unwrap returns the error itself.
+func (e *contentError) Unwrap() error { return e.error }
+
+// named adds the endpoint's host to an error about the content of its response.
+func (e *endpoint) named(err error) error { return fmt.Errorf("%s: %w", e.host, err) }
+
+// hostsError is the error of a request that failed at all endpoints.
+type hostsError struct {
+	last   error // of the registry itself
+	answer error // the last response of a mirror, if there was no connection to the registry
+}
+
+func (e *hostsError) add(err error) {
+	if _, ok := errors.AsType[*statusError](e.last); ok {
+		e.answer = e.last
+	}
+	if !isNetwork(err) {
+		e.answer = nil
+	}
+	e.last = err
+}
+
+// cause returns the error to show: the one of a server that answered, if any.
+func (e *hostsError) cause() error { return cmp.Or(e.answer, e.last) }
+
+func (e *hostsError) Error() string { return e.cause().Error() }
+
+// Unwrap returns the registry's own error, which decides whether the request is
+// repeated.
+func (e *hostsError) Unwrap() error { return e.last }
+
 // statusError is a response of a server whose status is not a success.
 type statusError struct {
-	host         string // of the server, with the port if any; "" for a socket
-	status       int
-	text         string        // of the server, made printable; may be empty
-	retryAfter   time.Duration // Retry-After, 0 if missing
-	rangeRefused bool          // the server refused the requested range
+	host       string // of the server, with the port if any; "" for a socket
+	status     int
+	text       string        // of the server, made printable; may be empty
+	retryAfter time.Duration // Retry-After, 0 if missing
 }
 
 func (e *statusError) Error() string {
@@ -121,7 +156,7 @@ func (e *statusError) temporary() bool {
 	// An unknown status counts as the first one of its class (RFC 9110, section
 	// 15); networks of distribution use 520 to 530.
 	return e.status == http.StatusRequestTimeout || e.status == http.StatusTooManyRequests ||
-		e.status >= http.StatusInternalServerError || e.rangeRefused
+		e.status >= http.StatusInternalServerError
 }
 
 // maxErrorBody is the maximum number of bytes to read of an error's body.
@@ -137,7 +172,6 @@ func checkStatus(resp *http.Response, want ...int) error {
 	}
 	defer resp.Body.Close()
 	e := newStatusError(resp)
-	e.rangeRefused = resp.StatusCode == http.StatusRequestedRangeNotSatisfiable
 	// If the body cannot be read, the status alone is the error.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	e.text = errorText(resp.Header.Get("Content-Type"), body)
@@ -156,6 +190,9 @@ func newStatusError(resp *http.Response) *statusError {
 // classify wraps err with the matching sentinel error. It removes addresses and
 // URLs, because the caller adds the source, and a URL's query may have secrets.
 func classify(err error) error {
+	if e, ok := errors.AsType[*hostsError](err); ok {
+		err = e.cause()
+	}
 	if err == nil || errors.Is(err, context.Canceled) || isClassified(err) {
 		return err
 	}
@@ -167,6 +204,9 @@ func classify(err error) error {
 	}
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return ErrPlainHTTP
+	}
+	if isHeaderFault(err) {
+		return fmt.Errorf("response header is too large or damaged: %w", err)
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && isRefused(op) {
 		return op.Err
@@ -243,10 +283,20 @@ func isConnection(err error) bool {
 func isHTTP2(err error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
 		if strings.HasPrefix(fmt.Sprintf("%T", err), "http.http2") {
-			return true
+			return !isHeaderFault(err)
 		}
 	}
 	return false
+}
+
+// compressionError is the code of an HTTP/2 connection whose headers cannot be
+// decoded, for example because they are too large (RFC 9113, section 7).
+const compressionError = 9
+
+// isHeaderFault reports whether err is that error of net/http's HTTP/2 client.
+func isHeaderFault(err error) bool {
+	v := reflect.ValueOf(err)
+	return v.IsValid() && v.CanUint() && fmt.Sprintf("%T", err) == "http.http2ConnectionError" && v.Uint() == compressionError
 }
 
 // isRefused reports whether this package refused to connect to an address.

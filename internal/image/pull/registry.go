@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -31,6 +31,13 @@ type registry struct {
 	retryDelay time.Duration
 	maxJSON    int64
 	notice     func(string)
+	blamed     sync.Map // has a suspect for each mirror that sent a wrong blob, and one without a mirror for each blob that was fetched again
+}
+
+// suspect is a blob that an endpoint sent with the wrong content.
+type suspect struct {
+	digest digest.Digest
+	from   *endpoint // nil for the registry
 }
 
 func newRegistry(repo name.Repository, o Options) (*registry, error) {
@@ -69,70 +76,114 @@ func (r *registry) retrier() *retrier {
 	return &retrier{retries: r.retries, delay: r.retryDelay, notice: r.notice}
 }
 
-// get sends a request to each endpoint in turn until a response has a wanted
-// status. If all fail, it returns the error of the last endpoint, which is the
-// registry itself. The caller closes the response's body.
-func (r *registry) get(ctx context.Context, kind, identifier string, header http.Header, want ...int) (*http.Response, error) {
-	for i, e := range r.endpoints {
-		if e.down.Load() {
+// request is a GET request for an object of the repository.
+type request struct {
+	kind       string // manifests or blobs
+	identifier string // a tag or a digest
+	header     http.Header
+	want       []int // status codes
+}
+
+// get sends a request to each endpoint in turn until accept returns no error for
+// the response of one. accept may keep the response's body, which it must then
+// close. Mirrors that sent a wrong blob are not asked for it again. If all endpoints
+// fail, the error is a *hostsError.
+func (r *registry) get(ctx context.Context, q request, accept func(*endpoint, *http.Response) error) error {
+	var failure hostsError
+	for _, e := range r.endpoints {
+		if !r.isLast(e) && (e.down.Load() || r.isBlamed(digest.Digest(q.identifier), e)) {
 			continue
 		}
-		resp, err := r.getFrom(ctx, e, kind, identifier, header, want)
+		err := r.getFrom(ctx, e, q, accept)
 		if err == nil {
-			return resp, nil
+			return nil
 		}
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
-		if i == len(r.endpoints)-1 {
-			return nil, err
+		failure.add(err)
+		if r.isLast(e) {
+			break
 		}
 		err = classify(err)
 		e.down.Store(errors.Is(err, ErrNetwork) || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrPlainHTTP))
 		r.notice(fmt.Sprintf("mirror %s: %v", e.host, err))
 	}
-	return nil, errors.New("no registry to ask")
+	if failure.answer != nil {
+		r.notice(fmt.Sprintf("registry %s: %v", r.endpoints[len(r.endpoints)-1].host, classify(failure.last)))
+	}
+	return &failure
+}
+
+// isLast reports whether e is the registry itself.
+func (r *registry) isLast(e *endpoint) bool { return e == r.endpoints[len(r.endpoints)-1] }
+
+func (r *registry) isBlamed(d digest.Digest, e *endpoint) bool {
+	_, ok := r.blamed.Load(suspect{d, e})
+	return ok
+}
+
+// blame records that the endpoints sent a blob with the wrong content. It reports
+// whether the blob is worth another request: one to the next endpoint, or one
+// second request to the registry itself.
+func (r *registry) blame(d digest.Digest, from []*endpoint) bool {
+	another := false
+	for _, e := range from {
+		if !r.isLast(e) {
+			r.blamed.Store(suspect{d, e}, nil)
+			another = true
+		}
+	}
+	if another {
+		return true
+	}
+	_, again := r.blamed.LoadOrStore(suspect{d, nil}, nil)
+	return !again
 }
 
 // getFrom sends a request to one endpoint, and repeats it after a challenge.
-func (r *registry) getFrom(ctx context.Context, e *endpoint, kind, identifier string, header http.Header, want []int) (*http.Response, error) {
+func (r *registry) getFrom(ctx context.Context, e *endpoint, q request, accept func(*endpoint, *http.Response) error) error {
 	s, err := e.connect(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	resp, err := r.send(ctx, s, e, kind, identifier, header)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized && e.gate.isOwn(serverOf(resp.Request.URL)) {
+	resp, err := r.send(ctx, s, e, q)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusUnauthorized && e.gate.isOwn(serverOf(resp.Request.URL)) {
 		next, err := e.renew(ctx, s, resp)
-		if err != nil {
+		if err != nil || next != s {
 			resp.Body.Close()
-			return nil, err
+		}
+		if err != nil {
+			return err
 		}
 		if next != s {
-			resp.Body.Close()
 			s = next
-			resp, err = r.send(ctx, s, e, kind, identifier, header)
+			if resp, err = r.send(ctx, s, e, q); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return nil, err
-		}
 	}
-	if err != nil {
-		return nil, err
+	if err := checkStatus(resp, q.want...); err != nil {
+		return e.refusal(err, s.known)
 	}
-	if err := checkStatus(resp, want...); err != nil {
-		return nil, e.refusal(err, s.known)
+	if err := accept(e, resp); err != nil {
+		resp.Body.Close()
+		return err
 	}
-	return resp, nil
+	return nil
 }
 
 // send sends a request. It occupies one of the slots until the response's body is
 // closed.
-func (r *registry) send(ctx context.Context, s *session, e *endpoint, kind, identifier string, header http.Header) (*http.Response, error) {
-	req, err := e.request(ctx, kind, identifier)
+func (r *registry) send(ctx context.Context, s *session, e *endpoint, q request) (*http.Response, error) {
+	req, err := e.request(ctx, q.kind, q.identifier)
 	if err != nil {
 		return nil, err
 	}
-	for key, values := range header {
+	for key, values := range q.header {
 		req.Header[key] = values
 	}
 	select {
@@ -141,126 +192,6 @@ func (r *registry) send(ctx context.Context, s *session, e *endpoint, kind, iden
 		return nil, context.Cause(ctx)
 	}
 	return doWithTimeout(s.client, req, r.timeout, func() { <-r.slots })
-}
-
-// manifest fetches a manifest or index by tag or digest.
-func (r *registry) manifest(ctx context.Context, identifier string) (data []byte, mediaType string, err error) {
-	retry := r.retrier()
-	for {
-		data, mediaType, err = r.manifestOnce(ctx, identifier)
-		if err == nil {
-			return data, mediaType, nil
-		}
-		if err := retry.wait(ctx, "manifest "+identifier, err); err != nil {
-			return nil, "", err
-		}
-	}
-}
-
-func (r *registry) manifestOnce(ctx context.Context, identifier string) ([]byte, string, error) {
-	resp, err := r.get(ctx, "manifests", identifier, http.Header{"Accept": {acceptManifests}}, http.StatusOK)
-	if err != nil {
-		return nil, "", err
-	}
-	defer resp.Body.Close()
-	data, err := readAll(resp.Body, r.maxJSON)
-	if int64(len(data)) > r.maxJSON {
-		err = &LimitError{"document is too large", r.maxJSON, "limits.json"}
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("read manifest: %w", err)
-	}
-	return data, resp.Header.Get("Content-Type"), nil
-}
-
-// blobBytes fetches all of a blob that is a document.
-func (r *registry) blobBytes(ctx context.Context, b blob) ([]byte, error) {
-	if b.size > r.maxJSON {
-		return nil, tooLarge("document "+string(b.digest), b.size, r.maxJSON)
-	}
-	retry := r.retrier()
-	for {
-		data, err := r.blobBytesOnce(ctx, b)
-		if err == nil {
-			return data, verifyBytes(data, b)
-		}
-		if err := retry.wait(ctx, string(b.digest), err); err != nil {
-			return nil, err
-		}
-	}
-}
-
-func (r *registry) blobBytesOnce(ctx context.Context, b blob) ([]byte, error) {
-	p, err := r.fetch(ctx, b, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	return readAll(p, b.size)
-}
-
-// part is the content of a blob from the offset start to its end.
-type part struct {
-	io.ReadCloser
-	start int64
-}
-
-// fetch requests a blob from offset on, without retries. If the server ignores
-// or refuses ranges, the part starts at 0.
-func (r *registry) fetch(ctx context.Context, b blob, offset int64) (*part, error) {
-	header := http.Header{}
-	want := []int{http.StatusOK}
-	if offset > 0 {
-		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
-		want = append(want, http.StatusPartialContent)
-	}
-	resp, err := r.get(ctx, "blobs", string(b.digest), header, want...)
-	if e, ok := errors.AsType[*statusError](err); ok && e.rangeRefused && offset > 0 {
-		offset = 0
-		resp, err = r.get(ctx, "blobs", string(b.digest), http.Header{}, http.StatusOK)
-	}
-	if err != nil {
-		return nil, err
-	}
-	p := &part{ReadCloser: resp.Body}
-	if resp.StatusCode == http.StatusPartialContent {
-		p.start = offset
-		err = checkRange(resp.Header.Get("Content-Range"), offset, b.size)
-	}
-	if rest := b.size - p.start; err == nil && resp.ContentLength >= 0 && resp.ContentLength != rest {
-		err = fmt.Errorf("server sends %d bytes, want %d", resp.ContentLength, rest)
-	}
-	if err != nil {
-		resp.Body.Close()
-		return nil, err
-	}
-	return p, nil
-}
-
-// checkRange returns an error if a Content-Range header (RFC 9110, section 14.4)
-// is not the range from offset to the end of the blob.
-func checkRange(header string, offset, size int64) error {
-	var first, last int64
-	var total string
-	if _, err := fmt.Sscanf(header, "bytes %d-%d/%s", &first, &last, &total); err != nil {
-		return fmt.Errorf("server sends the invalid range %q", printable(header))
-	}
-	if first != offset || last != size-1 || total != "*" && total != fmt.Sprint(size) {
-		return fmt.Errorf("server sends the range %q, want bytes %d-%d/%d", printable(header), offset, size-1, size)
-	}
-	return nil
-}
-
-// verifyBytes returns an error if a document does not have the size and the
-// digest of its descriptor.
-func verifyBytes(data []byte, b blob) error {
-	if int64(len(data)) != b.size {
-		return fmt.Errorf("document %s has %d bytes, want %d", b.digest, len(data), b.size)
-	}
-	if got := digest.FromBytes(data); got != b.digest {
-		return fmt.Errorf("document %s has the digest %s", b.digest, got)
-	}
-	return nil
 }
 
 // identifierDigest returns the digest in ref, or "" if ref has a tag.

@@ -15,9 +15,6 @@ const (
 	maxRetryDelay     = 30 * time.Second
 	// maxRetryAfter is the longest Retry-After of a server that wait accepts.
 	maxRetryAfter = 2 * time.Minute
-	// progressThreshold is the number of bytes after which earlier failures no
-	// longer count.
-	progressThreshold = 1 << 20
 )
 
 // retrier counts the consecutive failures of one task, and waits before each
@@ -28,17 +25,13 @@ type retrier struct {
 	retryDial bool          // retry also if connecting fails
 	notice    func(string)
 
-	failures int   // consecutive
-	received int64 // bytes since the last failure
+	failures  int  // consecutive
+	refetched bool // after a *contentError
 }
 
-// progress adds n received bytes. It resets the count of failures if there were
-// progressThreshold bytes since the last one.
-func (r *retrier) progress(n int) {
-	if r.received += int64(n); r.received >= progressThreshold {
-		r.failures = 0
-	}
-}
+// progress resets the count of failures. The caller calls it after it has received
+// bytes that it did not have yet.
+func (r *retrier) progress() { r.failures = 0 }
 
 // wait waits until the time of the next attempt after err. It returns an error
 // without waiting if a retry cannot help or if there were too many. task is
@@ -58,7 +51,9 @@ func (r *retrier) wait(ctx context.Context, task string, err error) error {
 		delay = e.retryAfter
 	}
 	r.failures++
-	r.received = 0
+	if isContent(err) {
+		r.refetched = true
+	}
 	r.notice(fmt.Sprintf("%s: %v: trying again in %v", task, classify(err), delay))
 	return sleep(ctx, delay)
 }
@@ -67,7 +62,15 @@ func (r *retrier) isRetryable(err error) bool {
 	if e, ok := errors.AsType[*statusError](err); ok {
 		return e.temporary()
 	}
+	if isContent(err) {
+		return !r.refetched
+	}
 	return isNetwork(err) && !errors.Is(err, http.ErrSchemeMismatch) && (r.retryDial || !isDial(err))
+}
+
+func isContent(err error) bool {
+	_, ok := errors.AsType[*contentError](err)
+	return ok
 }
 
 // sleep waits for d. If ctx ends earlier, it returns the context's error.
