@@ -481,7 +481,7 @@ func TestR1GuestFailureIsReported(t *testing.T) {
 	start := time.Now()
 	got := box.run(t, "start", "broken")
 	expectCode(t, got, 1)
-	if !strings.Contains(got.stderr, "machine ended: ") || !strings.Contains(got.stderr, "no ext4") {
+	if !strings.Contains(got.stderr, "machine ended: ") || !strings.Contains(got.stderr, "not an ext4 file system") {
 		t.Errorf("stderr = %q", got.stderr)
 	}
 	if took := time.Since(start); took > bootLimit {
