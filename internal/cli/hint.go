@@ -27,6 +27,9 @@ func hint(err error) string {
 	if limit, ok := errors.AsType[*pull.LimitError](err); ok {
 		return limitHint(limit.Option)
 	}
+	if path, ok := errors.AsType[*pull.PathError](err); ok {
+		return path.Hint()
+	}
 	if tool, ok := errors.AsType[*e2fs.MissingToolError](err); ok {
 		return "install e2fsprogs (apt install e2fsprogs) for " + tool.Name + ", or use --builder=native"
 	}
@@ -49,6 +52,7 @@ func hint(err error) string {
 		target error
 		text   string
 	}{
+		{pull.ErrNoImage, "check the name and the tag"},
 		{pull.ErrNotFound, "check the name and the tag; a private repository may need a login (docker login, podman login)"},
 		{pull.ErrAnonymous, "log in first, with docker login or podman login"},
 		{pull.ErrUnauthorized, "the stored credentials do not permit it: docker login or podman login replaces them"},

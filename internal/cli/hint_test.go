@@ -23,7 +23,9 @@ func TestHints(t *testing.T) {
 		err  error
 		want string
 	}{
-		{pull.ErrNotFound, "check the name and the tag"},
+		{pull.ErrNotFound, "check the name and the tag; a private"},
+		{pull.ErrNoImage, "check the name and the tag"},
+		{&pull.PathError{Path: "x.tar", Sources: []string{"tar:x.tar", "docker-archive:x.tar"}}, "write tar:x.tar or docker-archive:x.tar"},
 		{pull.ErrUnauthorized, "docker login or podman login replaces"},
 		{pull.ErrAnonymous, "log in first"},
 		{&pull.AddressError{Registry: "r.io", Address: "10.0.0.1"}, `allow-addresses = ["10.0.0.1"] under [registry."r.io"]`},

@@ -68,7 +68,7 @@ func (c *converter) launch(r api.StartRequest) (control.Launch, error) {
 
 // image returns the image that a request names.
 func (c *converter) image(ref string) (*store.Image, error) {
-	img, err := c.Images.Find(ref, pull.CanonicalName(ref))
+	img, err := c.Images.Find(ref, pull.CanonicalNames(ref)...)
 	if errors.Is(err, store.ErrNotFound) || err == nil && !c.Images.HasDisk(img) {
 		return nil, &api.Error{Code: api.CodeNoImage, Message: "image " + ref + ": not on this host"}
 	}

@@ -4,6 +4,7 @@ package fetch
 
 import (
 	"cmp"
+	"errors"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/cli/env"
@@ -120,6 +121,9 @@ func (f *Flags) pullOptions(e *env.Env, source string) (pull.Options, error) {
 		o.Mirrors[host] = r.Mirrors
 	}
 	host, err := pull.RegistryHost(source)
+	if _, ok := errors.AsType[*pull.PathError](err); ok {
+		return o, err // it has a hint
+	}
 	if err != nil {
 		return o, exit.Usagef("%v", err)
 	}

@@ -18,7 +18,7 @@ import (
 
 // FindImage returns the image that a user calls ref: by name, ID or digest.
 func FindImage(s *store.Store, ref string) (*store.Image, error) {
-	return s.Find(ref, pull.CanonicalName(ref))
+	return s.Find(ref, pull.CanonicalNames(ref)...)
 }
 
 // ImageNames returns a completion by the names of the images in the store.

@@ -14,6 +14,7 @@ const sourceHelp = `SOURCE is one of
   oci:DIR[:TAG]                an OCI image layout
   oci-archive:FILE[:TAG]       the same in a tar file
   docker-archive:FILE[:TAG]    the output of docker save
+  dir:DIR                      a folder of skopeo copy
   docker-daemon:REF            an image of the local Docker daemon
   tar:FILE                     a root file system as a tar file, - for standard input`
 

@@ -44,8 +44,10 @@ func removeImage(ctx context.Context, e *env.Env, s *store.Store, ref string, fo
 		return err
 	}
 	name := ref
-	if !slices.Contains(img.Names, name) {
-		name = pull.CanonicalName(ref)
+	for _, full := range pull.CanonicalNames(ref) {
+		if !slices.Contains(img.Names, name) {
+			name = full
+		}
 	}
 	byName := slices.Contains(img.Names, name)
 	if byName && len(img.Names) > 1 {

@@ -91,6 +91,9 @@ func Pull(ctx context.Context, s *store.Store, source, name string, o Options) (
 		return nil, false, err
 	}
 	defer func() { err = errors.Join(err, img.Close()) }()
+	if name == "" && img.NameError != nil {
+		return nil, false, fmt.Errorf("reading %s: %w", source, img.NameError)
+	}
 	if name == "" {
 		name = img.Name
 	}
@@ -108,7 +111,7 @@ func Pull(ctx context.Context, s *store.Store, source, name string, o Options) (
 	}
 	rec = newRecord(img, name, res, o)
 	return rec, true, withLock(ctx, s, func() error {
-		if old, err := s.Find(string(rec.ID), ""); err == nil {
+		if old, err := s.Find(string(rec.ID)); err == nil {
 			rec.Names = addName(old.Names, name)
 		}
 		return s.Put(rec, res.disk)
@@ -123,7 +126,7 @@ func reuse(ctx context.Context, s *store.Store, img *pull.Image, name string, o 
 	}
 	var found *store.Image
 	err := withLock(ctx, s, func() error {
-		rec, err := s.Find(string(img.Digest), "")
+		rec, err := s.Find(string(img.Digest))
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		}

@@ -41,7 +41,9 @@ func resolveDaemon(ctx context.Context, s source, want platform, o Options) (*Im
 	if err != nil {
 		return nil, fmt.Errorf("ask Docker daemon at %s: %w", socket, daemonError(ctx, err))
 	}
-	if err := checkStatus(resp, http.StatusOK); err != nil {
+	if err := checkStatus(resp, http.StatusOK); resp.StatusCode == http.StatusNotFound {
+		return nil, fmt.Errorf("%w: %w", ErrNoImage, err)
+	} else if err != nil {
 		return nil, classify(err)
 	}
 	defer resp.Body.Close()

@@ -47,11 +47,11 @@ func (a *archive) dockerImage(s source, want platform, o Options) (*Image, error
 	if err := json.Unmarshal(data, &saved); err != nil {
 		return nil, fmt.Errorf("parse %s: %s", dockerManifestFile, printable(err.Error()))
 	}
-	chosen, err := selectSaved(saved, s.tag)
+	images, err := selectSaved(saved, s.tag)
 	if err != nil {
 		return nil, err
 	}
-	img, diffIDs, err := a.savedConfig(chosen, want, o)
+	chosen, img, diffIDs, err := a.chooseSaved(images, want, o)
 	if err != nil {
 		return nil, err
 	}
@@ -126,45 +126,91 @@ func (a *archive) savedLayer(name string, diffID digest.DiffID) (Layer, error) {
 	}}, nil
 }
 
-// selectSaved returns the image that tag names. Without a tag it returns the
-// only image, or an error if there are several.
-func selectSaved(saved []savedImage, tag string) (*savedImage, error) {
-	if tag == "" && len(saved) == 1 {
-		return &saved[0], nil
-	}
-	var tags []string
-	for i := range saved {
-		if tag != "" && saved[i].matches(tag) {
-			return &saved[i], nil
-		}
-		tags = append(tags, saved[i].RepoTags...)
-	}
-	available := "its images have no tags"
-	if len(tags) > 0 {
-		available = "available: " + printable(strings.Join(tags[:min(len(tags), 20)], ", "))
-	}
+// selectSaved returns the images that tag names. There are several if the archive
+// has the image for several platforms. Without a tag it returns all images, or an
+// error if they have different tags.
+func selectSaved(saved []savedImage, tag string) ([]*savedImage, error) {
+	found := taggedSaved(saved, tag)
+	different := slices.ContainsFunc(found, func(s *savedImage) bool { return !slices.Equal(s.RepoTags, found[0].RepoTags) })
 	switch {
 	case len(saved) == 0:
 		return nil, errors.New("archive has no images")
-	case tag == "":
-		return nil, fmt.Errorf("archive has several images: append a colon and the tag of one (%s)", available)
+	case len(found) == 0:
+		return nil, fmt.Errorf("%w: archive has no image %s (%s)", ErrNoImage, printable(tag), availableSaved(saved))
+	case tag == "" && different:
+		return nil, severalSaved(saved)
 	}
-	return nil, fmt.Errorf("%w: archive has no image %s (%s)", ErrNotFound, printable(tag), available)
+	return found, nil
 }
 
-// matches reports whether tag is one of the image's tags or its ID.
-func (s *savedImage) matches(tag string) bool {
-	if slices.Contains(s.RepoTags, tag) || digestIn(s.Config) != "" && string(digestIn(s.Config)) == tag {
-		return true
+// taggedSaved returns the images that tag names: by a tag, by a short form of a tag,
+// or by the ID. A tag as it is written has priority over the same one in localhost/.
+func taggedSaved(saved []savedImage, tag string) (found []*savedImage) {
+	for _, name := range append([]string{tag}, CanonicalNames(tag)...) {
+		for i := range saved {
+			s := &saved[i]
+			isID := tag != "" && string(digestIn(s.Config)) == tag
+			if tag == "" || isID || slices.ContainsFunc(s.RepoTags, func(t string) bool { return t == name || CanonicalName(t) == name }) {
+				found = append(found, s)
+			}
+		}
+		if len(found) > 0 {
+			break
+		}
 	}
-	full := CanonicalName(tag)
-	return full != "" && slices.ContainsFunc(s.RepoTags, func(t string) bool { return CanonicalName(t) == full })
+	return found
 }
 
-// name returns the canonical form of tag, or of the image's first tag if tag is
-// "" or an ID. It returns "" if there is none.
+func severalSaved(saved []savedImage) error {
+	return fmt.Errorf("archive has several images: append a colon and the tag of one (%s)", availableSaved(saved))
+}
+
+func availableSaved(saved []savedImage) string {
+	var tags []string
+	for _, s := range saved {
+		tags = append(tags, s.RepoTags...)
+	}
+	if len(tags) == 0 {
+		return "its images have no tags"
+	}
+	return "available: " + printable(strings.Join(tags[:min(len(tags), 20)], ", "))
+}
+
+// chooseSaved returns the image for the wanted platform. It returns an error if
+// there are several.
+func (a *archive) chooseSaved(images []*savedImage, want platform, o Options) (chosen *savedImage, img *Image, diffIDs []digest.DiffID, err error) {
+	if len(images) > maxDocuments {
+		return nil, nil, nil, fmt.Errorf("archive has more than %d images of one tag", maxDocuments)
+	}
+	other := &PlatformError{Want: want.String()}
+	for _, s := range images {
+		found, ids, err := a.savedConfig(s, want, o)
+		if e, ok := errors.AsType[*PlatformError](err); ok {
+			other.Have = append(other.Have, e.Have...)
+			continue
+		}
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if img != nil && img.Digest != found.Digest {
+			return nil, nil, nil, fmt.Errorf("archive has several images for %s: append a colon and the ID of one (available: %s, %s)",
+				want, img.Digest, found.Digest)
+		}
+		chosen, img, diffIDs = s, found, ids
+	}
+	if img == nil {
+		return nil, nil, nil, other
+	}
+	return chosen, img, diffIDs, nil
+}
+
+// name returns the canonical form of the image's tag that tag names, or of its
+// first tag if tag is "" or an ID. It returns "" if there is none.
 func (s *savedImage) name(tag string) string {
 	if _, err := digest.ParseDigest(tag); err != nil && tag != "" {
+		if i := slices.IndexFunc(s.RepoTags, func(t string) bool { return isSameName(tag, t) }); i >= 0 {
+			return CanonicalName(s.RepoTags[i])
+		}
 		return CanonicalName(tag)
 	}
 	if len(s.RepoTags) > 0 {

@@ -20,9 +20,11 @@ import (
 
 // The errors for which a caller has a hint for the user.
 var (
-	// ErrNotFound means that the registry, the daemon or the archive does not
-	// have the image.
+	// ErrNotFound means that the registry does not have the image.
 	ErrNotFound = errors.New("not found")
+	// ErrNoImage is ErrNotFound for an archive, a layout or the Docker daemon,
+	// which need no login.
+	ErrNoImage = fmt.Errorf("%w", ErrNotFound)
 	// ErrUnauthorized means that the registry requires other credentials.
 	// Several registries also return it if a repository does not exist.
 	ErrUnauthorized = errors.New("not authorized")

@@ -299,8 +299,11 @@ func FuzzDocument(f *testing.F) {
 // selectBoth calls selectEntries with and without a tag. It ignores the results,
 // because the fuzz test only looks for panics.
 func selectBoth(entries []descriptor) {
-	_, _, _ = selectEntries(entries, "")
-	_, _, _ = selectEntries(entries, "a:1")
+	_, _ = selectEntries(entries, "")
+	_, _ = selectEntries(entries, "a:1")
+	for _, d := range entries {
+		_, _ = d.imageName("a:1")
+	}
 }
 
 func FuzzArchive(f *testing.F) {

@@ -66,6 +66,7 @@ type Image struct {
 	Platform  string        // os/arch[/variant]
 	RawConfig []byte        // generated for tar, else the bytes that the manifest refers to
 	Config    v1.ConfigFile
+	NameError error    // why the source gives no single name; Name is "" then
 	Warnings  []string // remarks on the configuration and the platform
 	Layers    []Layer  // oldest first
 
@@ -149,6 +150,11 @@ func Resolve(ctx context.Context, text string, o Options) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.errorPrefix(), err)
 	}
+	if s.kind == kindRegistry {
+		if err := checkNoArchive(text); err != nil {
+			return nil, fmt.Errorf("reading %w", err)
+		}
+	}
 	want, err := parsePlatform(o.Platform)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.errorPrefix(), err)
@@ -160,8 +166,12 @@ func Resolve(ctx context.Context, text string, o Options) (*Image, error) {
 		kindDockerArchive: resolveDockerArchive,
 		kindDaemon:        resolveDaemon,
 		kindTar:           resolveTar,
+		kindSkopeoDir:     resolveSkopeoDir,
 	}[s.kind]
 	img, err := resolve(ctx, s, want, o)
+	if err != nil && s.kind == kindRegistry {
+		err = withPath(text, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.errorPrefix(), err)
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/base/digest"
@@ -79,18 +78,30 @@ func (l *ociLayout) resolve(ctx context.Context, s source, want platform, o Opti
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", indexFile, err)
 	}
-	entries, name, err := selectEntries(index.Manifests, s.tag)
+	entries, err := selectEntries(index.Manifests, s.tag)
 	if err != nil {
 		return nil, err
 	}
-	found, err := newResolver(l, want, o).fromEntries(ctx, entries)
+	found, entry, err := newResolver(l, want, o).choose(ctx, entries)
 	if err != nil {
 		return nil, err
 	}
+	name, nameErr := entry.imageName(s.tag)
+	full := qualifiedName(name)
+	if full == "" && nameErr == nil {
+		full = fileName(s.path, name)
+	}
+	img, err := l.image(found, full)
+	if err == nil {
+		img.NameError = nameErr
+	}
+	return img, err
+}
+
+// image returns the image with its layers.
+func (l *ociLayout) image(found *resolved, name string) (*Image, error) {
 	img := found.newImage()
-	if img.Name = qualifiedName(name); img.Name == "" {
-		img.Name = fileName(s.path, name)
-	}
+	img.Name = name
 	for i, d := range found.doc.Layers {
 		layer, err := l.layer(d, found.diffIDs[i])
 		if err != nil {
@@ -104,7 +115,7 @@ func (l *ociLayout) resolve(ctx context.Context, s source, want platform, o Opti
 // qualifiedName returns the canonical form of a layout's name annotation. It
 // returns "" if the annotation is only a tag, which is common.
 func qualifiedName(name string) string {
-	if !strings.ContainsAny(name, "/:@") {
+	if !isQualified(name) {
 		return ""
 	}
 	return CanonicalName(name)
@@ -127,58 +138,10 @@ func (l *ociLayout) checkVersion() error {
 	return nil
 }
 
-// selectEntries returns the entries of a layout's index that match tag, and
-// their name. Without a tag it returns all entries, or an error if they have
-// several names.
-func selectEntries(all []descriptor, tag string) (entries []descriptor, name string, err error) {
-	var names []string
-	for _, d := range all {
-		if d.isAttestation() {
-			continue
-		}
-		n := d.Annotations[annotationName]
-		if tag == "" || matchesTag(d, tag) {
-			entries = append(entries, d)
-			if full := d.Annotations[annotationContainerd]; full != "" {
-				name = full
-			} else {
-				name = n
-			}
-		}
-		if n != "" && !slices.Contains(names, n) {
-			names = append(names, printable(n))
-		}
-	}
-	available := "its images have no names"
-	if len(names) > 0 {
-		available = "available: " + strings.Join(names[:min(len(names), 20)], ", ")
-	}
-	switch {
-	case len(all) == 0:
-		return nil, "", errors.New("layout has no images")
-	case len(entries) == 0:
-		return nil, "", fmt.Errorf("%w: layout has no image %s (%s)", ErrNotFound, printable(tag), available)
-	case tag == "" && len(names) > 1:
-		return nil, "", fmt.Errorf("layout has several images: append a colon and the name of one (%s)", available)
-	}
-	return entries, name, nil
-}
+// blobDir is the folder of a layout's blobs.
+const blobDir = "blobs/sha256/"
 
-// matchesTag reports whether tag is a name or the digest of d.
-func matchesTag(d descriptor, tag string) bool {
-	if d.Digest == tag || "@"+d.Digest == tag {
-		return true
-	}
-	full := CanonicalName(tag)
-	for _, n := range []string{d.Annotations[annotationName], d.Annotations[annotationContainerd]} {
-		if n != "" && (n == tag || strings.ContainsAny(tag, "/:@") && full != "" && CanonicalName(n) == full) {
-			return true
-		}
-	}
-	return false
-}
-
-func blobName(d digest.Digest) string { return "blobs/sha256/" + d.Hex() }
+func blobName(d digest.Digest) string { return blobDir + d.Hex() }
 
 // manifest implements documentFetcher.
 func (l *ociLayout) manifest(_ context.Context, b blob) ([]byte, error) {

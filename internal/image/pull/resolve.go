@@ -74,13 +74,18 @@ func (r *resolver) fromEntries(ctx context.Context, entries []descriptor) (*reso
 	if err != nil {
 		return nil, err
 	}
-	if found == nil && len(r.have) == 0 && r.artifactErr != nil {
-		return nil, r.artifactErr
-	}
 	if found == nil {
-		return nil, &PlatformError{Want: r.want.String(), Have: r.have}
+		return nil, r.noImage()
 	}
 	return found, nil
+}
+
+// noImage returns the error for an index without an image that fits.
+func (r *resolver) noImage() error {
+	if len(r.have) == 0 && r.artifactErr != nil {
+		return r.artifactErr
+	}
+	return &PlatformError{Want: r.want.String(), Have: r.have}
 }
 
 // fromIndex returns the image that fits the platform best, or nil. Entries with

@@ -20,6 +20,7 @@ const (
 	kindDockerArchive = "docker-archive"
 	kindDaemon        = "docker-daemon"
 	kindTar           = "tar"
+	kindSkopeoDir     = "dir"
 )
 
 // standardInput is the path of an archive that is read from Options.Stdin.
@@ -45,7 +46,7 @@ func (s source) errorPrefix() string {
 }
 
 // parseSource parses the forms of SOURCE that package cli documents. Except for
-// a plain tar, a path ends at its first colon.
+// a plain tar and a folder of skopeo's, a path ends at its first colon.
 func parseSource(text string) (source, error) {
 	s := source{text: text, kind: kindRegistry}
 	if len(text) > maxSource || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
@@ -56,12 +57,15 @@ func parseSource(text string) (source, error) {
 	case kindLayout, kindLayoutArchive, kindDockerArchive:
 		s.kind = kind
 		s.path, s.tag, _ = strings.Cut(rest, ":")
-	case kindTar:
+	case kindTar, kindSkopeoDir:
 		s.kind, s.path = kind, rest
 	case kindDaemon:
 		s.kind, s.tag = kind, rest
 		return s, checkDaemonReference(rest)
 	default:
+		if err := checkNotPath(text); err != nil {
+			return s, err
+		}
 		var err error
 		s.ref, err = parseReference(strings.TrimPrefix(text, "docker://"))
 		return s, err
@@ -173,6 +177,24 @@ func CanonicalName(text string) string {
 		return ""
 	}
 	return canonical(ref)
+}
+
+// CanonicalNames returns the canonical names that text may stand for: its full
+// form and, if text names no registry, the image of that name in "localhost/",
+// under which podman and buildah keep the images that they build.
+func CanonicalNames(text string) []string {
+	full := CanonicalName(text)
+	if full == "" {
+		return nil
+	}
+	names := []string{full}
+	registry, _, _ := strings.Cut(text, "/")
+	if strings.HasPrefix(full, dockerHub+"/") && registry != dockerHub && registry != name.DefaultRegistry {
+		if local := CanonicalName("localhost/" + text); local != "" {
+			names = append(names, local)
+		}
+	}
+	return names
 }
 
 func canonical(ref name.Reference) string {

@@ -61,7 +61,7 @@ func TestParseSourceRefuses(t *testing.T) {
 		"no file":            {"tar:", "no path"},
 		"no image":           {"docker-daemon:", "reference"},
 		"a daemon's path":    {"docker-daemon:../containers/json?x", "reference"},
-		"an unknown kind":    {"dir:/tmp/x", "reference"},
+		"an unknown kind":    {"rsync:/tmp/x", "reference"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := testOptions(t)

@@ -101,15 +101,16 @@ func readRecord(path string) (*Image, error) {
 }
 
 // Find returns the image that ref names. ref is one of the image's names, its ID, or
-// a prefix of the ID's hexadecimal digits. canonical is the canonical form of ref;
-// Find looks it up if ref is not a name in the store. Find returns ErrNotFound if
-// there is no such image, and *AmbiguousError if a prefix matches several.
-func (s *Store) Find(ref, canonical string) (*Image, error) {
+// a prefix of the ID's hexadecimal digits. canonical are the canonical forms of ref;
+// Find looks them up in order if ref is not a name in the store. Find returns
+// ErrNotFound if there is no such image, and *AmbiguousError if a prefix matches
+// several.
+func (s *Store) Find(ref string, canonical ...string) (*Image, error) {
 	images, _, err := s.Images()
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{ref, canonical} {
+	for _, name := range append([]string{ref}, canonical...) {
 		if img, ok := named.ByName(images, name); ok {
 			return img, nil
 		}
