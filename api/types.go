@@ -98,9 +98,9 @@ type List struct {
 // A ListRequest selects machines.
 type ListRequest struct {
 	All bool // include machines that do not run
-	// Filters are name=, id=, label=KEY[=VALUE], status=, image= (name or digest prefix)
-	// and exited=CODE. A machine is listed if it matches, for each key that occurs, at
-	// least one filter of that key.
+	// Filters are name=, id=, label=KEY[=VALUE], label!=KEY[=VALUE], status=, image= (name
+	// or digest prefix) and exited=CODE. A machine is listed if it matches, for each key that
+	// occurs, at least one filter of that key, and all filters of label!.
 	Filters []string
 }
 

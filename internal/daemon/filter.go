@@ -10,8 +10,11 @@ import (
 	"github.com/banger-vm/banger/internal/machine/record"
 )
 
+// notLabel is the key of the filters label!=KEY and label!=KEY=VALUE.
+const notLabel = "label!"
+
 // filters has conditions on machines by their keys. A machine matches if it meets at
-// least one condition of each key.
+// least one condition of each key, and all conditions of notLabel.
 type filters map[string][]func(*record.Record) bool
 
 // maxFilters is the number of filters that a request may have.
@@ -32,6 +35,9 @@ func parseFilters(texts []string) (filters, error) {
 		if err != nil {
 			return nil, err
 		}
+		if key == notLabel {
+			key = text // a key for each, because all of them must hold
+		}
 		out[key] = append(out[key], condition)
 	}
 	return out, nil
@@ -46,6 +52,9 @@ func parseFilter(key, value string) (func(*record.Record) bool, error) {
 		return func(r *record.Record) bool { return strings.HasPrefix(r.ID, value) }, nil
 	case "label":
 		return labelFilter(value), nil
+	case notLabel:
+		has := labelFilter(value)
+		return func(r *record.Record) bool { return !has(r) }, nil
 	case "status":
 		return statusFilter(value)
 	case "image":
@@ -59,7 +68,7 @@ func parseFilter(key, value string) (func(*record.Record) bool, error) {
 	case "until":
 		return untilFilter(value)
 	}
-	return nil, invalid("filter %q: want name, id, label, status, image, exited or until", key)
+	return nil, invalid("filter %q: want name, id, label, label!, status, image, exited or until", key)
 }
 
 // labelFilter matches machines with a label KEY, or with a label KEY=VALUE.

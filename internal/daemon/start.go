@@ -3,9 +3,11 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/machine/record"
 )
 
@@ -29,12 +31,16 @@ func (h *handlers) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := h.locks.lock(r.Context(), lockRequest{rec.ID, rec.Config.Name, "start", 0})
+	unlock, err := h.lockForStart(r.Context(), rec)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	supervisor, err := h.machines.Start(r.Context(), rec.ID, l)
+	if errors.Is(err, record.ErrRunning) {
+		unlock()
+		return h.startRunning(w, r, rec, &req)
+	}
 	if err != nil {
 		return err
 	}
@@ -48,6 +54,49 @@ func (h *handlers) start(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, h.convert.machine(rec))
+}
+
+// lockForStart takes the lock of a machine. If another request starts the
+// machine, it waits for the end of the boot, which may take longer than a request
+// waits for a lock.
+func (h *handlers) lockForStart(ctx context.Context, rec *record.Record) (unlock func(), err error) {
+	const tries = 5
+	for range tries {
+		unlock, err = h.locks.lock(ctx, lockRequest{rec.ID, rec.Config.Name, "start", 0})
+		if e, ok := errors.AsType[*api.Error](err); !ok || e.Code != api.CodeBusy {
+			break
+		}
+	}
+	return unlock, err
+}
+
+// startRunning answers a request to start a machine that runs already. As with
+// docker it succeeds, and attaches the client if the request asks for it.
+func (h *handlers) startRunning(w http.ResponseWriter, r *http.Request, rec *record.Record, req *api.StartRequest) error {
+	rec, err := h.machines.Find(rec.ID)
+	switch {
+	case err != nil:
+		return err
+	case !isRunning(rec): // another process holds it
+		return fmt.Errorf("machine %s: %w", rec.Config.Name, record.ErrRunning)
+	case req.Kernel != "" || req.Accel != "":
+		return &api.Error{Code: api.CodeRunning, Message: fmt.Sprintf(
+			"machine %s: machine is running: stop it to start it with another kernel or accelerator", rec.Config.Name)}
+	case !wantsStream(r):
+		return answer(w, h.convert.machine(rec))
+	case req.Attach:
+		supervisor, err := h.machines.Attach(r.Context(), rec.ID, api.AttachRequest{Stdin: rec.Config.Stdin})
+		if err != nil {
+			return err
+		}
+		return h.relay(w, supervisor)
+	}
+	client, err := upgrade(w)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.SendJSON(frames.Event, api.Event{Ready: true})
 }
 
 // run makes a machine and boots it. If the start fails, or if the client disconnects

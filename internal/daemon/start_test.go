@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/banger-vm/banger/api"
@@ -111,5 +112,76 @@ func TestAttachedStart(t *testing.T) {
 	}
 	if exit, err := p.Wait(); err != nil || exit.Code != 143 || out.String() != "TERM" {
 		t.Errorf("exit %+v, %v, output %q", exit, err, &out)
+	}
+}
+
+// TestStartRunning starts a machine that runs already: it succeeds, and attaches the
+// client that asks for it.
+func TestStartRunning(t *testing.T) {
+	f := newFakeMachines(t)
+	f.add(idOne, "one", record.StateRunning)
+	f.serve = func(route string, _ any, c *frames.Conn) {
+		sendJSON(c, frames.Event, api.Event{Ready: true})
+		sendBytes(c, frames.Stdout, []byte(route))
+		sendJSON(c, frames.Exit, api.Exit{Code: 4})
+	}
+	d := startDaemon(t, f)
+	for _, row := range []struct {
+		name string
+		req  api.StartRequest
+		code int
+		out  string
+		err  api.ErrorCode
+	}{
+		{name: "in the background"},
+		{name: "attached", req: api.StartRequest{Attach: true}, code: 4, out: "attach"},
+		{name: "another kernel", req: api.StartRequest{Accel: "tcg"}, err: api.CodeRunning},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var out strings.Builder
+			p, err := d.Start(t.Context(), "one", row.req, api.Stdio{Out: &out})
+			if codeOf(err) != row.err {
+				t.Fatalf("start: %v, want code %q", err, row.err)
+			}
+			if err != nil {
+				return
+			}
+			if exit, err := p.Wait(); err != nil || exit.Code != row.code || out.String() != row.out {
+				t.Errorf("exit %+v, %v, output %q; want code %d, output %q", exit, err, &out, row.code, row.out)
+			}
+		})
+	}
+	if got := f.called(); got != "" {
+		t.Errorf("calls: %s", got)
+	}
+}
+
+// TestTwoStarts starts a machine twice at once. Both starts succeed when it is ready.
+func TestTwoStarts(t *testing.T) {
+	f := newFakeMachines(t)
+	f.add(idOne, "one", record.StateExited)
+	booted := make(chan struct{})
+	f.supervise = func(_ context.Context, _ string, c *frames.Conn) {
+		<-booted
+		sendJSON(c, frames.Event, api.Event{Ready: true})
+		closeConn(c)
+	}
+	d := startDaemon(t, f)
+	var starts sync.WaitGroup
+	for range 2 {
+		starts.Go(func() {
+			p, err := d.Start(t.Context(), "one", api.StartRequest{}, api.Stdio{})
+			if err == nil {
+				_, err = p.Wait()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(booted)
+	starts.Wait()
+	if got := f.called(); got != "start one" {
+		t.Errorf("calls: %s", got)
 	}
 }

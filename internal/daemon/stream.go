@@ -67,20 +67,20 @@ func upgrade(w http.ResponseWriter) (*frames.Conn, error) {
 }
 
 func (h *handlers) exec(w http.ResponseWriter, r *http.Request) error {
-	return relay(h, w, r, h.machines.Exec)
+	return relayRequest(h, w, r, h.machines.Exec)
 }
 
 func (h *handlers) attach(w http.ResponseWriter, r *http.Request) error {
-	return relay(h, w, r, h.machines.Attach)
+	return relayRequest(h, w, r, h.machines.Attach)
 }
 
 func (h *handlers) archive(w http.ResponseWriter, r *http.Request) error {
-	return relay(h, w, r, h.machines.Archive)
+	return relayRequest(h, w, r, h.machines.Archive)
 }
 
-// relay opens a stream to a machine's supervisor by open and passes frames between
-// it and the client, without a look at them.
-func relay[T any](h *handlers, w http.ResponseWriter, r *http.Request,
+// relayRequest opens a stream to a machine's supervisor by open and passes frames
+// between it and the client, without a look at them.
+func relayRequest[T any](h *handlers, w http.ResponseWriter, r *http.Request,
 	open func(ctx context.Context, id string, req T) (*frames.Conn, error),
 ) error {
 	var req T
@@ -92,6 +92,12 @@ func relay[T any](h *handlers, w http.ResponseWriter, r *http.Request,
 	if err != nil {
 		return err
 	}
+	return h.relay(w, supervisor)
+}
+
+// relay makes the connection of a request a stream and passes frames between it
+// and a supervisor.
+func (h *handlers) relay(w http.ResponseWriter, supervisor *frames.Conn) error {
 	client, err := upgrade(w)
 	if err != nil {
 		supervisor.Close()

@@ -42,7 +42,7 @@ func psCommand(e *env.Env) *cobra.Command {
 	return cmd
 }
 
-const filterHelp = "name=, id=, label=KEY[=VALUE], status=, image= or exited=CODE; of several of one key one must fit"
+const filterHelp = "name=, id=, label=KEY[=VALUE], label!=KEY[=VALUE], status=, image= or exited=CODE; of several of one key one must fit"
 
 func ps(ctx context.Context, e *env.Env, p *psFlags) error {
 	f, err := render.ParseFormat(p.format)

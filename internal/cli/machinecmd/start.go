@@ -24,7 +24,8 @@ func startCommand(e *env.Env) *cobra.Command {
 		Use:   "start MACHINE…",
 		Short: "Boot machines that do not run, with their disks as they are",
 		Long: "Boot machines that do not run, with their disks as they are, and run their commands\n" +
-			"in the background; with --attach one in the foreground, as banger run does.",
+			"in the background; with --attach one in the foreground, as banger run does. A\n" +
+			"machine that runs already stays as it is.",
 		Args: arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),
 	}
 	f := cmd.Flags()

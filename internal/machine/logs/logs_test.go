@@ -220,3 +220,43 @@ func TestLogsFollow(t *testing.T) {
 		t.Errorf("followed %q, %v", &got, err)
 	}
 }
+
+// TestLogsAsOfRequest checks that the lines of a log that grows while it is read
+// are those of the request: none that is written later, also after the writer has
+// begun another file.
+func TestLogsAsOfRequest(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		tail  int
+		limit int64 // of one file, in bytes
+		more  int   // lines that are written for each line that is read
+		want  string
+	}{
+		{"all", -1, CommandSize, 3, "line 0\nline 1\nline 2\nline 3\nline 4\n"},
+		{"the last one", 1, CommandSize, 3, "line 4\n"},
+		{"the last three, and the writer replaces both files", 3, 256, 50, "line 2\nline 3\nline 4\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), Command)
+			l, err := Open(path, row.limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			for i := range 5 {
+				fmt.Fprintf(l.Stream(StreamStdout), "line %d\n", i)
+			}
+			var got strings.Builder
+			err = Read(t.Context(), path, Options{Tail: row.tail}, func(line api.LogLine) error {
+				got.Write(line.Data)
+				for range row.more {
+					fmt.Fprintln(l.Stream(StreamStdout), "later")
+				}
+				return nil
+			})
+			if err != nil || got.String() != row.want {
+				t.Errorf("logs %q, %v; want %q", got.String()[:min(200, got.Len())], err, row.want)
+			}
+		})
+	}
+}

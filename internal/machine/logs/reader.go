@@ -21,22 +21,28 @@ type Options struct {
 	More  func() bool // reports whether the log may still grow; nil: it does not
 }
 
-// Read calls emit with the lines of the log at path, the oldest first, until
-// the log does not grow any more. It returns the error of emit.
+// Read calls emit with the lines that the log at path has when Read is called,
+// the oldest first. With Options.More it goes on with the lines that are written
+// later, until the log does not grow any more. It returns the error of emit.
 func Read(ctx context.Context, path string, o Options, emit func(api.LogLine) error) error {
 	r := &reader{path: path, options: o, emit: emit}
 	defer r.close()
-	if err := r.skipToTail(ctx); err != nil {
-		return err
+	err := r.readSnapshot(ctx)
+	if err == nil && o.More != nil {
+		err = r.follow(ctx)
 	}
+	if errors.Is(err, errPastUntil) {
+		return nil
+	}
+	return err
+}
+
+// follow emits the lines that are added to the log.
+func (r *reader) follow(ctx context.Context) error {
 	const interval = 100 * time.Millisecond
 	return poll.Until(ctx, interval, func() (bool, error) {
-		more := o.More != nil && o.More() // called before read, which then reads the last lines
-		err := r.read(ctx)
-		if errors.Is(err, errPastUntil) {
-			return true, nil
-		}
-		return !more, err
+		more := r.options.More() // called before read, which then reads the last lines
+		return !more, r.read(ctx)
 	})
 }
 
@@ -51,34 +57,130 @@ type reader struct {
 	emit    func(api.LogLine) error
 
 	skip  int      // lines to skip because of Options.Tail
-	file  *os.File // nil: open the next file
-	fresh bool     // the older file has been read
+	file  *os.File // nil: open the file at path
 	lines *bufio.Reader
 	part  []byte // the start of a line that is not written completely yet
 }
 
-// skipToTail counts the lines that precede the last Options.Tail lines.
-func (r *reader) skipToTail(ctx context.Context) error {
+// readSnapshot emits the lines that the log has now. It keeps the current file
+// open behind them.
+func (r *reader) readSnapshot(ctx context.Context) error {
+	files, err := openFiles(r.path)
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	r.file = files[len(files)-1]
+	for _, f := range files[:len(files)-1] {
+		defer f.Close()
+	}
+	info, err := r.file.Stat()
+	if err != nil {
+		return err
+	}
+	if err := r.skipToTail(ctx, files, info.Size()); err != nil {
+		return err
+	}
+	if err := r.readFiles(ctx, files, info.Size()); err != nil {
+		return err
+	}
+	r.lines = bufio.NewReader(r.file)
+	return nil
+}
+
+// openFiles opens the files of a log that exist, the older one first.
+func openFiles(path string) ([]*os.File, error) {
+	for {
+		current, err := openFile(path)
+		if err != nil {
+			return nil, err
+		}
+		older, err := openFile(path + olderSuffix)
+		switch {
+		case err != nil:
+			return nil, errors.Join(err, closeFile(current))
+		case older == nil && current == nil:
+			return nil, nil
+		case older == nil:
+			return []*os.File{current}, nil
+		case current == nil: // the writer is about to begin another file
+			return []*os.File{older}, nil
+		}
+		// If the writer has replaced the file meanwhile, the older file is the one
+		// that was the current one a moment ago.
+		replaced, err := isSameFile(older, current)
+		if err == nil && !replaced {
+			return []*os.File{older, current}, nil
+		}
+		if err := errors.Join(err, older.Close(), current.Close()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func closeFile(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
+// openFile opens a file. It returns nil if the file does not exist.
+func openFile(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return f, err
+}
+
+func isSameFile(a, b *os.File) (bool, error) {
+	x, err := a.Stat()
+	if err != nil {
+		return false, err
+	}
+	y, err := b.Stat()
+	return err == nil && os.SameFile(x, y), err
+}
+
+// readFiles emits the lines of files, from the last one only those in its first
+// size bytes. It leaves the last file behind them.
+func (r *reader) readFiles(ctx context.Context, files []*os.File, size int64) error {
+	for i, f := range files {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		var from io.Reader = f
+		if i == len(files)-1 {
+			from = io.LimitReader(f, size)
+		}
+		r.lines, r.part = bufio.NewReader(from), nil
+		if err := r.toEnd(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skipToTail counts the lines of files that precede the last Options.Tail lines.
+func (r *reader) skipToTail(ctx context.Context, files []*os.File, size int64) error {
 	if r.options.Tail < 0 {
 		return nil
 	}
 	lines := 0
-	count := &reader{path: r.path, options: Options{Since: r.options.Since, Until: r.options.Until, Tail: -1},
-		emit: func(l api.LogLine) error {
-			if endsLine(l.Data) {
-				lines++
-			}
-			return nil
-		}}
-	defer count.close()
-	if err := count.read(ctx); err != nil && !errors.Is(err, errPastUntil) {
+	count := &reader{options: Options{Since: r.options.Since, Until: r.options.Until}, emit: func(l api.LogLine) error {
+		if endsLine(l.Data) {
+			lines++
+		}
+		return nil
+	}}
+	if err := count.readFiles(ctx, files, size); err != nil && !errors.Is(err, errPastUntil) {
 		return err
 	}
 	r.skip = max(0, lines-r.options.Tail)
 	return nil
 }
 
-// read emits all lines that the files have now.
+// read emits the lines that were added since the last call.
 func (r *reader) read(ctx context.Context) error {
 	for {
 		if err := r.open(); err != nil || r.file == nil {
@@ -99,24 +201,14 @@ func (r *reader) read(ctx context.Context) error {
 	}
 }
 
-// open opens the next file. r.file stays nil if there is none yet.
+// open opens the current file, unless one is open. r.file stays nil if there is
+// none yet.
 func (r *reader) open() error {
 	if r.file != nil {
 		return nil
 	}
-	path := r.path
-	if !r.fresh {
-		path += olderSuffix
-	}
-	r.fresh = true
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if path != r.path {
-			return r.open()
-		}
-		return nil
-	}
-	if err != nil {
+	f, err := openFile(r.path)
+	if err != nil || f == nil {
 		return err
 	}
 	r.file, r.lines, r.part = f, bufio.NewReader(f), nil
