@@ -184,8 +184,11 @@ func requestError(ctx context.Context, err error) error {
 	if _, ok := errors.AsType[*Error](err); err == nil || ok {
 		return err
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = ctx.Err()
+	case isGone(err) || errors.Is(err, io.ErrUnexpectedEOF):
+		err = fmt.Errorf("%w: %w", ErrLost, err)
 	}
 	return fmt.Errorf("ask daemon: %w", err)
 }

@@ -1,6 +1,9 @@
 package api
 
-import "net/http"
+import (
+	"errors"
+	"net/http"
+)
 
 // An Error is the daemon's answer to a request that failed.
 type Error struct {
@@ -12,6 +15,13 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// IsLost reports whether a request failed because its daemon ended before the answer was
+// complete. The next daemon may answer the same request.
+func IsLost(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return errors.Is(err, ErrLost) || ok && e.Code == CodeEnding
+}
 
 // A StreamError is the last line of an answer in lines if the answer is incomplete.
 type StreamError struct {
@@ -38,6 +48,7 @@ const (
 	CodeMissing     ErrorCode = "missing"      // the host lacks a program: 501
 	CodeDriver      ErrorCode = "driver"       // the requested disk driver does not work on this host: 501
 	CodeNoSpace     ErrorCode = "no_space"     // the host's file system is full: 507
+	CodeEnding      ErrorCode = "ending"       // the daemon is about to end; another one may answer: 503
 	CodeFailed      ErrorCode = "failed"       // any other failure, such as a machine that does not boot: 502
 	CodeInternal    ErrorCode = "internal"     // the daemon has a defect: 500
 )
@@ -59,6 +70,8 @@ func (c ErrorCode) Status() int {
 		return http.StatusNotImplemented
 	case CodeNoSpace:
 		return http.StatusInsufficientStorage
+	case CodeEnding:
+		return http.StatusServiceUnavailable
 	case CodeFailed:
 		return http.StatusBadGateway
 	case CodeInternal:

@@ -25,7 +25,8 @@ type Stdio struct {
 	Event    func(Event)
 }
 
-// ErrLost reports that the connection ended before the command did.
+// ErrLost reports that the connection ended before the command did, or before the daemon's
+// answer was complete.
 var ErrLost = errors.New("connection to the daemon lost")
 
 // ErrDetached reports that Close was called before the command ended.

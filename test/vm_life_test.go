@@ -349,7 +349,7 @@ func TestR4DaemonKilled(t *testing.T) {
 	box := sharedUnprivilegedSandbox(t)
 	t.Cleanup(func() { box.remove(t, "survivor") })
 	cmd := box.command(t.Context(), "run", "--rm", "--name", "survivor", reference("debian:12"), "sh", "-c",
-		"while ! test -e /tmp/end; do sleep 0.1; done; echo done; exit 6")
+		"echo up; while ! test -e /tmp/end; do sleep 0.1; done; sleep 1; echo done; exit 6")
 	var output lockedBuffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
@@ -364,6 +364,7 @@ func TestR4DaemonKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	watch := watchMachine(t, box, "survivor")
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +375,48 @@ func TestR4DaemonKilled(t *testing.T) {
 	if !strings.Contains(output.String(), "done\n") {
 		t.Errorf("output = %q", output.String())
 	}
+	watch()
 	box.expectNoProcess(t)
+}
+
+// watchMachine starts commands that wait for a machine or follow it. The function that it returns checks that they went
+// on until the machine ended, although the daemon was killed.
+func watchMachine(t *testing.T, box sandbox, name string) (check func()) {
+	t.Helper()
+	type watcher struct {
+		*exec.Cmd
+		output lockedBuffer
+		want   string
+	}
+	var watchers []*watcher
+	for _, row := range []struct{ args, want string }{
+		{"wait " + name, "6\n"},
+		{"logs -f " + name, "up\ndone\n"},
+		{"exec " + name + " sh -c", "began\nended\n"},
+	} {
+		args := strings.Fields(row.args)
+		if args[0] == "exec" {
+			args = append(args, "echo began; while ! test -e /tmp/end; do sleep 0.1; done; echo ended")
+		}
+		w := &watcher{Cmd: box.command(t.Context(), args...), want: row.want}
+		w.Stdout, w.Stderr = &w.output, &w.output
+		if err := w.Start(); err != nil {
+			t.Fatal(err)
+		}
+		watchers = append(watchers, w)
+	}
+	for _, w := range watchers[1:] {
+		first, _, _ := strings.Cut(w.want, "\n")
+		eventually(t, bootLimit, first, func() bool { return strings.Contains(w.output.String(), first) })
+	}
+	return func() {
+		t.Helper()
+		for _, w := range watchers {
+			if err := w.Wait(); err != nil || w.output.String() != w.want {
+				t.Errorf("%v: %v, output %q, want %q", w.Args, err, w.output.String(), w.want)
+			}
+		}
+	}
 }
 
 // TestR1Background executes each command on a machine in the background.

@@ -105,6 +105,8 @@ func daemonHint(code api.ErrorCode) string {
 		return "--disk-driver=auto takes one that works; banger doctor shows which do"
 	case api.CodeNoSpace:
 		return "free some space: banger prune and banger image prune remove what is not needed"
+	case api.CodeEnding:
+		return "the next command starts another daemon: try again"
 	case api.CodeInvalid, api.CodeNoCommand, api.CodeNotBootable, api.CodeVersion, api.CodeFailed, api.CodeInternal:
 	}
 	return ""

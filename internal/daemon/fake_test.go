@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -43,6 +46,7 @@ type fakeMachines struct {
 	logErr    error
 	agent     func(net.Conn)
 	panics    bool
+	takes     bool // the supervisors take over the connections of clients
 }
 
 func newFakeMachines(t *testing.T) *fakeMachines {
@@ -300,7 +304,32 @@ func openStream(f *fakeMachines, route, id string, req any) (*frames.Conn, error
 	if _, running := f.supervisorEnd(id); !running {
 		return nil, fmt.Errorf("machine %s: %w", id, record.ErrNotRunning)
 	}
-	return streamTo(func(c *frames.Conn) { f.serve(route, req, c) }), nil
+	serve := func(c *frames.Conn) { f.serve(route, req, c) }
+	if f.takes {
+		return passTo(serve)
+	}
+	return streamTo(serve), nil
+}
+
+// passTo returns a connection to a supervisor that takes over a client and passes it
+// to serve.
+func passTo(serve func(*frames.Conn)) (*frames.Conn, error) {
+	a, file, err := control.StartPair()
+	if err != nil {
+		return nil, err
+	}
+	b, err := net.FileConn(file)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer closeConn(b)
+		sendJSON(frames.New(b), frames.Answer, struct{}{})
+		if client, read, err := control.TakeClient(b); err == nil {
+			serve(frames.NewBuffered(client, bufio.NewReader(io.MultiReader(bytes.NewReader(read), client))))
+		}
+	}()
+	return frames.New(a), nil
 }
 
 func (f *fakeMachines) Exec(_ context.Context, id string, r api.ExecRequest) (*frames.Conn, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,40 @@ func TestShutdownEndsStreams(t *testing.T) {
 	}
 	if took := time.Since(start); took > shutdownTime {
 		t.Errorf("the shutdown took %v", took)
+	}
+}
+
+// TestExecOutlivesDaemon ends the daemon during an exec. The supervisor has taken its
+// client over, so the client gets the output and the exit code.
+func TestExecOutlivesDaemon(t *testing.T) {
+	f := newFakeMachines(t)
+	f.add(idOne, "one", record.StateRunning)
+	f.takes = true
+	goOn := make(chan struct{})
+	f.serve = func(_ string, _ any, c *frames.Conn) {
+		defer closeConn(c)
+		sendJSON(c, frames.Event, api.Event{Ready: true})
+		frame, err := c.Next()
+		if err != nil {
+			return
+		}
+		<-goOn
+		sendBytes(c, frames.Stdout, frame.Payload)
+		sendJSON(c, frames.Exit, api.Exit{Code: 5})
+	}
+	d := startDaemon(t, f)
+	var out strings.Builder
+	p, err := d.Exec(t.Context(), "one", api.ExecRequest{Args: []string{"cat"}}, api.Stdio{In: strings.NewReader("hello"), Out: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.stop()
+	if err := <-d.ended; err != nil {
+		t.Error(err)
+	}
+	close(goOn)
+	if exit, err := p.Wait(); err != nil || exit.Code != 5 || out.String() != "hello" {
+		t.Errorf("exit %+v, %v, output %q", exit, err, &out)
 	}
 }
 

@@ -141,7 +141,7 @@ func (s *server) finish(route route, w *statusRecorder, r *http.Request, err err
 // explain returns the error of the protocol for the error of a request.
 func explain(r *http.Request, err error) *api.Error {
 	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
-		return &api.Error{Code: api.CodeFailed, Message: "the daemon is about to end"}
+		return &api.Error{Code: api.CodeEnding, Message: "the daemon is about to end"}
 	}
 	return control.WireError(err)
 }

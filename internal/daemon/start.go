@@ -89,7 +89,7 @@ func (h *handlers) startRunning(w http.ResponseWriter, r *http.Request, rec *rec
 		if err != nil {
 			return err
 		}
-		return h.relay(w, supervisor)
+		return h.join(w, supervisor)
 	}
 	client, err := upgrade(w)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/base/unixsocket"
+	"github.com/banger-vm/banger/internal/machine/control"
 	"github.com/banger-vm/banger/internal/machine/record"
 )
 
@@ -67,20 +68,20 @@ func upgrade(w http.ResponseWriter) (*frames.Conn, error) {
 }
 
 func (h *handlers) exec(w http.ResponseWriter, r *http.Request) error {
-	return relayRequest(h, w, r, h.machines.Exec)
+	return joinRequest(h, w, r, h.machines.Exec)
 }
 
 func (h *handlers) attach(w http.ResponseWriter, r *http.Request) error {
-	return relayRequest(h, w, r, h.machines.Attach)
+	return joinRequest(h, w, r, h.machines.Attach)
 }
 
 func (h *handlers) archive(w http.ResponseWriter, r *http.Request) error {
-	return relayRequest(h, w, r, h.machines.Archive)
+	return joinRequest(h, w, r, h.machines.Archive)
 }
 
-// relayRequest opens a stream to a machine's supervisor by open and passes frames
-// between it and the client, without a look at them.
-func relayRequest[T any](h *handlers, w http.ResponseWriter, r *http.Request,
+// joinRequest opens a stream to a machine's supervisor by open and joins the
+// connection of a request to it.
+func joinRequest[T any](h *handlers, w http.ResponseWriter, r *http.Request,
 	open func(ctx context.Context, id string, req T) (*frames.Conn, error),
 ) error {
 	var req T
@@ -92,20 +93,52 @@ func relayRequest[T any](h *handlers, w http.ResponseWriter, r *http.Request,
 	if err != nil {
 		return err
 	}
-	return h.relay(w, supervisor)
+	return h.join(w, supervisor)
 }
 
-// relay makes the connection of a request a stream and passes frames between it
-// and a supervisor.
-func (h *handlers) relay(w http.ResponseWriter, supervisor *frames.Conn) error {
-	client, err := upgrade(w)
+// join makes the connection of a request a stream and joins it to a supervisor. If
+// the supervisor takes the connection over, the stream does not end with the daemon.
+func (h *handlers) join(w http.ResponseWriter, supervisor *frames.Conn) error {
+	defer supervisor.Close()
+	stop := h.quit.closeOnRequest(supervisor)
+	first, err := firstFrame(supervisor)
+	stop()
 	if err != nil {
-		supervisor.Close()
 		return err
 	}
+	conn, r, err := hijack(w)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if to, ok := supervisor.Stream().(net.Conn); ok && first != nil && first.Kind == frames.Answer {
+		read, err := r.Peek(r.Buffered())
+		if err != nil {
+			return err
+		}
+		return control.PassClient(to, conn, read)
+	}
+	client := frames.NewBuffered(conn, r)
 	defer h.quit.closeOnRequest(client, supervisor)()
+	if first != nil && client.Send(first.Kind, first.Payload) != nil {
+		return nil // the client has disconnected
+	}
 	frames.Relay(client, supervisor)
 	return nil
+}
+
+// firstFrame returns the first frame of a supervisor: an Answer if the supervisor
+// takes connections over, or the first frame for the client if it is of an older
+// version. It returns nil for a stream by which no connection can be passed.
+func firstFrame(supervisor *frames.Conn) (*frames.Frame, error) {
+	if _, ok := supervisor.Stream().(*net.UnixConn); !ok {
+		return nil, nil
+	}
+	f, err := supervisor.Next()
+	if err != nil {
+		return nil, &api.Error{Code: api.CodeNotRunning, Message: "the machine has ended"}
+	}
+	return &f, nil
 }
 
 // decodeStream reads the body of a request that needs a stream, and returns the

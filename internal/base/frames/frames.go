@@ -145,6 +145,9 @@ func (w writer) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// Stream returns the stream that carries the frames.
+func (c *Conn) Stream() io.ReadWriteCloser { return c.rw }
+
 // Close closes the stream. A Next that is waiting returns an error.
 func (c *Conn) Close() error { return c.rw.Close() }
 

@@ -120,6 +120,8 @@ func (l *loop) outcome(ctx context.Context) error {
 		return &exit.CodedError{Code: cmp.Or(result.Code, exit.Own), Err: errors.New(result.Error)}
 	case l.lost():
 		return &LostError{l.Machine, err}
+	case l.Exec && errors.Is(err, api.ErrLost):
+		return l.execFate(ctx, err)
 	case l.lostTerminal(err):
 		return exit.BySignal(int(syscall.SIGHUP)) // the machine goes on
 	case reported || l.streams.Event == nil:

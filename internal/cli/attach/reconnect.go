@@ -35,6 +35,26 @@ func (l *loop) lost() bool {
 	return errors.Is(err, api.ErrLost) && l.ready && !l.final && !l.Exec
 }
 
+// execFate returns the error for an exec whose connection is lost, with the fate of
+// its command: the machine hangs up a command that has lost its client.
+func (l *loop) execFate(ctx context.Context, lost error) error {
+	ctx = context.WithoutCancel(ctx)
+	daemon, err := l.Redial(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: whether the command goes on is not known: %w", lost, err)
+	}
+	m, err := daemon.Inspect(ctx, l.Machine)
+	switch {
+	case HasEnded(err):
+		return fmt.Errorf("%w: the machine has ended, and its command with it", lost)
+	case err != nil:
+		return fmt.Errorf("%w: whether the command goes on is not known: %w", lost, err)
+	case m.State != api.StateRunning:
+		return fmt.Errorf("%w: the machine has ended (%s), and its command with it", lost, cmp.Or(m.Error, fmt.Sprintf("exit code %d", m.ExitCode)))
+	}
+	return fmt.Errorf("%w: the machine goes on, and has hung up the command (SIGHUP)", lost)
+}
+
 // reconnect connects with the next daemon and returns a Begin that attaches to
 // the machine again. The output that the command writes until then is in its
 // log alone. If the machine has ended, the error carries its exit code.
@@ -64,4 +84,19 @@ func (l *loop) reconnect(ctx context.Context) (Begin, error) {
 		}
 		return p, nil
 	}, nil
+}
+
+// begin calls a Begin, and again with the next daemon if the daemon ends before it
+// answers. A start or a run is not begun twice, because it may have made a machine.
+func (l *loop) begin(ctx context.Context, begin Begin, streams api.Stdio) (*api.Process, error) {
+	for tries := 1; ; tries++ {
+		p, err := begin(ctx, streams)
+		const limit = 10
+		if !api.IsLost(err) || l.streams.Event != nil || ctx.Err() != nil || tries == limit {
+			return p, err
+		}
+		if l.Daemon, err = l.Redial(ctx); err != nil {
+			return nil, err
+		}
+	}
 }

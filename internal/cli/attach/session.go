@@ -173,7 +173,7 @@ func (s *Session) run(ctx context.Context, signals <-chan os.Signal, begin Begin
 	for reconnects := 0; ; reconnects++ {
 		streams, stop := l.connectionStreams()
 		var err error
-		if l.process, err = begin(ctx, streams); err != nil {
+		if l.process, err = l.begin(ctx, begin, streams); err != nil {
 			return err
 		}
 		// From here on signals are for the command, and the loop waits for its end.

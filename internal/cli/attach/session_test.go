@@ -270,3 +270,47 @@ func TestOnReady(t *testing.T) {
 		})
 	}
 }
+
+// TestExecFate checks that the error of an exec whose connection is lost names the
+// fate of its command.
+func TestExecFate(t *testing.T) {
+	for want, machine := range map[string]api.Machine{
+		"has hung up the command":      {ID: "0123456789ab", State: api.StateRunning},
+		"has ended (kernel panic)":     {ID: "0123456789ab", State: api.StateExited, ExitCode: 125, Error: "kernel panic"},
+		"has ended (exit code 4), and": {ID: "0123456789ab", State: api.StateExited, ExitCode: 4},
+	} {
+		d, daemon := newDaemon(t, func(*fakeDaemon) {})
+		d.machine = machine
+		s := &Session{Env: &env.Env{Err: io.Discard}, Daemon: daemon, Machine: "0123456789ab", Exec: true}
+		s.Redial = func(context.Context) (*api.Client, error) { return daemon, nil }
+		err := s.run(t.Context(), nil, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
+			return daemon.Attach(ctx, s.Machine, api.AttachRequest{}, streams)
+		})
+		if !errors.Is(err, api.ErrLost) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
+
+// TestBeginAgain checks that an attach is asked of the next daemon if the first one
+// ends before it answers, and that a run is not.
+func TestBeginAgain(t *testing.T) {
+	_, daemon := newDaemon(t, func(s *fakeDaemon) { s.send(frames.Exit, api.Exit{Code: 3}) })
+	ending := &api.Error{Code: api.CodeEnding, Message: "the daemon is about to end"}
+	for _, isRun := range []bool{false, true} {
+		s := &Session{Env: &env.Env{Err: io.Discard}, Daemon: &api.Client{}, Machine: "0123456789ab"}
+		s.Redial = func(context.Context) (*api.Client, error) { return daemon, nil }
+		if isRun {
+			s.expectEvents()
+		}
+		err := s.run(t.Context(), nil, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
+			if s.Daemon != daemon {
+				return nil, fmt.Errorf("ask daemon: %w", ending)
+			}
+			return s.Daemon.Attach(ctx, s.Machine, api.AttachRequest{}, streams)
+		})
+		if isRun != errors.Is(err, ending) || !isRun && exit.Code(err) != 3 {
+			t.Errorf("run %v: %v", isRun, err)
+		}
+	}
+}

@@ -46,17 +46,61 @@ func logs(ctx context.Context, e *env.Env, l *logsFlags, ref string) error {
 	if err != nil {
 		return err
 	}
-	daemon, err := connect.Daemon(ctx, e)
-	if err != nil {
-		return err
-	}
 	out, errs := &logPrinter{to: e.Out, stamps: l.stamps}, &logPrinter{to: e.Err, stamps: l.stamps}
-	return daemon.Logs(ctx, ref, req, func(line api.LogLine) error {
-		if line.Stream == "stderr" {
-			return errs.print(line)
-		}
-		return out.print(line)
+	p := &logPosition{began: time.Now()}
+	return connect.Retry(ctx, e, func(daemon *api.Client) error {
+		return daemon.Logs(ctx, ref, p.resume(req), func(line api.LogLine) error {
+			switch {
+			case !p.isNew(line):
+				return nil
+			case line.Stream == "stderr":
+				return errs.print(line)
+			}
+			return out.print(line)
+		})
 	})
+}
+
+// A logPosition is the position in a log behind the lines that were printed, so
+// that the next daemon goes on there.
+type logPosition struct {
+	began   time.Time // when the logs were first requested
+	last    time.Time // of the last line
+	printed int       // number of lines with the time last
+	skip    int       // number of such lines that the present daemon sends again
+	resumed bool
+}
+
+// resume returns the request for the lines from the position on.
+func (p *logPosition) resume(req api.LogsRequest) api.LogsRequest {
+	if !p.resumed {
+		p.resumed = true
+		return req
+	}
+	p.skip = p.printed
+	switch {
+	case p.printed > 0:
+		req.Since = p.last
+	case req.Tail == 0 && req.Since.Before(p.began):
+		req.Since = p.began
+	}
+	req.Tail = -1
+	return req
+}
+
+// isNew moves the position behind a line. It returns false for a line that was
+// before the position.
+func (p *logPosition) isNew(line api.LogLine) bool {
+	if !line.Time.Equal(p.last) {
+		p.last, p.printed, p.skip = line.Time, 1, 0
+		return true
+	}
+	if p.skip > 0 {
+		p.skip--
+		return false
+	}
+	p.printed++
+	return true
 }
 
 func (l *logsFlags) request(now time.Time) (api.LogsRequest, error) {

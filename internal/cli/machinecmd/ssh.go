@@ -111,16 +111,21 @@ func sshQuote(name string) string {
 }
 
 // sshProxyCommand returns the command that ssh(1) runs as ProxyCommand. It
-// connects standard input and output with the machine's SSH server.
+// connects standard input and output with the machine's SSH server. It needs no
+// daemon, so that the session does not end with one.
 func sshProxyCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "ssh-proxy MACHINE", Hidden: true, Args: arg.Exactly("MACHINE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			daemon, err := connect.Daemon(cmd.Context(), e)
+			machines, err := openMachines(e)
 			if err != nil {
 				return err
 			}
-			conn, err := daemon.Agent(cmd.Context(), args[0])
+			rec, err := machines.Find(args[0])
+			if err != nil {
+				return err
+			}
+			conn, err := machines.Dial(cmd.Context(), rec)
 			if err != nil {
 				return err
 			}

@@ -1,9 +1,12 @@
 package machinecmd
 
 import (
+	"context"
 	"fmt"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/attach"
 	"github.com/banger-vm/banger/internal/cli/connect"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/spf13/cobra"
@@ -14,12 +17,8 @@ func waitCommand(e *env.Env) *cobra.Command {
 		Use: "wait MACHINE…", Short: "Wait until machines have ended and print their exit codes",
 		Args: arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			daemon, err := connect.Daemon(cmd.Context(), e)
-			if err != nil {
-				return err
-			}
 			return arg.Each(args, func(ref string) error {
-				exit, err := daemon.Wait(cmd.Context(), ref)
+				exit, err := waitMachine(cmd.Context(), e, ref)
 				if err != nil {
 					return err
 				}
@@ -28,4 +27,27 @@ func waitCommand(e *env.Env) *cobra.Command {
 			})
 		},
 	}
+}
+
+// waitMachine waits until a machine has ended. If the daemon ends before, it asks
+// the next one.
+func waitMachine(ctx context.Context, e *env.Env, ref string) (exit api.Exit, err error) {
+	id := ""
+	err = connect.Retry(ctx, e, func(daemon *api.Client) error {
+		if id == "" { // another machine may get the name meanwhile
+			m, err := daemon.Inspect(ctx, ref)
+			if err != nil {
+				return err
+			}
+			id = m.ID
+			exit, err = daemon.Wait(ctx, id)
+			return err
+		}
+		exit, err = daemon.Wait(ctx, id)
+		if attach.HasEnded(err) { // and was removed after its end
+			return fmt.Errorf("machine %s has ended while there was no daemon to tell its exit code: %w", ref, err)
+		}
+		return err
+	})
+	return exit, err
 }

@@ -115,20 +115,22 @@ func (c Client) Dial(ctx context.Context, rec *record.Record) (net.Conn, error) 
 
 // Exec runs a further command in a running machine. The stream carries an Event
 // frame when the command has started, its outputs and its Exit, or an Error
-// frame. It takes Stdin, CloseStdin, Signal and Resize frames.
+// frame. It takes Stdin, CloseStdin, Signal and Resize frames. Before that, it
+// carries an Answer frame if the caller may call PassClient. A caller that does
+// not call it gets nothing more.
 func (c Client) Exec(ctx context.Context, id string, r api.ExecRequest) (*frames.Conn, error) {
-	return c.Open(ctx, id, &Request{Exec: &r})
+	return c.Open(ctx, id, &Request{Exec: &r, Pass: true})
 }
 
 // Attach connects to a running machine's main command. The stream is as Exec's.
 func (c Client) Attach(ctx context.Context, id string, r api.AttachRequest) (*frames.Conn, error) {
-	return c.Open(ctx, id, &Request{Attach: &r})
+	return c.Open(ctx, id, &Request{Attach: &r, Pass: true})
 }
 
 // Archive copies files out of a running machine or into it. The stream carries
 // a tar archive on its output or its input.
 func (c Client) Archive(ctx context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error) {
-	return c.Open(ctx, id, &Request{Archive: &r})
+	return c.Open(ctx, id, &Request{Archive: &r, Pass: true})
 }
 
 // Stats returns a running machine's use of resources.

@@ -69,6 +69,10 @@ type Request struct {
 	Exec    *api.ExecRequest    `json:"exec,omitempty"`
 	Attach  *api.AttachRequest  `json:"attach,omitempty"`
 	Archive *api.ArchiveRequest `json:"archive,omitempty"`
+	// Pass is set if the sender may pass the connection of its own client with
+	// PassClient. A supervisor that takes it sends an Answer first; one of an
+	// older version serves the request on this connection.
+	Pass bool `json:"pass,omitempty"`
 }
 
 // StopGrace is the time that a main command has to end after its stop signal,

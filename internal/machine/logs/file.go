@@ -150,7 +150,9 @@ type Writer struct {
 
 // Write adds p to the log with the current time.
 func (w Writer) Write(p []byte) (int, error) {
-	w.log.add(time.Now(), w.name, p)
+	w.log.mu.Lock()
+	defer w.log.mu.Unlock()
+	w.log.addLocked(time.Now(), w.name, p) // the time under the lock, so that the lines are in its order
 	return len(p), nil
 }
 
@@ -159,6 +161,11 @@ func (w Writer) Write(p []byte) (int, error) {
 func (l *File) add(now time.Time, stream string, p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.addLocked(now, stream, p)
+}
+
+// addLocked is add for a caller that holds mu.
+func (l *File) addLocked(now time.Time, stream string, p []byte) {
 	if l.lost > 0 {
 		l.reportLost(now)
 	}

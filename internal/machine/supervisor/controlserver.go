@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -94,12 +96,39 @@ func (d *controlServer) serve(ctx context.Context, raw net.Conn) {
 		return
 	}
 	var r control.Request
-	if err = frame.JSON(&r); err == nil {
-		raw.SetReadDeadline(time.Time{})
-		err = d.answer(ctx, &subscriber{conn: conn, raw: raw}, &r)
-	}
-	if err != nil {
+	switch err := frame.JSON(&r); {
+	case err != nil:
 		conn.SendJSON(frames.Error, control.WireError(err)) //nolint:errcheck // the client may be gone
+	case r.Pass:
+		d.servePassed(ctx, raw, conn, &r)
+	default:
+		raw.SetReadDeadline(time.Time{})
+		d.serveRequest(ctx, &subscriber{conn: conn, raw: raw}, &r)
+	}
+}
+
+// servePassed serves a request whose client is passed on by the daemon, so that
+// the end of the daemon does not end it. conn stays open meanwhile: it counts
+// toward maxRequests.
+func (d *controlServer) servePassed(ctx context.Context, raw net.Conn, conn *frames.Conn, r *control.Request) {
+	if conn.SendJSON(frames.Answer, struct{}{}) != nil {
+		return // the daemon is gone, and its client too
+	}
+	passed, read, err := control.TakeClient(raw)
+	if err != nil {
+		return
+	}
+	d.add(passed)
+	defer d.remove(passed)
+	client := frames.NewBuffered(passed, bufio.NewReader(io.MultiReader(bytes.NewReader(read), passed)))
+	defer client.Close()
+	d.serveRequest(ctx, &subscriber{conn: client, raw: passed}, r)
+}
+
+// serveRequest answers a request, with an Error frame if it fails.
+func (d *controlServer) serveRequest(ctx context.Context, s *subscriber, r *control.Request) {
+	if err := d.answer(ctx, s, r); err != nil {
+		s.conn.SendJSON(frames.Error, control.WireError(err)) //nolint:errcheck // the client may be gone
 	}
 }
 
