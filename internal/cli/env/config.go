@@ -34,6 +34,7 @@ type Config struct {
 type Limits struct {
 	Unpacked    Size `toml:"unpacked"` // bytes of all layers, decompressed
 	Inodes      int  `toml:"inodes"`
+	Disk        Size `toml:"disk"`  // bytes of a disk
 	Depth       int  `toml:"depth"` // of directories
 	Layers      int  `toml:"layers"`
 	JSON        Size `toml:"json"`  // bytes of a manifest, index or config

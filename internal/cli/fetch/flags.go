@@ -24,6 +24,7 @@ type Flags struct {
 	uuid      string
 	maxSize   string
 	maxInodes int
+	maxDisk   string
 	plainHTTP bool
 	caCert    string
 	force     bool
@@ -37,6 +38,7 @@ func (f *Flags) Register(cmd *cobra.Command) {
 	flags.StringVar(&f.builder, "builder", "", "what writes the disk: native or e2fsprogs (default "+string(build.DefaultBuilder)+")")
 	flags.StringVar(&f.label, "label", "", "label of the file system, at most 16 bytes")
 	flags.StringVar(&f.uuid, "uuid", "", "UUID of the file system (default derived from the layers)")
+	flags.StringVar(&f.maxDisk, "max-disk", "", "refuse an image that needs a larger disk, as 50G")
 	flags.BoolVar(&f.force, "force", false, "replace what is there")
 }
 
@@ -59,7 +61,7 @@ func (f *Flags) Options(e *env.Env, source string) (build.Options, error) {
 	o := build.Options{
 		Label: f.label, UUID: f.uuid, Force: f.force,
 		MaxUnpacked: int64(c.Limits.Unpacked), MaxDepth: c.Limits.Depth, MaxXattr: int(c.Limits.XattrValue),
-		MaxInodes: cmp.Or(f.maxInodes, c.Limits.Inodes),
+		MaxInodes: cmp.Or(f.maxInodes, c.Limits.Inodes), MaxDisk: int64(c.Limits.Disk),
 	}
 	if f.maxInodes < 0 {
 		return o, exit.Usagef("--max-inodes=%d is negative", f.maxInodes)
@@ -88,6 +90,7 @@ func (f *Flags) sizes(o *build.Options) error {
 	}{
 		{"--size", strings.TrimPrefix(f.size, "+"), &o.Size},
 		{"--max-size", f.maxSize, &o.MaxUnpacked},
+		{"--max-disk", f.maxDisk, &o.MaxDisk},
 	} {
 		if s.text == "" {
 			continue

@@ -91,7 +91,7 @@ func (j *jsonLines) close() {}
 type plainLines struct {
 	mu    sync.Mutex
 	w     io.Writer
-	last  map[int]time.Time // time of the last line of a layer, by its number
+	last  map[int]time.Time // time of the last line of a layer, by its number from 1, and of the disk
 	since time.Time         // lines begin with the seconds since then, if it is set
 }
 
@@ -115,11 +115,27 @@ func (p *plainLines) event(e build.Event) {
 	case build.StepMerge:
 		p.printf("merged %d inodes", e.Done)
 	case build.StepBuild:
-		if e.Done == 0 {
-			p.printf("building disk")
-		}
+		p.build(e)
 	case build.StepNotice:
 		p.printf("%s", e.Text)
+	}
+}
+
+// build writes a line for the start of the disk, and one every plainEvery.
+func (p *plainLines) build(e build.Event) {
+	now := time.Now()
+	last, started := p.last[0]
+	if started && (e.Finished || now.Sub(last) < plainEvery) {
+		return
+	}
+	p.last[0] = now
+	switch {
+	case !started:
+		p.printf("building disk")
+	case e.Total == 0 || e.Done == 0:
+		p.printf("still building disk")
+	default:
+		p.printf("building disk: %s of %s", Bytes(e.Done), Bytes(e.Total))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
 
@@ -51,6 +52,23 @@ func TestProgressModes(t *testing.T) {
 		row.env.Err = &out
 		show(&row.env)
 		expectText(t, row.name, out.String(), row.want, row.none)
+	}
+}
+
+// TestSlowDisk checks the lines about a disk that takes longer than plainEvery.
+func TestSlowDisk(t *testing.T) {
+	var out bytes.Buffer
+	p := &plainLines{w: &out, last: map[int]time.Time{}}
+	p.event(build.Event{Step: build.StepBuild})
+	for _, e := range []build.Event{{Done: 0}, {Done: 1 << 20, Total: 4 << 20}, {Done: 2 << 20, Total: 4 << 20}, {Done: 4 << 20, Total: 4 << 20, Finished: true}} {
+		e.Step = build.StepBuild
+		p.event(e) // too early for a line
+		p.last[0] = p.last[0].Add(-plainEvery)
+		p.event(e)
+	}
+	want := "building disk\nstill building disk\nbuilding disk: 1MiB of 4MiB\nbuilding disk: 2MiB of 4MiB\n"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
 	}
 }
 

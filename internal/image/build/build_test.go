@@ -150,10 +150,10 @@ func TestMatchesComparesTheOptionsThatAreSet(t *testing.T) {
 }
 
 func TestB1FreeSpaceIsChecked(t *testing.T) {
-	if err := checkSpace(t.TempDir(), 0); err != nil {
+	if err := checkSpace(t.TempDir(), 0, 0); err != nil {
 		t.Error(err)
 	}
-	if err := checkSpace(t.TempDir(), 1<<62); !errors.Is(err, syscall.ENOSPC) {
+	if err := checkSpace(t.TempDir(), 1<<62, 0); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("4 EiB were free: %v", err)
 	}
 	m := tree.NewMerger(tree.Options{})
@@ -169,10 +169,10 @@ func TestB1FreeSpaceIsChecked(t *testing.T) {
 		}
 	}
 	tree := m.Tree()
-	if got := bodyBytes(tree, -1); got != 2*14_096 {
+	if got := bodyBytes(tree, -1); got != 2*16_384 {
 		t.Errorf("all bodies have %d bytes", got)
 	}
-	if got := bodyBytes(tree, 1); got != 14_096 {
+	if got := bodyBytes(tree, 1); got != 16_384 {
 		t.Errorf("the bodies outside layer 1 have %d bytes", got)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -223,16 +225,18 @@ func (d *disk) writeNative(
 		}
 		inDisk = -1
 	}
-	if !d.sharesExtents {
-		if err := checkSpace(d.scratch, bodyBytes(tree, inDisk)); err != nil {
-			return err
-		}
-	}
 	layout, err := ext4.Plan(tree, ext4.Options{
 		Size: d.options.Size, Headroom: d.options.Headroom, Label: d.options.Label, UUID: s.uuid, HashSeed: s.hashSeed,
 		Created: created, Direct: direct,
 	})
 	if err != nil {
+		return err
+	}
+	need := layout.MetadataBytes()
+	if !d.sharesExtents {
+		need += bodyBytes(tree, inDisk)
+	}
+	if err := d.admit(layout.Size(), need, 0); err != nil {
 		return err
 	}
 	res.Size = layout.Size()
@@ -258,17 +262,59 @@ func (d *disk) writeE2fsprogs(
 	for i, u := range layers {
 		spools[i] = u.bodies
 	}
-	// The builder writes the content twice: to its staging folder and to the disk.
-	if err := checkSpace(d.scratch, 2*bodyBytes(tree, -1)); err != nil {
-		return err
-	}
+	report, stop := d.options.repeatBuild()
+	defer stop()
 	built, err := e2fs.Build(ctx, tree, spools, d.path, e2fs.Options{
 		Size: d.options.Size, Headroom: d.options.Headroom, Label: d.options.Label, UUID: s.uuid, HashSeed: s.hashSeed,
-		Created: created, ScratchDir: d.scratch,
-	}, d.options.reportBuild)
+		Created: created, ScratchDir: d.scratch, Admit: d.admit,
+	}, report)
 	res.Size = built.Size
 	res.Warnings = append(res.Warnings, built.Warnings...)
 	return err
+}
+
+// admit returns an error if a disk of size bytes is larger than the limit, or if
+// the host has no room for need bytes and so many files. Both builders call it
+// before they write.
+func (d *disk) admit(size, need, files int64) error {
+	if most := d.options.MaxDisk; most > 0 && size > most {
+		return fmt.Errorf("disk of %d bytes: %w", size, &tree.LimitError{What: "bytes in a disk", Limit: most, Option: "--max-disk"})
+	}
+	return checkSpace(d.scratch, need, files)
+}
+
+// repeatInterval is the time after which repeatBuild repeats an event.
+const repeatInterval = 3 * time.Second
+
+// repeatBuild returns a function like reportBuild for a builder whose programs
+// report no progress. It repeats the last event until stop is called, which
+// shows that the build goes on.
+func (o *Options) repeatBuild() (report func(done, total int64), stop func()) {
+	var mu sync.Mutex
+	var done, total int64
+	report = func(d, t int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		done, total = d, t
+		o.reportBuild(d, t)
+	}
+	end := make(chan struct{})
+	var repeats sync.WaitGroup
+	repeats.Go(func() {
+		tick := time.NewTicker(repeatInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+				mu.Lock()
+				o.report(Event{Step: StepBuild, Done: done, Total: total})
+				mu.Unlock()
+			}
+		}
+	})
+	return report, func() { close(end); repeats.Wait() }
 }
 
 func (o *Options) reportBuild(done, total int64) {

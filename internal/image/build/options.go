@@ -24,6 +24,7 @@ type Options struct {
 	MaxUnpacked int64 // bytes of all layers, decompressed; 0: layer.DefaultBytes
 	MaxInodes   int   // 0: tree.DefaultMaxInodes
 	MaxDepth    int   // 0: tree.DefaultMaxDepth
+	MaxDisk     int64 // bytes of the disk; 0: the builder's largest
 	MaxXattr    int   // bytes of one extended attribute; 0: layer's default
 
 	Report func(Event) // called from several goroutines; may be nil

@@ -21,6 +21,11 @@ type Options struct {
 	HashSeed [16]byte  // of the directory hash; if it is zero, mkfs.ext4 chooses a random one
 	Created  tree.Time // creation time of the file system and its inodes
 
+	// Admit is called before anything is written, unless it is nil, with the size
+	// of the disk and with the bytes and files that the build takes on the host. An
+	// error ends the build.
+	Admit func(size, bytes, files int64) error
+
 	ScratchDir string // existing private folder, with room for the content
 	ToolDir    string // folder of mkfs.ext4 and debugfs; "" searches $PATH, then the folders for system programs
 }
@@ -57,6 +62,11 @@ func Build(
 	geo, err := plan(found.content, o)
 	if err != nil {
 		return Result{}, err
+	}
+	if o.Admit != nil {
+		if err := o.Admit(geo.size, found.content.hostBytes(), found.content.inodes); err != nil {
+			return Result{}, err
+		}
 	}
 	work, err := newWorkspace(o.ScratchDir, disk)
 	if err != nil {

@@ -97,6 +97,14 @@ func (c *content) finish(t *tree.Tree) {
 	c.inodes++
 }
 
+// hostBytes returns an upper bound of the bytes that a build takes on the host:
+// the content in the staging folder and on the disk, the inodes of both, and the
+// script for debugfs.
+func (c *content) hostBytes() int64 {
+	const copies, script = 2, 640 // bytes of commands for an inode
+	return copies*(c.blocks*blockSize+c.inodes*inodeSize) + c.inodes*script
+}
+
 // extentBlocks returns the largest number of blocks that the extent tree of a
 // file with n extents takes. The inode holds 4 extents and a block 340, and
 // libext2fs splits full blocks in halves.

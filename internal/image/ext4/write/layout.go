@@ -97,6 +97,22 @@ func Plan(t *tree.Tree, o Options) (*Layout, error) {
 // Size returns the size of the disk in bytes.
 func (l *Layout) Size() int64 { return l.size }
 
+// MetadataBytes returns an upper bound of the bytes of host storage that the
+// metadata takes: Size minus the bodies and the holes. A tree of directories and
+// small attributes has little else.
+func (l *Layout) MetadataBytes() int64 {
+	const bitmaps = 2 // of each group
+	groups := (l.blocks + groupBlocks - 1) / groupBlocks
+	blocks := l.metaEnd + blocksOf(int64(l.lastInode())*inodeSize) + groups*bitmaps
+	for g := range groups {
+		if hasBackup(g) {
+			blocks += 1 + blocksOf(groups*descSize)
+		}
+	}
+	const journal = 2 // blocks that are not zero
+	return (blocks + journal) * blockSize
+}
+
 // Warnings returns a line for each of the first times that are out of range and
 // that the disk holds changed, and one for the rest.
 func (l *Layout) Warnings() []string {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/banger-vm/banger/internal/image/ext4/ext4test"
 	"github.com/banger-vm/banger/internal/image/ext4/write"
+	"github.com/banger-vm/banger/internal/image/tree"
 )
 
 // TestKernelWrites mounts the disk for writing, changes many files and checks the
@@ -38,6 +39,38 @@ func TestKernelWrites(t *testing.T) {
 		t.Fatalf("umount: %v: %s", err, out)
 	}
 	ext4test.E2Tool(t, 0, "e2fsck", "-fn", disk)
+}
+
+// TestMetadataBytes compares the bytes that a disk takes of the host with the
+// sum of MetadataBytes and the bodies.
+func TestMetadataBytes(t *testing.T) {
+	for name, img := range map[string]*ext4test.Image{"empty": ext4test.NewImage(t), "edge cases": ext4test.EdgeCases(t)} {
+		o := ext4test.Options()
+		l, err := write.Plan(img.Tree(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		disk := img.Write(o)
+		if err := unix.Stat(disk, &st); err != nil {
+			t.Fatal(err)
+		}
+		bodies := int64(0)
+		for id := tree.Root; id < img.Tree().EndID(); id++ {
+			if in := img.Tree().Inode(id); in.Type == tree.Regular && in.Body.Runs == nil {
+				bodies += (in.Size + 4095) / 4096 * 4096
+			} else if in.Type == tree.Regular {
+				for _, r := range in.Body.Runs {
+					bodies += (r.Length + 4095) / 4096 * 4096
+				}
+			}
+		}
+		const slack = 1 << 20 // bytes: l.metaMax is an upper bound, and the host rounds too
+		taken, want := st.Blocks*512, l.MetadataBytes()+bodies
+		if taken > want || taken < want-slack {
+			t.Errorf("%s: the disk takes %d bytes of the host, %d were expected", name, taken, want)
+		}
+	}
 }
 
 func TestWriteStopsWithItsContext(t *testing.T) {
