@@ -85,8 +85,11 @@ type Machine struct {
 	ExitCode  int       `json:"exitCode"`        // of the main command; 125 if the machine failed
 	Error     string    `json:"error,omitempty"` // why it ended, if it failed
 	Restarts  int       `json:"restarts,omitempty"`
-	PID       int       `json:"pid,omitempty"` // of the supervisor, while it runs
-	Folder    string    `json:"folder"`        // on the host, with its disk and logs
+	// Paused is why a running machine stands still, such as "host disk full"; "" if it
+	// does not.
+	Paused string `json:"paused,omitempty"`
+	PID    int    `json:"pid,omitempty"` // of the supervisor, while it runs
+	Folder string `json:"folder"`        // on the host, with its disk and logs
 }
 
 // A List is the answer to a ListRequest, newest machine first.

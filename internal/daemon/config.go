@@ -77,6 +77,7 @@ type processes interface {
 	Wait(ctx context.Context, id string) (api.Exit, error)
 	WaitGone(ctx context.Context, id string) error
 	SupervisorPID(rec *record.Record) int
+	Paused(ctx context.Context, id string) string
 }
 
 type streams interface {

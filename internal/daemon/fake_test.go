@@ -46,7 +46,8 @@ type fakeMachines struct {
 	logErr    error
 	agent     func(net.Conn)
 	panics    bool
-	takes     bool // the supervisors take over the connections of clients
+	takes     bool   // the supervisors take over the connections of clients
+	paused    string // the answer of Paused for all machines
 }
 
 func newFakeMachines(t *testing.T) *fakeMachines {
@@ -364,4 +365,10 @@ func (f *fakeMachines) Logs(_ context.Context, _ string, _ machine.LogOptions, e
 		}
 	}
 	return f.logErr
+}
+
+func (f *fakeMachines) Paused(context.Context, string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.paused
 }

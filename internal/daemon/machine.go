@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/machine/record"
@@ -32,6 +33,7 @@ func (h *handlers) list(w http.ResponseWriter, r *http.Request) error {
 			list.Machines = append(list.Machines, h.convert.machine(rec))
 		}
 	}
+	h.askPaused(r.Context(), list.Machines)
 	for _, d := range damaged {
 		list.Warnings = append(list.Warnings, d.Error())
 	}
@@ -43,7 +45,20 @@ func (h *handlers) inspect(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, h.convert.machine(rec))
+	m := []api.Machine{h.convert.machine(rec)}
+	h.askPaused(r.Context(), m)
+	return answer(w, m[0])
+}
+
+// askPaused sets Paused of the machines that run. It asks all supervisors at once.
+func (h *handlers) askPaused(ctx context.Context, list []api.Machine) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	for i := range list {
+		if m := &list[i]; m.State == api.StateRunning {
+			asking.Go(func() { m.Paused = h.machines.Paused(ctx, m.ID) })
+		}
+	}
 }
 
 // find returns the record of the machine that a request names.

@@ -62,6 +62,15 @@ var routeTests = []struct {
 		}
 		return err
 	}},
+	{"GET /v1/machines/{ref}", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
+		f.paused = "host disk full"
+		m, err := d.Inspect(t.Context(), "one")
+		list, listErr := d.List(t.Context(), api.ListRequest{})
+		if m.Paused != f.paused || len(list.Machines) != 1 || list.Machines[0].Paused != f.paused {
+			t.Errorf("a machine that stands still is %+v, in a list %+v (%v)", m, list, listErr)
+		}
+		return err
+	}},
 	{"DELETE /v1/machines/{ref}", func(t *testing.T, f *fakeMachines, d *testDaemon) error {
 		if code := codeOf(d.Remove(t.Context(), "one", false)); code != api.CodeRunning {
 			t.Errorf("removal of a running machine: %q", code)

@@ -159,6 +159,9 @@ func (h *handlers) agent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if why := h.machines.Paused(r.Context(), rec.ID); why != "" {
+		return fmt.Errorf("machine %s is paused (%s)", rec.Config.Name, why)
+	}
 	agent, err := h.machines.Dial(r.Context(), rec)
 	if err != nil {
 		return err

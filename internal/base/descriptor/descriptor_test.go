@@ -42,11 +42,11 @@ func listAfterClose() error {
 	for _, e := range entries {
 		// The descriptor by which ReadDir has read the folder is closed.
 		if target, err := os.Readlink(filepath.Join(folder, e.Name())); err == nil {
-			fmt.Println(target)
+			fmt.Fprintln(os.Stdout, target)
 		}
 	}
 	out, err := exec.Command("/bin/ls", "-l", folder).Output()
-	fmt.Printf("of a child:\n%s", out)
+	fmt.Fprintf(os.Stdout, "of a child:\n%s", out)
 	return err
 }
 

@@ -53,7 +53,11 @@ func (m machineRow) Status() string {
 	case api.StateCreating:
 		return "Creating"
 	case api.StateRunning:
-		return "Up " + render.Since(m.Started)
+		up := "Up " + render.Since(m.Started)
+		if m.Paused != "" {
+			up += ", paused (" + m.Paused + ")"
+		}
+		return up
 	case api.StateExited:
 		if m.Finished.IsZero() {
 			return fmt.Sprintf("Exited (%d)", m.ExitCode)

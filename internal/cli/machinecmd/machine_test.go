@@ -67,6 +67,7 @@ func TestMachineRow(t *testing.T) {
 		{api.Machine{State: api.StateCreating}, "Creating"},
 		{api.Machine{State: api.StateCreated}, "Created"},
 		{api.Machine{State: api.StateRunning, Started: ago}, "Up 5 minutes"},
+		{api.Machine{State: api.StateRunning, Started: ago, Paused: "host disk full"}, "Up 5 minutes, paused (host disk full)"},
 		{api.Machine{State: api.StateExited, ExitCode: 3, Finished: ago}, "Exited (3) 5 minutes ago"},
 		{api.Machine{State: api.StateExited, ExitCode: 3}, "Exited (3)"},
 	} {

@@ -133,6 +133,19 @@ func (c Client) Archive(ctx context.Context, id string, r api.ArchiveRequest) (*
 	return c.Open(ctx, id, &Request{Archive: &r, Pass: true})
 }
 
+// Paused returns why a running machine stands still, or "" if it runs or its
+// supervisor does not answer within a moment.
+func (c Client) Paused(ctx context.Context, id string) string {
+	const moment = time.Second
+	ctx, cancel := context.WithTimeout(ctx, moment)
+	defer cancel()
+	var status Status
+	if err := c.Do(ctx, id, &Request{Status: true}, &status); err != nil {
+		return ""
+	}
+	return status.Paused
+}
+
 // Stats returns a running machine's use of resources.
 func (c Client) Stats(ctx context.Context, id string) (api.Stats, error) {
 	var stats api.Stats

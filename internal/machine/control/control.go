@@ -66,6 +66,7 @@ type Request struct {
 	Wait    bool                `json:"wait,omitempty"`
 	Rename  string              `json:"rename,omitempty"`
 	Stats   bool                `json:"stats,omitempty"`
+	Status  bool                `json:"status,omitempty"`
 	Exec    *api.ExecRequest    `json:"exec,omitempty"`
 	Attach  *api.AttachRequest  `json:"attach,omitempty"`
 	Archive *api.ArchiveRequest `json:"archive,omitempty"`
@@ -74,6 +75,15 @@ type Request struct {
 	// older version serves the request on this connection.
 	Pass bool `json:"pass,omitempty"`
 }
+
+// A Status is the answer to Request.Status.
+type Status struct {
+	Paused string `json:"paused,omitempty"` // why the machine stands still; "" if it runs
+}
+
+// HostDiskFull is the reason of a machine that stands still until its host has space
+// for what the machine writes to its disk.
+const HostDiskFull = "host disk full"
 
 // StopGrace is the time that a main command has to end after its stop signal,
 // if the user gives none. It is docker's.

@@ -270,7 +270,7 @@ func overlay(ctx context.Context, dir string, size int64) error {
 			return ctx.Err()
 		}
 		// The tool's exit code does not distinguish a full disk.
-		if free, statErr := freeSpace(dir); statErr == nil && free < overlayMin {
+		if free, statErr := FreeSpace(dir); statErr == nil && free < overlayMin {
 			err = syscall.ENOSPC
 		}
 		return fmt.Errorf("%s: %w: %s", imageTool, err, strings.TrimSpace(string(out)))

@@ -32,7 +32,7 @@ func (*SpaceError) Is(target error) bool { return target == ErrNoSpace || target
 // checkSpace returns ErrNoSpace if the file system of dir has less than need
 // bytes free. Other programs may take the space after the check.
 func checkSpace(dir string, need int64) error {
-	free, err := freeSpace(dir)
+	free, err := FreeSpace(dir)
 	if err != nil {
 		return fmt.Errorf("find free space: %w", err)
 	}
@@ -42,8 +42,8 @@ func checkSpace(dir string, need int64) error {
 	return nil
 }
 
-// freeSpace returns the bytes that are free to this user.
-func freeSpace(dir string) (int64, error) {
+// FreeSpace returns the bytes that are free to this user.
+func FreeSpace(dir string) (int64, error) {
 	var st unix.Statfs_t
 	err := unix.Statfs(dir, &st)
 	return int64(st.Bavail) * st.Frsize, err
@@ -55,7 +55,7 @@ func (p *plan) explainNoSpace(err error) error {
 	if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, ErrNoSpace) {
 		return err
 	}
-	free, statErr := freeSpace(p.dir)
+	free, statErr := FreeSpace(p.dir)
 	if statErr != nil {
 		return errors.Join(err, statErr)
 	}

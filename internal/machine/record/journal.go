@@ -126,15 +126,18 @@ const (
 	reserveSize = 256 << 10 // bytes: several records, ledgers and blocks of the folder
 )
 
-// Reserve makes the reserve. If the file system is full or cannot allocate space
-// in advance, the machine runs without a reserve.
-func (j *Journal) Reserve() {
+// Reserve makes the reserve. It returns an error if the file system is full. If the
+// file system cannot allocate space in advance, the machine runs without a reserve.
+func (j *Journal) Reserve() error {
 	f, err := os.OpenFile(filepath.Join(j.Dir.Data, reserveName), os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return
+	if err == nil {
+		err = unix.Fallocate(int(f.Fd()), 0, 0, reserveSize)
+		f.Close()
 	}
-	defer f.Close()
-	unix.Fallocate(int(f.Fd()), 0, 0, reserveSize) //nolint:errcheck // the machine then runs without a reserve
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("reserve %d KiB in %s: %w", reserveSize>>10, j.Dir.Data, err)
+	}
+	return nil
 }
 
 // FreeReserve frees the reserve for the writes that follow.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/banger-vm/banger/api"
@@ -151,6 +152,8 @@ func (d *controlServer) answer(ctx context.Context, s *subscriber, r *control.Re
 			return err
 		}
 		return s.conn.SendJSON(frames.Answer, stats)
+	case r.Status:
+		return s.conn.SendJSON(frames.Answer, control.Status{Paused: d.v.pauseReason()})
 	case r.Exec != nil:
 		return d.exec(ctx, s, r.Exec)
 	case r.Attach != nil:
@@ -187,6 +190,13 @@ func (d *controlServer) signal(s *subscriber, name string) error {
 		d.v.requestKill()
 		return d.wait(s)
 	}
+	m, err := d.v.loop.running()
+	if err != nil {
+		return err
+	}
+	if err := m.pauseError(0); err != nil {
+		return err
+	}
 	p := d.v.loop.mainCommand()
 	if p == nil {
 		return record.ErrNotRunning
@@ -214,14 +224,16 @@ func (d *controlServer) exec(ctx context.Context, s *subscriber, r *api.ExecRequ
 	command.User, command.Dir = spec.OrDefault(r.User, command.User), spec.OrDefault(r.Dir, command.Dir)
 	command.Env = bootplan.MergeEnv(command.Env, r.Env)
 	if r.Detach {
+		ctx, cancel := m.responsive(ctx)
+		defer cancel(nil)
 		p, err := m.agent.Start(ctx, command, client.Stdio{TTY: terminal(r.TTY)})
 		if err != nil {
-			return err
+			return cause(ctx, err)
 		}
 		d.clients.Go(func() { p.Wait() }) //nolint:errcheck // no client waits for the exit code
 		return s.conn.SendJSON(frames.Exit, api.Exit{})
 	}
-	return serveProcess(s, r.Stdin, r.TTY, func(streams client.Stdio) (*client.Process, error) {
+	return serveProcess(ctx, m, s, r.Stdin, r.TTY, func(ctx context.Context, streams client.Stdio) (*client.Process, error) {
 		return m.agent.Start(ctx, command, streams)
 	})
 }
@@ -233,38 +245,62 @@ func (d *controlServer) archive(ctx context.Context, s *subscriber, r *api.Archi
 		return err
 	}
 	files := guest.Archive{Path: r.Path, Op: guest.ArchiveOp(r.Op), FollowLink: r.FollowLink, KeepOwners: r.KeepOwners}
-	return serveProcess(s, files.Op == guest.ArchivePut, nil, func(streams client.Stdio) (*client.Process, error) {
+	return serveProcess(ctx, m, s, files.Op == guest.ArchivePut, nil, func(ctx context.Context, streams client.Stdio) (*client.Process, error) {
 		return m.agent.Archive(ctx, files, streams)
 	})
 }
 
-// serveProcess connects a client with the process that start starts, and sends
-// how the process ended. A client that disconnects hangs the process up.
-func serveProcess(s *subscriber, stdin bool, tty *api.TTY, start func(client.Stdio) (*client.Process, error)) error {
+// errInterrupted ends a command that has not begun when its client asks for an end.
+var errInterrupted = errors.New("interrupted before the command began")
+
+// serveProcess connects a client with the process that start starts, and sends how
+// the process ended. A client that disconnects hangs the process up. If the guest
+// does not answer, a client that asks for an end gets the reason.
+func serveProcess(ctx context.Context, m *instance, s *subscriber, stdin bool, tty *api.TTY,
+	start func(context.Context, client.Stdio) (*client.Process, error),
+) error {
 	streams := client.Stdio{Out: s.conn.Writer(frames.Stdout), Err: s.conn.Writer(frames.Stderr)}
 	var in *io.PipeWriter
 	if stdin {
 		streams.In, in = io.Pipe()
 	}
 	streams.TTY = terminal(tty)
-	p, err := start(streams)
-	if err != nil {
-		return err
-	}
-	if err := s.conn.SendJSON(frames.Event, api.Event{Ready: true}); err != nil {
-		p.HangUp()
-	}
+	starting, abort := m.responsive(ctx)
+	defer abort(nil)
+	var process atomic.Pointer[client.Process]
 	var receiving sync.WaitGroup
-	r := receiver{conn: s.conn, input: func() *io.PipeWriter { return in }, process: func() *client.Process { return p }}
+	r := receiver{conn: s.conn, input: func() *io.PipeWriter { return in }, process: process.Load}
+	r.orphan = func(name string) {
+		if asksForEnd(name) {
+			abort(errInterrupted)
+		}
+	}
+	r.signalled = func(name string) {
+		if asksForEnd(name) {
+			receiving.Go(func() { reportSilence(ctx, m, s) })
+		}
+	}
 	receiving.Go(func() {
 		r.receive(&receiving)
-		p.HangUp() // the process has ended, or its client has disconnected
+		abort(errInterrupted)
+		if p := process.Load(); p != nil {
+			p.HangUp() // the process has ended, or its client has disconnected
+		}
 	})
-	exit, err := p.Wait()
+	p, err := start(starting, streams)
 	if err == nil {
-		err = s.conn.SendJSON(frames.Exit, api.Exit{Code: exit.Code, Signal: exit.Signal})
+		process.Store(p)
+		if err = s.conn.SendJSON(frames.Event, api.Event{Ready: true}); err != nil || starting.Err() != nil {
+			p.HangUp()
+		}
+		var exit client.Exit
+		if exit, err = p.Wait(); err == nil {
+			err = s.conn.SendJSON(frames.Exit, api.Exit{Code: exit.Code, Signal: exit.Signal})
+		} else {
+			err = s.conn.SendJSON(frames.Error, control.WireError(err))
+		}
 	} else {
-		err = s.conn.SendJSON(frames.Error, control.WireError(err))
+		err = s.conn.SendJSON(frames.Error, control.WireError(cause(starting, err)))
 	}
 	if in != nil {
 		in.Close()
@@ -272,6 +308,20 @@ func serveProcess(s *subscriber, stdin bool, tty *api.TTY, start func(client.Std
 	err = errors.Join(err, s.conn.Close())
 	receiving.Wait()
 	return err
+}
+
+// reportSilence ends a client's connection with an error if the guest does not
+// answer: it cannot end the client's process then.
+func reportSilence(ctx context.Context, m *instance, s *subscriber) {
+	if err := m.probe(ctx); err != nil {
+		s.conn.SendJSON(frames.Error, control.WireError(err)) //nolint:errcheck // the client may be gone
+		s.conn.Close()
+	}
+}
+
+// asksForEnd reports whether a signal asks a command to end.
+func asksForEnd(name string) bool {
+	return slices.Contains([]string{"INT", "TERM", "HUP", "QUIT"}, strings.TrimPrefix(name, "SIG"))
 }
 
 // attach connects a client with the main command until the machine ends or the
@@ -300,6 +350,11 @@ func (d *controlServer) attach(s *subscriber, r *api.AttachRequest) error {
 func (d *controlServer) serveSubscriber(s *subscriber, stdin bool) {
 	defer d.v.fanOut.leave(s)
 	r := receiver{conn: s.conn, input: func() *io.PipeWriter { return nil }, process: d.v.loop.mainCommand, orphan: d.signalInit}
+	r.signalled = func(name string) {
+		if asksForEnd(name) {
+			d.clients.Go(d.stopSilent)
+		}
+	}
 	if stdin {
 		r.input = d.v.loop.mainInput
 		// As in docker, a terminal may attach again, and a pipe may not.
@@ -311,11 +366,20 @@ func (d *controlServer) serveSubscriber(s *subscriber, stdin bool) {
 	}
 }
 
+// stopSilent stops a machine whose guest does not answer: it cannot pass the signal
+// of a user on to the main command.
+func (d *controlServer) stopSilent() {
+	m, err := d.v.loop.running()
+	if err == nil && m.probe(context.Background()) != nil {
+		d.v.requestStop(stoppedByUser, control.StopGrace)
+	}
+}
+
 // signalInit stops a machine whose image's init is all that runs, if the signal
 // asks for an end.
 func (d *controlServer) signalInit(name string) {
 	m, err := d.v.loop.running()
-	if err == nil && !m.hasMain() && slices.Contains([]string{"INT", "TERM", "HUP", "QUIT"}, strings.TrimPrefix(name, "SIG")) {
+	if err == nil && !m.hasMain() && asksForEnd(name) {
 		d.v.requestStop(stoppedByUser, control.StopGrace)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/banger-vm/banger/internal/guest"
@@ -36,6 +37,7 @@ type bootConfig struct {
 	output  io.Writer    // gets it instead if the image's init is all that runs
 	notice  func(string) // takes remarks for the user
 	phase   func(string) // is called when a step of the boot is done
+	pauses  func(string) // takes remarks about pauses, as long as the machine runs
 }
 
 // An instance is one boot of a machine, from the start of its monitor to the
@@ -50,6 +52,9 @@ type instance struct {
 	session *link.Session
 	agent   *client.Client
 	ssh     *sshForwarder
+
+	paused   pause
+	watching sync.WaitGroup // the goroutine that follows the pauses
 }
 
 // boot starts the monitor and waits for the agent.
@@ -67,6 +72,7 @@ func (m *instance) boot(ctx context.Context, c *bootConfig) error {
 	if err := m.startMonitor(ctx, c, cfg); err != nil {
 		return err
 	}
+	m.watching.Go(func() { m.watchPause(m.monitor, c.pauses) })
 	c.phase("monitor started (" + string(cfg.Accel) + ")")
 	if err := m.connect(ctx, keys); err != nil {
 		return err
@@ -105,6 +111,9 @@ func (m *instance) connect(ctx context.Context, keys client.Keys) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(limited.Err(), context.DeadlineExceeded):
+		if err := m.pauseError(0); err != nil {
+			return fmt.Errorf("boot machine: no answer within %v: %w", bootLimit, err)
+		}
 		return fmt.Errorf("boot machine: no answer within %v; the console ends with: %s", bootLimit, m.console.trouble())
 	}
 	return m.because(err)
@@ -134,6 +143,9 @@ func (m *instance) dial(ctx context.Context, keys client.Keys) error {
 // ended.
 func (m *instance) bootError() error {
 	err := m.monitor.Wait()
+	if reason := m.paused.lasting(0); reason != "" {
+		return errors.Join(fmt.Errorf("machine ended while it was paused (%s)", reason), err)
+	}
 	if why := m.console.trouble(); why != "" {
 		return errors.Join(fmt.Errorf("machine ended: %s", why), err)
 	}
@@ -190,12 +202,16 @@ func (m *instance) waitEnd() error {
 }
 
 // stop sends the main command its stop signal, and SIGKILL after grace; then
-// the machine powers off. If the machine does not, stop kills it.
+// the machine powers off. If the machine does not, or stands still for all of the
+// grace, stop kills it.
 func (m *instance) stop(ctx context.Context, grace time.Duration) error {
 	select {
 	case <-m.monitor.Done():
 		return nil
 	default:
+	}
+	if !m.awaitResume(grace) {
+		return m.kill()
 	}
 	limited, cancel := context.WithTimeout(ctx, grace+endLimit)
 	defer cancel()
@@ -243,6 +259,7 @@ func (m *instance) close() error {
 	if m.monitor != nil {
 		errs = append(errs, m.monitor.Kill())
 	}
+	m.watching.Wait()
 	if m.console != nil {
 		errs = append(errs, m.console.close())
 	}

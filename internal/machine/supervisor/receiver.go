@@ -15,7 +15,9 @@ type receiver struct {
 	input   func() *io.PipeWriter // returns the process's input, or nil
 	process func() *client.Process
 	orphan  func(signal string) // takes signals while there is no process; may be nil
-	once    bool                // the end of the connection is the end of the input
+	// signalled is called with each signal for a process; may be nil.
+	signalled func(signal string)
+	once      bool // the end of the connection is the end of the input
 }
 
 // receive returns when the connection has ended. A goroutine of group still
@@ -38,6 +40,9 @@ func (r *receiver) receive(group *sync.WaitGroup) {
 		case frames.Signal:
 			switch name := string(frame.Payload); {
 			case p != nil:
+				if r.signalled != nil {
+					r.signalled(name) // before the signal, which a guest that reads nothing may block
+				}
 				p.Signal(name) //nolint:errcheck // the process may have ended
 			case r.orphan != nil:
 				r.orphan(name)

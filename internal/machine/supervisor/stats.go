@@ -22,6 +22,9 @@ func (v *supervisor) stats(ctx context.Context) (api.Stats, error) {
 	if err != nil {
 		return api.Stats{}, err
 	}
+	if err := m.pauseError(0); err != nil {
+		return api.Stats{}, err
+	}
 	const limit = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -74,6 +74,10 @@ func (v *supervisor) bootEnded(ctx context.Context, m *instance, err error) {
 
 // bootInstance boots the machine until its agent answers.
 func (v *supervisor) bootInstance(ctx context.Context, m *instance, n int) error {
+	// The end of the boot must be recorded too.
+	if err := v.journal.Reserve(); err != nil {
+		return err
+	}
 	if n == 0 {
 		for _, text := range v.launch.Notices {
 			v.notice(text)
@@ -88,13 +92,12 @@ func (v *supervisor) bootInstance(ctx context.Context, m *instance, n int) error
 		kernel: k, accel: v.accel(m.record), cache: v.Cache, monitor: qemu.Monitor{Folders: v.QEMUFolders},
 		console: v.fanOut.writer(frames.Console, func(s *subscriber) bool { return s.console }),
 		output:  v.fanOut.output(frames.Stdout),
-		notice:  v.notice, phase: v.phase,
+		notice:  v.notice, phase: v.phase, pauses: v.noticeAll,
 	})
 }
 
 // recordRunning records that the machine runs.
 func (v *supervisor) recordRunning(m *instance, n int) error {
-	v.journal.Reserve()
 	return v.journal.Update(func(rec *record.Record) {
 		rec.State, rec.Started, rec.Finished = record.StateRunning, time.Now().UTC(), time.Time{}
 		rec.ExitCode, rec.Error, rec.Restarts = 0, "", n

@@ -143,6 +143,12 @@ func (v *supervisor) notice(text string) {
 	v.fanOut.send(frames.Event, api.Event{Notice: text}, func(s *subscriber) bool { return s.events })
 }
 
+// noticeAll sends a remark to the users who wait for the machine to boot, or see its
+// output.
+func (v *supervisor) noticeAll(text string) {
+	v.fanOut.send(frames.Event, api.Event{Notice: text}, func(s *subscriber) bool { return s.events || s.output || s.console })
+}
+
 // reportReady reports that the machine runs, and its main command if it has
 // one, and lets the clients go that only waited for it.
 func (v *supervisor) reportReady() {

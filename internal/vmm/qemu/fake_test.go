@@ -108,6 +108,17 @@ func play(mode string, control net.Conn, commands *bufio.Scanner) int {
 			return blockForever()
 		}
 		return 0
+	case "disk full": // STOP after the first command, and no space until cont
+		commands.Scan()
+		fmt.Fprintln(control, `{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "nospace": true}}`)
+		fmt.Fprintln(control, `{"event": "STOP", "timestamp": {}}`)
+		fmt.Fprintln(control, `{"return": {"status": "io-error"}, "id": 2}`)
+		commands.Scan()
+		fmt.Fprintln(control, `{"event": "RESUME", "timestamp": {}}`)
+		fmt.Fprintln(control, `{"return": {}, "id": 3}`)
+		commands.Scan()
+		fmt.Fprintln(control, `{"return": {"status": "running"}, "id": 4}`)
+		return blockForever()
 	case "refuse commands":
 		for id := 2; commands.Scan(); id++ {
 			fmt.Fprintf(control, `{"id": %d, "error": {"class": "GenericError", "desc": "not now"}}`+"\n", id)

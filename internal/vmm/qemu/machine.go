@@ -103,6 +103,18 @@ func (m *Machine) QueryStatus(ctx context.Context) (string, error) {
 	return answer.Status, err
 }
 
+// Changes returns a channel that has an element when the guest's processors may
+// have stopped or resumed, for any reason. HostDiskFull reports the reason.
+func (m *Machine) Changes() <-chan struct{} { return m.qmp.changed }
+
+// HostDiskFull reports whether QEMU has stopped the guest's processors because the
+// host has no space for what the guest writes to a disk. Cont repeats the write.
+// That is QEMU's default, werror=enospc; the guest sees other errors of a disk.
+func (m *Machine) HostDiskFull(ctx context.Context) (bool, error) {
+	status, err := m.QueryStatus(ctx)
+	return status == "io-error", err // RunState of QEMU's QMP reference
+}
+
 // DialAgent connects to the guest's serial port. The port serves one client at
 // a time: a second connection waits until the first is closed.
 func (m *Machine) DialAgent(ctx context.Context) (net.Conn, error) {

@@ -16,6 +16,7 @@ import (
 type qmp struct {
 	conn    net.Conn
 	greeted chan struct{} // closed when QEMU has sent its greeting
+	changed chan struct{} // buffer of one; has an element if the guest's processors may have stopped or resumed
 	closed  chan struct{} // closed when reading has ended and err is set
 
 	mu      sync.Mutex // guards the fields below and writes to conn
@@ -53,7 +54,7 @@ var errClosed = errors.New("control connection closed")
 // ends when the connection ends.
 func newQMP(conn net.Conn) *qmp {
 	q := &qmp{
-		conn: conn, greeted: make(chan struct{}), closed: make(chan struct{}),
+		conn: conn, greeted: make(chan struct{}), closed: make(chan struct{}), changed: make(chan struct{}, 1),
 		pending: make(map[uint64]chan message),
 	}
 	go q.read()
@@ -107,10 +108,20 @@ func readMessage(r *bufio.Reader) (message, error) {
 	return m, nil
 }
 
+// handleEvent reads the events that do not follow from the owner's commands.
 func (q *qmp) handleEvent(m message) {
-	if m.Event != "SHUTDOWN" {
-		return // other events follow from the owner's commands
+	switch m.Event {
+	case "STOP", "RESUME":
+		select {
+		case q.changed <- struct{}{}:
+		default: // the reader of the channel has yet to see an earlier event
+		}
+	case "SHUTDOWN":
+		q.setReason(m)
 	}
+}
+
+func (q *qmp) setReason(m message) {
 	var data struct {
 		Reason string `json:"reason"`
 	}

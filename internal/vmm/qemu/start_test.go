@@ -133,6 +133,39 @@ func TestCommands(t *testing.T) {
 	})
 }
 
+// TestHostDiskFull checks that a machine reports a stop for lack of space on the
+// host, and its end.
+func TestHostDiskFull(t *testing.T) {
+	f := newFake(t, "disk full")
+	m, err := f.Start(t.Context(), fakeConfig(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Kill()
+	select {
+	case <-m.Changes(): // the fake's RESUME at its start
+	default:
+	}
+	if full, err := m.HostDiskFull(t.Context()); !full || err != nil {
+		t.Errorf("after an error of a disk: %v, %v", full, err)
+	}
+	for _, event := range []string{"STOP", "RESUME"} {
+		select {
+		case <-m.Changes():
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no change after %s", event)
+		}
+		if event == "STOP" {
+			if err := m.Cont(t.Context()); err != nil {
+				t.Errorf("cont: %v", err)
+			}
+		}
+	}
+	if full, err := m.HostDiskFull(t.Context()); full || err != nil {
+		t.Errorf("after cont: %v, %v", full, err)
+	}
+}
+
 // A socket's address has room for only 108 bytes.
 func TestLongFolder(t *testing.T) {
 	f, cfg := newFake(t, "hang"), fakeConfig(t)
