@@ -40,6 +40,7 @@ type Limits struct {
 	JSON        Size `toml:"json"`  // bytes of a manifest, index or config
 	XattrValue  Size `toml:"xattr"` // bytes of one extended attribute
 	Connections int  `toml:"connections"`
+	MinRate     Size `toml:"min-rate"` // bytes per second of a download
 }
 
 // QEMU is the configuration of the program that runs machines.

@@ -117,7 +117,7 @@ func (f *Flags) pullOptions(e *env.Env, source string) (pull.Options, error) {
 	o := pull.Options{
 		Platform: cmp.Or(f.platform, c.Platform), CacheDir: e.Paths.Cache, Stdin: e.In,
 		PlainHTTP: f.plainHTTP, CACert: f.caCert,
-		MaxJSON: int64(c.Limits.JSON), MaxLayers: c.Limits.Layers, MaxConnections: c.Limits.Connections,
+		MaxJSON: int64(c.Limits.JSON), MaxLayers: c.Limits.Layers, MaxConnections: c.Limits.Connections, MinRate: int64(c.Limits.MinRate),
 		Mirrors: map[string][]string{},
 	}
 	for host, r := range c.Registry {

@@ -93,7 +93,7 @@ func (e *endpoint) answer(ctx context.Context, c challenge, credentials authn.Au
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, errTokenTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, e.timeout, errIncomplete(e.timeout))
 	defer cancel()
 	t := tokenRequest{realm, c.parameters["service"], scopes(e.repo, c), credentials, e.gate}
 	if e.refreshToken != "" {

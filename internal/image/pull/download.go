@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/banger-vm/banger/internal/base/digest"
 )
@@ -44,6 +45,7 @@ func (r *registry) openBlob(ctx context.Context, c *Cache, b blob, onCached func
 			return retry.wait(ctx, "layer "+string(b.digest), err)
 		},
 		retry:  retry,
+		meter:  meter{floor: r.minRate, window: r.timeout},
 		notice: r.notice,
 		blame:  func(from []*endpoint) bool { return r.blame(b.digest, from) },
 		isLast: r.isLast,
@@ -61,6 +63,7 @@ type download struct {
 	onCached    func()                   // called when the cache has the blob
 	waitRetry   func(error) error        // waits until the time of the next attempt
 	retry       *retrier
+	meter       meter
 	notice      func(string)
 	blame       func(from []*endpoint) bool // reports whether another download is worth it
 	isLast      func(*endpoint) bool
@@ -181,7 +184,7 @@ func (d *download) resume() error {
 // io.EOF after the last. It retries after an error of the connection.
 func (d *download) nextChunk() ([]byte, error) {
 	for {
-		if d.partErr != nil {
+		for d.partErr != nil {
 			err := d.partErr
 			d.partErr = nil
 			if err := d.tryAgain(err); err != nil {
@@ -201,6 +204,11 @@ func (d *download) nextChunk() ([]byte, error) {
 			if !slices.Contains(d.sources, p.from) {
 				d.sources = append(d.sources, p.from)
 			}
+			if d.partErr = d.meter.add(p.waited, 0); d.partErr != nil {
+				d.broken = p.from
+				d.closePart()
+				continue
+			}
 		}
 		chunk, err := d.receive()
 		if err != nil || len(chunk) > 0 {
@@ -219,14 +227,26 @@ func (d *download) tryAgain(err error) error {
 		return nil
 	}
 	d.broken = nil
-	return d.waitRetry(err)
+	start := time.Now()
+	if e := d.waitRetry(err); e != nil {
+		return e
+	}
+	if e, ok := errors.AsType[*statusError](err); ok && e.retryAfter > 0 {
+		return nil // the server asked for the wait
+	}
+	d.partErr = d.meter.add(time.Since(start), 0)
+	return nil
 }
 
 // receive reads from the connection once. It may return no bytes. It stores an
 // error of the connection in d.partErr, and returns all other errors.
 func (d *download) receive() ([]byte, error) {
 	p := d.part
+	start := time.Now()
 	n, err := p.Read(d.buf)
+	if slow := d.meter.add(time.Since(start), n); slow != nil && !errors.Is(err, io.EOF) {
+		err = slow
+	}
 	skipped := min(int64(n), d.skip)
 	d.skip -= skipped
 	chunk := d.buf[skipped:n]

@@ -265,7 +265,12 @@ func isNetwork(err error) bool {
 		return true
 	}
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, errStalled) ||
-		errors.Is(err, errTokenTimeout) || isHTTP2(err)
+		isSlow(err) || isHTTP2(err)
+}
+
+func isSlow(err error) bool {
+	_, ok := errors.AsType[*slowError](err)
+	return ok
 }
 
 // isConnection reports whether err is an error of a socket. Files of the cache

@@ -33,6 +33,7 @@ type Options struct {
 	MaxConnections int           // concurrent requests to registries; 0 is 4
 	Retries        int           // consecutive retries of a failed request; 0 is 5
 	RetryDelay     time.Duration // before the first retry, doubled for each further one; 0 is 500 ms
+	MinRate        int64         // bytes per second that a download brings over a minute; 0 is 1 KiB
 	Timeout        time.Duration // how long a registry may send nothing; 0 is a minute
 
 	// AnyPlatform takes an image that is not in an index for Platform, even if its

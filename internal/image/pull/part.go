@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 )
 
 // part is the content of a blob from the offset start up to the offset end.
@@ -14,6 +15,7 @@ type part struct {
 	io.ReadCloser
 	from       *endpoint
 	start, end int64
+	waited     time.Duration // for the server's answer
 }
 
 // rangeError reports a response to a request with a range that is not of use.
@@ -60,6 +62,10 @@ func (r *registry) fetchPart(ctx context.Context, b blob, offset int64) (p *part
 		}
 		if n := p.end - p.start; resp.ContentLength >= 0 && resp.ContentLength != n {
 			return e.named(&contentError{fmt.Errorf("server sends %d bytes, want %d", resp.ContentLength, n)})
+		}
+		if body, ok := resp.Body.(*timeoutBody); ok {
+			body.whole.Stop() // the download has a meter
+			p.waited = body.waited
 		}
 		return nil
 	})

@@ -29,6 +29,7 @@ type registry struct {
 	timeout    time.Duration
 	retries    int
 	retryDelay time.Duration
+	minRate    int64 // bytes per second of a download
 	maxJSON    int64
 	notice     func(string)
 	blamed     sync.Map // has a suspect for each mirror that sent a wrong blob, and one without a mirror for each blob that was fetched again
@@ -46,6 +47,7 @@ func newRegistry(repo name.Repository, o Options) (*registry, error) {
 		timeout:    cmp.Or(o.Timeout, defaultTimeout),
 		retries:    cmp.Or(o.Retries, defaultRetries),
 		retryDelay: cmp.Or(o.RetryDelay, defaultRetryDelay),
+		minRate:    cmp.Or(max(o.MinRate, 0), defaultMinRate),
 		maxJSON:    o.maxJSON(),
 		notice:     o.notice,
 	}

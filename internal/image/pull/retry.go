@@ -11,6 +11,7 @@ import (
 
 const (
 	defaultRetries    = 5
+	defaultMinRate    = 1 << 10
 	defaultRetryDelay = 500 * time.Millisecond
 	maxRetryDelay     = 30 * time.Second
 	// maxRetryAfter is the longest Retry-After of a server that wait accepts.
@@ -27,6 +28,7 @@ type retrier struct {
 
 	failures  int  // consecutive
 	refetched bool // after a *contentError
+	slow      bool // there was a *slowError
 }
 
 // progress resets the count of failures. The caller calls it after it has received
@@ -51,9 +53,8 @@ func (r *retrier) wait(ctx context.Context, task string, err error) error {
 		delay = e.retryAfter
 	}
 	r.failures++
-	if isContent(err) {
-		r.refetched = true
-	}
+	r.refetched = r.refetched || isContent(err)
+	r.slow = r.slow || isSlow(err)
 	r.notice(fmt.Sprintf("%s: %v: trying again in %v", task, classify(err), delay))
 	return sleep(ctx, delay)
 }
@@ -64,6 +65,9 @@ func (r *retrier) isRetryable(err error) bool {
 	}
 	if isContent(err) {
 		return !r.refetched
+	}
+	if isSlow(err) {
+		return !r.slow
 	}
 	return isNetwork(err) && !errors.Is(err, http.ErrSchemeMismatch) && (r.retryDial || !isDial(err))
 }

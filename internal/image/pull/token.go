@@ -16,9 +16,6 @@ import (
 // maxToken is the maximum number of bytes of a token server's answer.
 const maxToken = 64 << 10
 
-// errTokenTimeout reports a token server that does not complete its answer in time.
-var errTokenTimeout = errors.New("no complete answer in time")
-
 // tokenRequest asks a token server for a token to read one repository (the
 // specifications "Token Authentication" and "OAuth2 Token Authentication" of the
 // project distribution).
@@ -59,7 +56,7 @@ func (t *tokenRequest) send(ctx context.Context) (tokenAnswer, error) {
 		answer, err = t.get(ctx)
 	}
 	if err != nil {
-		if c := context.Cause(ctx); errors.Is(c, errTokenTimeout) {
+		if c, ok := errors.AsType[*slowError](context.Cause(ctx)); ok {
 			err = c
 		}
 		return answer, fmt.Errorf("get token from %s: %w", printable(t.realm.Host), classify(err))

@@ -128,19 +128,24 @@ func hostname(host string) string {
 type timeoutBody struct {
 	io.ReadCloser
 	timer   *time.Timer
+	whole   *time.Timer   // ends the request in any case, unless stopped
+	waited  time.Duration // for the header of the response
 	timeout time.Duration
 	cause   func() error // returns the cause of the request's cancellation, or nil
 	release func()
 }
 
-// doWithTimeout sends req. If the server sends nothing for timeout, the request
-// or a read of its body fails. doWithTimeout calls release once: after an error,
+// doWithTimeout sends req. If the server sends nothing for timeout, or not all in
+// twice that time, the request or a read of its body fails. doWithTimeout calls release once: after an error,
 // or at the Close of the body.
 func doWithTimeout(client *http.Client, req *http.Request, timeout time.Duration, release func()) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(timeout, func() { cancel(errStalled) })
+	whole := time.AfterFunc(2*timeout, func() { cancel(errIncomplete(2 * timeout)) })
+	start := time.Now()
 	end := sync.OnceFunc(func() {
 		timer.Stop()
+		whole.Stop()
 		cancel(nil)
 		release()
 	})
@@ -154,7 +159,7 @@ func doWithTimeout(client *http.Client, req *http.Request, timeout time.Duration
 		return nil, err
 	}
 	timer.Stop()
-	resp.Body = &timeoutBody{resp.Body, timer, timeout, cause, end}
+	resp.Body = &timeoutBody{resp.Body, timer, whole, time.Since(start), timeout, cause, end}
 	return resp, nil
 }
 
