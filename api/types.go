@@ -201,6 +201,9 @@ type ArchiveRequest struct {
 	Op         string `json:"op"`
 	FollowLink bool   `json:"followLink,omitempty"` // get: the target of a symbolic link at Path
 	KeepOwners bool   `json:"keepOwners,omitempty"` // put: keep the archive's owners; else root owns the files
+	// Sparse is for get: files with holes become entries of a type that only banger
+	// knows; see docs/daemon.md. put accepts them always, if PathStat.Sparse is set.
+	Sparse bool `json:"sparse,omitempty"`
 }
 
 // A PathStat describes a file in a machine. A Mode of 0 means that the file does not
@@ -213,6 +216,8 @@ type PathStat struct {
 	Target string    `json:"target,omitempty"` // the final target of a symbolic link
 	// IsDir is also true for a link to a folder.
 	IsDir bool `json:"isDir,omitempty"`
+	// Sparse is true if the machine knows ArchiveRequest.Sparse.
+	Sparse bool `json:"sparse,omitempty"`
 }
 
 // A LogsRequest selects lines of a machine's logs.

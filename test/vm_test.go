@@ -260,7 +260,7 @@ func TestR1Machine(t *testing.T) {
 	}{
 		{"exit codes", execCodes}, {"surroundings", execSurroundings}, {"detached", execDetached}, {"input", execInput},
 		{"100 MiB both ways", execBulk}, {"terminal", execTerminal}, {"ssh and scp", execSSH},
-		{"limits", execLimits}, {"exactness", execExactness}, {"the disk grew", execGrown}, {"the disk shrinks", execDeleted}, {"a name is taken", execNameTaken},
+		{"limits", execLimits}, {"exactness", execExactness}, {"holes", execHoles}, {"the disk grew", execGrown}, {"the disk shrinks", execDeleted}, {"a name is taken", execNameTaken},
 	} {
 		t.Run(sub.name, func(t *testing.T) { sub.run(t, box) })
 	}

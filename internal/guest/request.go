@@ -66,6 +66,9 @@ type Archive struct {
 	// KeepOwners gives files the owners in the stream instead of root. It
 	// applies to ArchivePut.
 	KeepOwners bool `json:"keepOwners,omitempty"`
+	// Sparse packs files with holes as sparse entries of package tarcopy. It
+	// applies to ArchiveGet.
+	Sparse bool `json:"sparse,omitempty"`
 }
 
 // PowerOff is the payload of RequestPowerOff.

@@ -70,7 +70,7 @@ func cp(ctx context.Context, e *env.Env, flags copyFlags, from, to string) error
 	c := copier{flags: flags, daemon: daemon, machine: src.Machine + dst.Machine, note: e.Note}
 	switch {
 	case dst.Stream:
-		return c.run(ctx, c.getRequest(src.Path), nil, e.Out)
+		return c.getStream(ctx, src.Path, e.Out)
 	case src.Stream:
 		return c.putStream(ctx, e.In, dst.Path)
 	case src.Machine != "":
@@ -84,6 +84,7 @@ type copier struct {
 	flags   copyFlags
 	daemon  *api.Client
 	machine string
+	sparse  bool // the machine knows sparse entries; stat sets it
 	note    func(format string, args ...any)
 }
 
@@ -95,7 +96,7 @@ const (
 )
 
 func (c *copier) getRequest(path string) api.ArchiveRequest {
-	return api.ArchiveRequest{Path: path, Op: opGet, FollowLink: c.flags.follow}
+	return api.ArchiveRequest{Path: path, Op: opGet, FollowLink: c.flags.follow, Sparse: c.sparse}
 }
 
 // get copies out of the machine. The machine is untrusted: tarcopy.Extract
@@ -117,6 +118,32 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
+	entries := 0
+	err = c.receive(ctx, from, func(ctx context.Context, r io.Reader) (err error) {
+		opts := tarcopy.ExtractOptions{From: plan.From, To: plan.To, Owners: c.flags.archive, Note: c.remark}
+		entries, err = tarcopy.Extract(ctx, r, plan.Dir, opts)
+		return err
+	})
+	if err == nil && entries == 0 {
+		return c.wrap(errors.New("it sent nothing"))
+	}
+	return err
+}
+
+// getStream copies out of the machine to a tar stream that any program reads.
+// The machine sends holes as such, because it is slower than this host.
+func (c *copier) getStream(ctx context.Context, from string, out io.Writer) error {
+	if _, err := c.stat(ctx, from); err != nil {
+		return err
+	}
+	if !c.sparse {
+		return c.run(ctx, c.getRequest(from), nil, out)
+	}
+	return c.receive(ctx, from, func(ctx context.Context, r io.Reader) error { return tarcopy.Expand(ctx, out, r) })
+}
+
+// receive calls take with the stream that the machine sends for a path.
+func (c *copier) receive(ctx context.Context, from string, take func(context.Context, io.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
@@ -126,19 +153,12 @@ func (c *copier) get(ctx context.Context, from, to string) error {
 		w.CloseWithError(err)
 		sent <- err
 	}()
-	opts := tarcopy.ExtractOptions{From: plan.From, To: plan.To, Owners: c.flags.archive, Note: c.remark}
-	entries, err := tarcopy.Extract(ctx, r, plan.Dir, opts)
+	err := take(ctx, r)
 	if err != nil {
 		cancel()
 	}
 	r.CloseWithError(errDone)
-	if err := c.cause(<-sent, err); err != nil {
-		return err
-	}
-	if entries == 0 {
-		return c.wrap(errors.New("it sent nothing"))
-	}
-	return nil
+	return c.cause(<-sent, err)
 }
 
 // put copies into the machine.
@@ -165,7 +185,7 @@ func (c *copier) put(ctx context.Context, from, to string) error {
 	packed := make(chan error, 1)
 	go func() {
 		err := tarcopy.Pack(ctx, w, from, tarcopy.PackOptions{
-			Name: plan.To, Follow: c.flags.follow, Plain: !c.flags.archive, Note: c.remark,
+			Name: plan.To, Follow: c.flags.follow, Plain: !c.flags.archive, Sparse: c.sparse, Note: c.remark,
 		})
 		if err != nil {
 			cancel() // the machine waits for the rest of the stream
@@ -228,6 +248,7 @@ func (c *copier) stat(ctx context.Context, path string) (tarcopy.Stat, error) {
 	if err := json.Unmarshal(out.data, &found); err != nil {
 		return tarcopy.Stat{}, c.wrap(fmt.Errorf("look up %s: %w", path, err))
 	}
+	c.sparse = found.Sparse
 	return tarcopy.Stat(found), nil
 }
 

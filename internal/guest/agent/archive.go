@@ -65,9 +65,10 @@ func copyFiles(ctx context.Context, c guest.Archive, in io.Reader, out io.Writer
 		if err != nil {
 			return err
 		}
+		found.Sparse = true
 		return json.NewEncoder(out).Encode(found)
 	case guest.ArchiveGet:
-		return tarcopy.Pack(ctx, out, path, tarcopy.PackOptions{Follow: c.FollowLink, Note: note})
+		return tarcopy.Pack(ctx, out, path, tarcopy.PackOptions{Follow: c.FollowLink, Sparse: c.Sparse, Note: note})
 	case guest.ArchivePut:
 		opts := tarcopy.ExtractOptions{Owners: true, Trusted: true, Note: note}
 		if !c.KeepOwners {

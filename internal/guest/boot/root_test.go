@@ -215,7 +215,7 @@ func TestPopulateRootCreatesFolders(t *testing.T) {
 		}
 		for dir, mode := range map[string]os.FileMode{"/var/lib/db": 0o755, "/srv/own": 0o700, outside + "/x/db": 0o755, "/srv/up": 0o755, "/run/db": 0o755} {
 			if info, err := os.Stat(dir); err != nil || !info.IsDir() || info.Mode().Perm() != mode {
-				return fmt.Errorf("%s: %v, %v, want mode %v", dir, info, err, mode)
+				return fmt.Errorf("%s: %v, %w, want mode %v", dir, info, err, mode)
 			}
 		}
 		return nil
@@ -268,7 +268,7 @@ func TestPopulateRootUnderAnOverlay(t *testing.T) {
 			return err
 		}
 		if info, err := os.Stat("/"); err != nil || info.Mode().Perm() != 0o711 {
-			return fmt.Errorf("root folder: %v, %v", info, err)
+			return fmt.Errorf("root folder: %v, %w", info, err)
 		}
 		if err := os.WriteFile("/var/lib/db/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
 			return fmt.Errorf("write to the root file system: %w, want %w", err, unix.EROFS)

@@ -73,11 +73,19 @@ func Extract(ctx context.Context, r io.Reader, dir string, opts ExtractOptions) 
 	if err := x.finish(); err != nil {
 		return entries, fmt.Errorf("extract: %w", err)
 	}
-	// A writer pads its last record, and would fail if the reader were closed.
-	if _, err := io.CopyN(io.Discard, r, maxPadding); err != nil && !errors.Is(err, io.EOF) {
-		return entries, fmt.Errorf("extract: read to the stream's end: %w", err)
+	if err := readPadding(r); err != nil {
+		return entries, fmt.Errorf("extract: %w", err)
 	}
 	return entries, nil
+}
+
+// readPadding reads to the end of a stream. A writer pads its last record, and
+// would fail if the reader were closed.
+func readPadding(r io.Reader) error {
+	if _, err := io.CopyN(io.Discard, r, maxPadding); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read to the stream's end: %w", err)
+	}
+	return nil
 }
 
 // maxPadding is above the record size of any tar program, in bytes.
@@ -172,6 +180,8 @@ func (x *extractor) entry(ctx context.Context, h *tar.Header, body io.Reader) er
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		return x.file(ctx, dst, h, m, body)
+	case typeSparse:
+		return x.sparse(ctx, dst, h, m, body)
 	case tar.TypeSymlink:
 		return x.symlink(dst, h, m)
 	case tar.TypeLink:
@@ -287,10 +297,27 @@ func (x *extractor) link(dst destination, name string, h *tar.Header) error {
 }
 
 func (x *extractor) file(ctx context.Context, dst destination, h *tar.Header, m *meta, body io.Reader) error {
-	if !x.opts.Trusted && isSparse(h) {
-		// A small stream could fill the disk.
+	if !isSparse(h) {
+		return x.create(dst, h, m, func(f *os.File) error {
+			_, err := io.CopyBuffer(writeFunc(f.Write), reader(ctx, body), x.buffer)
+			return err
+		})
+	}
+	if !x.opts.Trusted {
+		// A small stream would take the time of a file of any length.
 		return errors.New("sparse entries are not accepted")
 	}
+	return x.create(dst, h, m, func(f *os.File) error {
+		w := &holeWriter{file: f}
+		if _, err := io.CopyBuffer(writeFunc(w.Write), reader(ctx, body), x.buffer); err != nil {
+			return err
+		}
+		return w.close()
+	})
+}
+
+// create creates a regular file, whose content fill writes.
+func (x *extractor) create(dst destination, h *tar.Header, m *meta, fill func(*os.File) error) error {
 	return dst.publish(func(temporary string) (err error) {
 		fd, err := unix.Openat(dst.dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		if err != nil {
@@ -298,7 +325,7 @@ func (x *extractor) file(ctx context.Context, dst destination, h *tar.Header, m 
 		}
 		f := os.NewFile(uintptr(fd), dst.base)
 		defer func() { err = errors.Join(err, f.Close()) }()
-		if _, err := io.CopyBuffer(writeFunc(f.Write), reader(ctx, body), x.buffer); err != nil {
+		if err := fill(f); err != nil {
 			return err
 		}
 		return x.setFile(f, h.Name, m)

@@ -3,6 +3,7 @@ package tarcopy
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -141,10 +142,30 @@ func attacks() []struct {
 		{name: "the owner that means none", entries: []entry{{name: "got/x"}}, raw: owner("\x80\x00\x00\x00\xff\xff\xff\xff"), err: "owner"},
 		{name: "an unknown type", entries: []entry{{name: "got/x", kind: 'Z'}}, err: "unknown type"},
 		{name: "a sparse file of an exabyte", raw: func([]byte) []byte { return exabyte() }, err: "sparse"},
+		{name: "a map of holes without data", entries: []entry{{name: "got/x", kind: typeSparse}}, err: "map of a sparse file"},
+		{name: "a map that ends early", entries: []entry{sparse(1<<20, 2, 0, 1)}, err: "map of a sparse file"},
+		{name: "a map of too many extents", entries: []entry{sparse(1<<20, maxExtents+1)}, err: "65537 extents"},
+		{name: "a map of less than no extents", entries: []entry{sparse(1<<20, -1)}, err: "-1 extents"},
+		{name: "a sparse file below no bytes", entries: []entry{sparse(-1, 0)}, err: "-1 bytes"},
+		{name: "an extent before the start", entries: []entry{sparse(1<<20, 1, -8, 8, 0)}, err: "extent of"},
+		{name: "an extent beyond the end", entries: []entry{sparse(16, 1, 16, 8, 0)}, err: "extent of"},
+		{name: "an extent whose end overflows", entries: []entry{sparse(1<<62, 1, 1<<61, 1<<63-1, 0)}, err: "extent of"},
+		{name: "an extent without a length", entries: []entry{sparse(16, 1, 0, 0)}, err: "extent of"},
+		{name: "extents that overlap", entries: []entry{sparse(64, 2, 0, 8, 4, 8, 0, 0)}, err: "extent of"},
+		{name: "extents in falling order", entries: []entry{sparse(64, 2, 32, 8, 0, 8, 0, 0)}, err: "extent of"},
+		{name: "data without an extent", entries: []entry{sparse(64, 0, 0)}, err: "its map has"},
+		{name: "an extent without data", entries: []entry{sparse(64, 1, 0, 8)}, err: "its map has"},
 		{name: "no tar stream", raw: func([]byte) []byte { return bytes.Repeat([]byte("garbage "), 1000) }, err: "read tar stream"},
 		{name: "a device", entries: []entry{{name: "got/null", kind: tar.TypeChar}, {name: "got/disk", kind: tar.TypeBlock}}},
 		{name: "setuid root", entries: []entry{{name: "got/sh", mode: 0o6777}}},
 	}
+}
+
+// sparse returns an entry of typeSparse whose body has the numbers.
+func sparse(numbers ...int64) entry {
+	var b bytes.Buffer
+	_ = binary.Write(&b, binary.BigEndian, numbers) // a Buffer has no errors
+	return entry{name: "got/x", kind: typeSparse, body: b.String()}
 }
 
 // owner writes a number into the owner field of the first header, in GNU's base

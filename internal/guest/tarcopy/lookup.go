@@ -25,6 +25,9 @@ type Stat struct {
 	// symlinks as far as it exists.
 	Target string `json:"target,omitempty"`
 	IsDir  bool   `json:"isDir,omitempty"` // for a symlink, whether the target is a folder
+	// Sparse is set by a guest program whose Pack and Extract know sparse
+	// entries. Lookup does not set it.
+	Sparse bool `json:"sparse,omitempty"`
 }
 
 // Lookup returns the attributes of a path. It follows a symlink in the last

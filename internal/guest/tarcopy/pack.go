@@ -21,6 +21,7 @@ type PackOptions struct {
 	Name   string // first part of the names in the stream; "" is BaseName of the path
 	Follow bool   // replace a symlink at the path by its target
 	Plain  bool   // leave out extended attributes
+	Sparse bool   // write files with holes as entries that only Extract and Expand understand
 	// Note is called with a text for each omission. nil ignores them.
 	Note func(text string)
 }
@@ -250,17 +251,26 @@ func (p *packer) file(ctx context.Context, path, name string) error {
 	if p.setLink(&st, h) {
 		return p.tar.WriteHeader(h)
 	}
+	if p.opts.Sparse {
+		if m := mapFile(f, st.Size); m != nil {
+			return p.sparse(ctx, f, h, m)
+		}
+	}
 	if err := p.writeHeader(path, h); err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(writeFunc(p.tar.Write), reader(ctx, io.LimitReader(f, st.Size)), p.buffer)
-	if err != nil || n == st.Size {
+	return p.body(ctx, name, io.NewSectionReader(f, 0, st.Size), st.Size)
+}
+
+// body writes n bytes of a regular file, and zeros for those that the file has
+// lost since.
+func (p *packer) body(ctx context.Context, name string, r io.Reader, n int64) error {
+	written, err := io.CopyBuffer(writeFunc(p.tar.Write), reader(ctx, r), p.buffer)
+	if err != nil || written == n {
 		return err
 	}
-	p.note(name, fmt.Sprintf("became %d bytes shorter while it was read, filled with zeros", st.Size-n))
-	zeros := readFunc(func(b []byte) (int, error) { clear(b); return len(b), nil })
-	_, err = io.CopyBuffer(writeFunc(p.tar.Write), reader(ctx, io.LimitReader(zeros, st.Size-n)), p.buffer)
-	return err
+	p.note(name, fmt.Sprintf("became %d bytes shorter while it was read, filled with zeros", n-written))
+	return copyAll(writeFunc(p.tar.Write), reader(ctx, readFunc(zeros)), n-written, p.buffer)
 }
 
 // attributes adds the extended attributes of the file at path.

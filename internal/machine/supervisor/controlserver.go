@@ -244,7 +244,7 @@ func (d *controlServer) archive(ctx context.Context, s *subscriber, r *api.Archi
 	if err != nil {
 		return err
 	}
-	files := guest.Archive{Path: r.Path, Op: guest.ArchiveOp(r.Op), FollowLink: r.FollowLink, KeepOwners: r.KeepOwners}
+	files := guest.Archive{Path: r.Path, Op: guest.ArchiveOp(r.Op), FollowLink: r.FollowLink, KeepOwners: r.KeepOwners, Sparse: r.Sparse}
 	return serveProcess(ctx, m, s, files.Op == guest.ArchivePut, nil, func(ctx context.Context, streams client.Stdio) (*client.Process, error) {
 		return m.agent.Archive(ctx, files, streams)
 	})
