@@ -37,8 +37,9 @@ type Limits struct {
 	Disk        Size `toml:"disk"`  // bytes of a disk
 	Depth       int  `toml:"depth"` // of directories
 	Layers      int  `toml:"layers"`
-	JSON        Size `toml:"json"`  // bytes of a manifest, index or config
-	XattrValue  Size `toml:"xattr"` // bytes of one extended attribute
+	JSON        Size `toml:"json"`   // bytes of a manifest, index or config
+	XattrValue  Size `toml:"xattr"`  // bytes of one extended attribute
+	Window      Size `toml:"window"` // bytes of the window of a zstd layer
 	Connections int  `toml:"connections"`
 	MinRate     Size `toml:"min-rate"` // bytes per second of a download
 }

@@ -25,6 +25,7 @@ type Flags struct {
 	maxSize   string
 	maxInodes int
 	maxDisk   string
+	maxWindow string
 	plainHTTP bool
 	caCert    string
 	force     bool
@@ -50,6 +51,7 @@ func (f *Flags) RegisterRead(cmd *cobra.Command) {
 	flags.StringVar(&f.pathsMode, "paths", "", "paths in layers: rooted reads absolute names from the image's root, strict refuses them, scoped also follows .. and symlinks inside the image (default rooted)")
 	flags.StringVar(&f.maxSize, "max-size", "", "refuse an image that unpacks to more bytes, as 20G")
 	flags.IntVar(&f.maxInodes, "max-inodes", 0, "refuse an image that makes more inodes")
+	flags.StringVar(&f.maxWindow, "max-window", "", "refuse a zstd layer with a larger window, which takes memory (default 512M, at most 2G)")
 	flags.BoolVar(&f.plainHTTP, "plain-http", false, "speak http to the registry instead of https")
 	flags.StringVar(&f.caCert, "cacert", "", "PEM file of a certificate authority to trust besides the system's")
 }
@@ -79,8 +81,10 @@ func (f *Flags) Options(e *env.Env, source string) (build.Options, error) {
 	if err := f.sizes(&o); err != nil {
 		return o, err
 	}
-	o.Pull, err = f.pullOptions(e, source)
-	return o, err
+	if o.Pull, err = f.pullOptions(e, source); err != nil {
+		return o, err
+	}
+	return o, f.window(&o.Pull)
 }
 
 func (f *Flags) sizes(o *build.Options) error {
@@ -110,6 +114,22 @@ func (f *Flags) sizes(o *build.Options) error {
 	return nil
 }
 
+// window sets the limit on zstd windows.
+func (f *Flags) window(o *pull.Options) error {
+	if f.maxWindow == "" {
+		return nil
+	}
+	n, err := env.ParseSize(f.maxWindow)
+	if err == nil && (n == 0 || n > 2<<30) {
+		err = errors.New("want a size up to 2G")
+	}
+	if err != nil {
+		return exit.Usagef("--max-window: %v", err)
+	}
+	o.MaxWindow = n
+	return nil
+}
+
 // pullOptions returns the options for a pull of source. It takes the settings of
 // the registry from the configuration.
 func (f *Flags) pullOptions(e *env.Env, source string) (pull.Options, error) {
@@ -117,7 +137,8 @@ func (f *Flags) pullOptions(e *env.Env, source string) (pull.Options, error) {
 	o := pull.Options{
 		Platform: cmp.Or(f.platform, c.Platform), CacheDir: e.Paths.Cache, Stdin: e.In,
 		PlainHTTP: f.plainHTTP, CACert: f.caCert,
-		MaxJSON: int64(c.Limits.JSON), MaxLayers: c.Limits.Layers, MaxConnections: c.Limits.Connections, MinRate: int64(c.Limits.MinRate),
+		MaxJSON: int64(c.Limits.JSON), MaxLayers: c.Limits.Layers, MaxWindow: int64(c.Limits.Window),
+		MaxConnections: c.Limits.Connections, MinRate: int64(c.Limits.MinRate),
 		Mirrors: map[string][]string{},
 	}
 	for host, r := range c.Registry {

@@ -55,7 +55,7 @@ func (o *Options) builder() Builder {
 }
 
 func (o *Options) limits() layer.Limits {
-	return layer.Limits{Bytes: layer.NewBudget(o.MaxUnpacked), XattrBytes: o.MaxXattr}
+	return layer.Limits{Bytes: layer.NewBudget(o.MaxUnpacked), Windows: layer.NewWindows(o.Pull.MaxWindow), XattrBytes: o.MaxXattr}
 }
 
 // ParsePaths returns the rule for paths with the given name. "" is the default.

@@ -38,7 +38,7 @@ func Verify(ctx context.Context, source, path string, o Options) (_ *verify.Repo
 		layers = append(layers, verify.Layer{Digest: string(l.Digest()), Open: l.Open})
 	}
 	return verify.Verify(ctx, layers, disk, info.Size(), verify.Options{
-		Created: createdTime(img), Paths: o.Paths, MaxInodes: o.MaxInodes, MaxBytes: o.MaxUnpacked,
+		Created: createdTime(img), Paths: o.Paths, MaxInodes: o.MaxInodes, MaxBytes: o.MaxUnpacked, MaxWindow: uint64(max(o.Pull.MaxWindow, 0)),
 	})
 }
 

@@ -49,7 +49,7 @@ func BenchmarkUnpack(b *testing.B) {
 		b.Run(name+"/decompress alone", func(b *testing.B) {
 			b.SetBytes(int64(len(plain)))
 			for b.Loop() {
-				z, _, err := decompress(newSource(bytes.NewReader(stored)))
+				z, _, err := decompress(b.Context(), newSource(bytes.NewReader(stored)), NewWindows(0))
 				if err != nil {
 					b.Fatal(err)
 				}

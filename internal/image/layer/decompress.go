@@ -3,24 +3,19 @@ package layer
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/banger-vm/banger/internal/image/gunzip"
 )
-
-// maxWindow is the largest zstd window that decompress accepts, in bytes. It
-// is the default limit of the reference tool (zstd(1), --memory).
-const maxWindow = 128 << 20
 
 const sourceBuffer = 256 << 10 // bytes
 
 // decompress returns the uncompressed stream in r and the name of its
 // compression: gzip, zstd or none.
-func decompress(r *sourceReader) (io.ReadCloser, string, error) {
+func decompress(ctx context.Context, r *sourceReader, w *Windows) (io.ReadCloser, string, error) {
 	start, err := r.Peek(6)
 	if err != nil && !isEOF(err) {
 		return nil, "", err
@@ -31,12 +26,8 @@ func decompress(r *sourceReader) (io.ReadCloser, string, error) {
 	case "gzip":
 		return &gzipStream{gunzip.NewReader(r)}, name, nil
 	case "zstd":
-		z, err := zstd.NewReader(r.Reader, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, "", fmt.Errorf("read zstd header: %w", err)
-		}
-		return &zstdFrames{z}, name, nil
+		z, err := w.open(ctx, r.Reader)
+		return z, name, err
 	default:
 		return nil, "", fmt.Errorf("layer is compressed with %s: want gzip, zstd or plain tar", name)
 	}
@@ -73,23 +64,6 @@ type gzipStream struct{ *gunzip.Reader }
 
 // Close implements io.Closer.
 func (*gzipStream) Close() error { return nil }
-
-// zstdFrames reads the frames of a zstd stream.
-type zstdFrames struct{ d *zstd.Decoder }
-
-func (z *zstdFrames) Read(p []byte) (int, error) {
-	n, err := z.d.Read(p)
-	if errors.Is(err, zstd.ErrMagicMismatch) { // decompress has checked the magic number of the first frame
-		err = errTrailing
-	}
-	return n, err
-}
-
-// Close stops the decoder.
-func (z *zstdFrames) Close() error {
-	z.d.Close()
-	return nil
-}
 
 // sourceReader buffers the stored stream.
 type sourceReader struct {

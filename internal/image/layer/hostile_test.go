@@ -120,7 +120,7 @@ func TestBytesAfterTheEnd(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var table bytes.Buffer
-			info, err := Unpack(t.Context(), bytes.NewReader(c.stored), &spool{}, &table, Options{})
+			info, err := Unpack(t.Context(), bytes.NewReader(c.stored), &spool{t: t}, &table, Options{})
 			if err != nil || info.Entries != 1 {
 				t.Fatalf("%d entries, %v", info.Entries, err)
 			}

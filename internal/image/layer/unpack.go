@@ -18,7 +18,8 @@ const (
 
 // Limits bound the size of a layer. A zero field stands for its default.
 type Limits struct {
-	Bytes      *Budget // shared by the layers of an image; nil is a budget of DefaultBytes for this layer
+	Bytes      *Budget  // shared by the layers of an image; nil is a budget of DefaultBytes for this layer
+	Windows    *Windows // shared by the layers of an image; nil is a limit of DefaultWindow for this layer
 	Entries    int64
 	XattrBytes int // of one value; at most DefaultXattr
 }
@@ -56,11 +57,10 @@ type Info struct {
 // error of r unchanged.
 //
 // Unpack uses about 16 MiB of memory, and 32 MiB more while it reads a file
-// of a million holes. A zstd layer needs its window in addition, at most
-// maxWindow.
+// of a million holes. A zstd layer needs its window in addition.
 func Unpack(ctx context.Context, r io.Reader, bodies io.WriterAt, table io.Writer, o Options) (_ Info, err error) {
 	source := newSource(r)
-	plain, compression, err := decompress(source)
+	plain, compression, err := decompress(ctx, source, o.Limits.windows())
 	if err != nil {
 		return Info{}, source.cause(err)
 	}
@@ -116,6 +116,13 @@ func (l Limits) budget() *Budget {
 		return NewBudget(0)
 	}
 	return l.Bytes
+}
+
+func (l Limits) windows() *Windows {
+	if l.Windows == nil {
+		return NewWindows(0)
+	}
+	return l.Windows
 }
 
 func (l Limits) xattrBytes() int {

@@ -24,9 +24,6 @@ const (
 	// maxLinks is the maximum number of links that find follows to a file. If two
 	// images share a layer, docker writes a symbolic link for one of them.
 	maxLinks = 4
-	// maxWindow is the highest window size in bytes of a zstd decoder, and so
-	// limits its memory.
-	maxWindow = 128 << 20
 )
 
 // archive reads the files of a tar in place, by an index of their offsets.
@@ -64,7 +61,7 @@ func openArchiveInput(ctx context.Context, in *input, o Options) (*archive, erro
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	plain, compressed, err := decompress(head[:n], io.MultiReader(bytes.NewReader(head[:n]), r))
+	plain, compressed, err := decompress(head[:n], io.MultiReader(bytes.NewReader(head[:n]), r), o.maxWindow())
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +87,9 @@ func spoolArchive(ctx context.Context, r io.Reader, o Options) (*archive, error)
 		return nil, err
 	}
 	n, err := io.Copy(f, io.LimitReader(r, o.maxSpool()+1))
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		err = &LimitError{"archive has a large zstd window", o.maxWindow(), "--max-window"}
+	}
 	if err == nil && n > o.maxSpool() {
 		err = fmt.Errorf("archive unpacks to more than %d bytes", o.maxSpool())
 	}
@@ -107,13 +107,13 @@ const magicSize = 6
 
 // decompress detects the compression by its magic number, and returns a reader
 // of the decompressed content.
-func decompress(head []byte, r io.Reader) (plain io.ReadCloser, compressed bool, err error) {
+func decompress(head []byte, r io.Reader, maxWindow int64) (plain io.ReadCloser, compressed bool, err error) {
 	is := func(magic string) bool { return strings.HasPrefix(string(head), magic) }
 	switch {
 	case is("\x1f\x8b"):
 		return io.NopCloser(gunzip.NewReader(r)), true, nil
 	case is("\x28\xb5\x2f\xfd"):
-		z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
+		z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(uint64(maxWindow)), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, true, fmt.Errorf("read zstd: %w", err)
 		}

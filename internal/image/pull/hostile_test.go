@@ -131,6 +131,7 @@ func TestHostileArchives(t *testing.T) {
 		{"gzip truncated", "EOF", gzipped(t, whole)[:60]},
 		{"gzip with a flipped bit", "", flipped(gzipped(t, whole))},
 		{"zstd truncated", "EOF", zstdCompressed(t, whole)[:60]},
+		{"zstd window of 1 GiB", "the limit is 536870912 (set by --max-window)", append([]byte("\x28\xb5\x2f\xfd\x00\xa0"), 9, 0, 0, 0, 0)},
 		{"gzip magic number alone", "header", []byte("\x1f\x8bxxxxxxxxxxxxxxxx")},
 	} {
 		t.Run(row.name, func(t *testing.T) {

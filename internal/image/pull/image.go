@@ -29,6 +29,7 @@ type Options struct {
 
 	MaxJSON        int64         // bytes of one document; 0 is 8 MiB
 	MaxLayers      int           // of an image; 0 is 512
+	MaxWindow      int64         // bytes of a zstd window; 0 is 512 MiB, 2 GiB is the maximum
 	MaxSpool       int64         // bytes that a piped or compressed archive may take on disk; 0 is 64 GiB
 	MaxConnections int           // concurrent requests to registries; 0 is 4
 	Retries        int           // consecutive retries of a failed request; 0 is 5
@@ -47,10 +48,15 @@ const (
 	defaultMaxJSON   = 8 << 20
 	defaultMaxLayers = 512
 	defaultMaxSpool  = 64 << 30
+	defaultMaxWindow = 512 << 20
+	maxMaxWindow     = 2 << 30
 )
 
-func (o *Options) maxJSON() int64  { return cmp.Or(max(o.MaxJSON, 0), defaultMaxJSON) }
-func (o *Options) maxLayers() int  { return cmp.Or(max(o.MaxLayers, 0), defaultMaxLayers) }
+func (o *Options) maxJSON() int64 { return cmp.Or(max(o.MaxJSON, 0), defaultMaxJSON) }
+func (o *Options) maxLayers() int { return cmp.Or(max(o.MaxLayers, 0), defaultMaxLayers) }
+func (o *Options) maxWindow() int64 {
+	return min(cmp.Or(max(o.MaxWindow, 0), defaultMaxWindow), maxMaxWindow)
+}
 func (o *Options) maxSpool() int64 { return cmp.Or(max(o.MaxSpool, 0), defaultMaxSpool) }
 
 func (o *Options) notice(text string) {

@@ -115,7 +115,7 @@ func archiveKinds(path string, size int64) ([]string, error) {
 	if _, err := io.ReadFull(f, head); err != nil {
 		return nil, err
 	}
-	plain, compressed, err := decompress(head, f)
+	plain, compressed, err := decompress(head, f, defaultMaxWindow)
 	if err != nil {
 		return nil, err
 	}

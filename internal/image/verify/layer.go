@@ -11,6 +11,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
@@ -26,14 +27,10 @@ type Layer struct {
 	Open func(context.Context) (io.ReadCloser, error)
 }
 
-// maxWindow is the largest zstd window that decompress accepts, in bytes. RFC
-// 8878, section 3.1.1.1.2, recommends 8 MiB; zstd(1) accepts 128 MiB.
-const maxWindow = 128 << 20
-
 // read returns the entries of a layer, with the hashes of their contents. It
 // reads the layer to its end, because a reader that checks a digest returns
 // its error there.
-func (l Layer) read(ctx context.Context, budget *atomic.Int64) (entries []entry, err error) {
+func (l Layer) read(ctx context.Context, budget *atomic.Int64, windows *windows) (entries []entry, err error) {
 	stored, err := l.Open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", l.Digest, err)
@@ -43,7 +40,7 @@ func (l Layer) read(ctx context.Context, budget *atomic.Int64) (entries []entry,
 			entries, err = nil, fmt.Errorf("layer %s: %w", l.Digest, err)
 		}
 	}()
-	plain, stop, err := decompress(bufio.NewReaderSize(stored, 1<<18))
+	plain, stop, err := decompress(bufio.NewReaderSize(stored, 1<<18), windows)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +55,7 @@ func (l Layer) read(ctx context.Context, budget *atomic.Int64) (entries []entry,
 
 // decompress returns the uncompressed stream in r. It recognises the format by
 // the first bytes. The caller must call stop after the last read.
-func decompress(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
+func decompress(r *bufio.Reader, w *windows) (plain io.Reader, stop func(), err error) {
 	start, err := r.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
@@ -68,14 +65,35 @@ func decompress(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
 		z, err := gzip.NewReader(r)
 		return &members{r, z}, func() {}, err
 	case isZstd(start):
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, nil, err
-		}
-		return z, z.Close, nil
+		return w.open(r)
 	}
 	return r, func() {}, nil
+}
+
+// windows limits the memory of zstd decoders. Layers are read in parallel, but only
+// one with a window above common at a time.
+type windows struct {
+	limit uint64
+	wide  sync.Mutex
+}
+
+// common is the largest window that zstd(1) reads by default: 128 MiB.
+const common = 128 << 20
+
+func (w *windows) open(r *bufio.Reader) (plain io.Reader, stop func(), err error) {
+	var h zstd.Header
+	start, _ := r.Peek(zstd.HeaderMaxSize) // the decoder returns the error of a short stream
+	limit, release := min(w.limit, common), func() {}
+	if err := h.Decode(start); err == nil && (h.Skippable || max(h.WindowSize, h.FrameContentSize) > common) {
+		w.wide.Lock()
+		limit, release = w.limit, w.wide.Unlock
+	}
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(limit))
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return z, func() { z.Close(); release() }, nil
 }
 
 // members reads the members of a gzip stream, which zeros may follow.

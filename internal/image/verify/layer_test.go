@@ -84,7 +84,7 @@ func TestF8HeadersAgree(t *testing.T) {
 			var budget atomic.Int64
 			budget.Store(1 << 20)
 			open := func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
-			entries, err := Layer{Open: open}.read(t.Context(), &budget)
+			entries, err := Layer{Open: open}.read(t.Context(), &budget, &windows{limit: DefaultMaxWindow})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -31,6 +31,7 @@ import (
 const (
 	DefaultMaxInodes = 5_000_000
 	DefaultMaxBytes  = 64 << 30
+	DefaultMaxWindow = 512 << 20
 )
 
 // Options describe how the disk was built. The zero value is for rooted
@@ -39,6 +40,7 @@ type Options struct {
 	Created   tree.Time  // of the image: the time of directories that no layer describes
 	Paths     tree.Paths // the rule of the build for unusual paths
 	MaxInodes int        // limit on the inodes that the layers make; 0 is DefaultMaxInodes
+	MaxWindow uint64     // limit on the window of a zstd layer; 0 is DefaultMaxWindow
 	MaxBytes  int64      // limit on the unpacked layers; 0 is DefaultMaxBytes
 	Workers   int        // number of layers to read, and of files to hash, in parallel; 0 is one per core
 }
@@ -132,6 +134,9 @@ func (o *Options) setDefaults() {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
+	if o.MaxWindow == 0 {
+		o.MaxWindow = DefaultMaxWindow
+	}
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -142,12 +147,13 @@ func (o *Options) setDefaults() {
 func expectedTree(ctx context.Context, layers []Layer, o Options) (*node, error) {
 	var left atomic.Int64
 	left.Store(o.MaxBytes)
+	windows := &windows{limit: o.MaxWindow}
 	entries := make([][]entry, len(layers))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(o.Workers)
 	for i, l := range layers {
 		group.Go(func() (err error) {
-			entries[i], err = l.read(groupCtx, &left)
+			entries[i], err = l.read(groupCtx, &left, windows)
 			return err
 		})
 	}

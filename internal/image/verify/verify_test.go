@@ -196,6 +196,28 @@ func TestVerifyBytesAfterTheEnd(t *testing.T) {
 	}
 }
 
+// TestVerifyZstdWindows verifies layers whose zstd frames have large windows.
+func TestVerifyZstdWindows(t *testing.T) {
+	// A frame of RFC 8878 with one raw block and a window of 2^log bytes.
+	frame := func(log int, data []byte) []byte {
+		block := len(data)<<3 | 1
+		return append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, byte(log-10) << 3, byte(block), byte(block >> 8), byte(block >> 16)}, data...)
+	}
+	plain := archive(t, "none", []member{file("a", "content")})
+	disk := build(t, "native", [][]byte{plain}, tree.Rooted)
+	for _, row := range []struct {
+		log    int
+		limit  uint64
+		accept bool
+	}{{27, 0, true}, {29, 0, true}, {30, 0, false}, {31, 2 << 30, true}, {26, 1 << 20, false}} {
+		layers := [][]byte{frame(row.log, plain)}
+		report, err := verify.Verify(t.Context(), stored(layers), bytes.NewReader(disk), int64(len(disk)), verify.Options{Created: created, MaxWindow: row.limit})
+		if (err == nil) != row.accept || err == nil && !report.OK() {
+			t.Errorf("2^%d bytes, limit %d: %+v, %v", row.log, row.limit, report, err)
+		}
+	}
+}
+
 // TestVerifyReportsBadLayers verifies invalid layers. Verify must return an
 // error, because the fault is not on the disk.
 func TestVerifyReportsBadLayers(t *testing.T) {
