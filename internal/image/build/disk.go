@@ -258,6 +258,9 @@ func (d *disk) startOver() error {
 func (d *disk) writeE2fsprogs(
 	ctx context.Context, tree *tree.Tree, layers []*unpacked, created tree.Time, s seeds, res *Result,
 ) error {
+	if err := ext4.Check(tree); err != nil {
+		return err
+	}
 	spools := make([]io.ReaderAt, len(layers))
 	for i, u := range layers {
 		spools[i] = u.bodies

@@ -25,7 +25,7 @@ func (f *findings) warnings() []string {
 		*tally
 		text string
 	}{
-		{&f.xattrs, "extended attributes left out, since debugfs cannot store them or the kernel would not read them"},
+		{&f.xattrs, "extended attributes left out, since debugfs cannot store them (--builder=native can)"},
 		{&f.times, "modification times moved to the nearest that ext4 can store"},
 	} {
 		if t.count > 0 {

@@ -37,12 +37,13 @@ type Options struct {
 // A Merger builds a Tree from the entries of layers, oldest layer first. It
 // must not be used after it has returned an error.
 type Merger struct {
-	o      Options
-	t      *Tree
-	index  index
-	sets   xattrSets
-	layer  int         // current, -1 before the first
-	rooted rootedNames // of the current layer
+	o       Options
+	t       *Tree
+	index   index
+	sets    xattrSets
+	layer   int           // current, -1 before the first
+	rooted  rootedNames   // of the current layer
+	foreign foreignXattrs // of the current layer
 }
 
 // NewMerger returns a Merger whose tree has only a root directory.
@@ -73,7 +74,7 @@ func (m *Merger) NextLayer() error {
 		return &LimitError{What: "layers", Limit: maxLayers}
 	}
 	m.layer++
-	m.rooted = rootedNames{}
+	m.rooted, m.foreign = rootedNames{}, foreignXattrs{}
 	return nil
 }
 
@@ -209,7 +210,7 @@ func (m *Merger) makeDir(n *node, d uint32) error {
 
 // setMeta replaces all metadata of n by that of e.
 func (m *Merger) setMeta(n *node, e *Entry) error {
-	set, err := m.sets.number(e.Xattrs)
+	set, err := m.sets.number(m.foreign.strip(e))
 	if err != nil {
 		return err
 	}

@@ -78,9 +78,13 @@ func (r *rootedNames) add(name string) {
 
 // LayerWarnings returns the warnings about the entries of the current layer.
 func (m *Merger) LayerWarnings() []string {
-	if m.rooted.count == 0 {
-		return nil
+	var out []string
+	if m.rooted.count > 0 {
+		out = append(out, fmt.Sprintf("absolute names and hard link targets: %d, read from the image's root; the first entry is %s",
+			m.rooted.count, quoteName(m.rooted.first)))
 	}
-	return []string{fmt.Sprintf("absolute names and hard link targets: %d, read from the image's root; the first entry is %s",
-		m.rooted.count, quoteName(m.rooted.first))}
+	if m.foreign.count > 0 {
+		out = append(out, m.foreign.warning())
+	}
+	return out
 }

@@ -14,6 +14,17 @@ import (
 	"github.com/banger-vm/banger/internal/image/tree"
 )
 
+// isKept reports whether a disk has the attributes with this name. A build leaves
+// out the others, with a warning, because Linux has no namespace for them.
+func isKept(name string) bool {
+	for _, prefix := range []string{"user.", "trusted.", "security."} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return name == "system.posix_acl_access" || name == "system.posix_acl_default"
+}
+
 // xattrs returns the extended attributes in PAX records, sorted by name. If an
 // attribute is present in the raw form of star(1) and in a derived form, the
 // raw form wins.
@@ -39,6 +50,9 @@ func xattrs(records map[string]string) ([]tree.Xattr, error) {
 	}
 	var out []tree.Xattr
 	for name, value := range raw {
+		if !isKept(name) {
+			continue
+		}
 		out = append(out, tree.Xattr{Name: name, Value: value})
 	}
 	slices.SortFunc(out, func(a, b tree.Xattr) int { return cmp.Compare(a.Name, b.Name) })

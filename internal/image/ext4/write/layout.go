@@ -94,6 +94,16 @@ func Plan(t *tree.Tree, o Options) (*Layout, error) {
 	return l, l.choose()
 }
 
+// Check returns the error that Plan would return because ext4 cannot hold an inode
+// of t. It is for another builder, so that both judge a tree alike.
+func Check(t *tree.Tree) error {
+	l := &Layout{t: t}
+	if err := l.number(); err != nil {
+		return err
+	}
+	return l.survey()
+}
+
 // Size returns the size of the disk in bytes.
 func (l *Layout) Size() int64 { return l.size }
 
