@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -416,6 +417,21 @@ func execSSH(t *testing.T, box sandbox) {
 	}
 	if got := host("ssh", "dev@shared", "id -un; pwd"); got.stdout != "dev\n/home/dev\n" {
 		t.Errorf("ssh as another user: %+v", got)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		if conn, err := listener.Accept(); err == nil {
+			io.WriteString(conn, "from the host\n")
+			conn.Close()
+		}
+	}()
+	back := "7070:" + listener.Addr().String()
+	if got := host("ssh", "-o", "ExitOnForwardFailure=yes", "-R", back, "shared", "bash -c 'cat < /dev/tcp/127.0.0.1/7070'"); got.stdout != "from the host\n" {
+		t.Errorf("ssh -R: %+v", got)
 	}
 	file := box.path("out", "script")
 	if err := os.WriteFile(file, []byte("#!/bin/sh\necho run\n"), 0o644); err != nil {

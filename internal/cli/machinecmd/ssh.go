@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -17,23 +18,52 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// sshFlags are the flags of ssh. Those that ssh(1) has too have its names.
+type sshFlags struct {
+	user                     string
+	config, agent, noCommand bool
+	local, remote, dynamic   []string
+}
+
+// arguments returns the arguments of ssh(1) that are not options of a machine.
+func (s *sshFlags) arguments() (args []string) {
+	for _, forwards := range []struct {
+		flag string
+		list []string
+	}{{"-L", s.local}, {"-R", s.remote}, {"-D", s.dynamic}} {
+		for _, f := range forwards.list {
+			args = append(args, forwards.flag, f)
+		}
+	}
+	if s.noCommand {
+		args = append(args, "-N")
+	}
+	return args
+}
+
 func sshCommand(e *env.Env) *cobra.Command {
-	var user string
+	var s sshFlags
 	cmd := &cobra.Command{
 		Use:   "ssh [FLAGS] MACHINE [ARG…]",
 		Short: "Log in to a machine with ssh(1)",
 		Long: "Log in to a running machine, or run a command in it, with the host's ssh(1) and\n" +
 			"over no network. With --config print what ssh, scp, sftp and rsync need to reach\n" +
-			"the machine, for ~/.ssh/config or ssh -F.",
+			"the machine, for ~/.ssh/config or ssh -F. The user's SSH agent is passed on with -A\n" +
+			"only: root in the machine can use its keys meanwhile.",
 		Example: `  banger ssh web
+  banger ssh -R 8080:localhost:80 web
   banger ssh --config web > web.conf && scp -F web.conf file web:/tmp/`,
 		Args: arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),
 	}
-	var config bool
 	f := cmd.Flags()
 	f.SetInterspersed(false)
-	f.StringVarP(&user, "user", "u", "root", "user to log in as")
-	f.BoolVar(&config, "config", false, "print the configuration for ssh and go")
+	f.StringVarP(&s.user, "user", "u", "root", "user to log in as")
+	f.BoolVar(&s.config, "config", false, "print the configuration for ssh and go")
+	f.BoolVarP(&s.agent, "forward-agent", "A", false, "let the machine use the keys of the SSH agent here")
+	f.StringArrayVarP(&s.local, "local", "L", nil, "[ADDRESS:]PORT:HOST:PORT here, connected to there")
+	f.StringArrayVarP(&s.remote, "remote", "R", nil, "[ADDRESS:]PORT:HOST:PORT there, connected to here")
+	f.StringArrayVarP(&s.dynamic, "dynamic", "D", nil, "[ADDRESS:]PORT here, a SOCKS proxy into the machine")
+	f.BoolVarP(&s.noCommand, "no-command", "N", false, "run no command: only forward")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		daemon, err := connect.Daemon(cmd.Context(), e)
 		if err != nil {
@@ -46,25 +76,25 @@ func sshCommand(e *env.Env) *cobra.Command {
 		if m.State != api.StateRunning { // ssh has no clear message for this
 			return notRunning(m)
 		}
-		options, err := sshOptions(e, m.ID, user)
+		options, err := sshOptions(e, m.ID, &s)
 		if err != nil {
 			return err
 		}
-		if config {
+		if s.config {
 			fmt.Fprintf(e.Out, "Host %s\n", m.Name)
 			for _, o := range options {
 				fmt.Fprintf(e.Out, "    %s %s\n", o[0], o[1])
 			}
 			return nil
 		}
-		return runSSH(options, m.Name, args[1:])
+		return runSSH(options, s.arguments(), m.Name, args[1:])
 	}
 	return cmd
 }
 
 // sshOptions returns the options for ssh(1) to reach a machine. They name the key
 // files, which belong to the user, so that ssh reads them itself.
-func sshOptions(e *env.Env, id, user string) ([][2]string, error) {
+func sshOptions(e *env.Env, id string, s *sshFlags) ([][2]string, error) {
 	machines, err := openMachines(e)
 	if err != nil {
 		return nil, err
@@ -76,15 +106,28 @@ func sshOptions(e *env.Env, id, user string) ([][2]string, error) {
 	}
 	proxy := quoteWords(self, "--data-root", e.Paths.Data, "ssh-proxy", id)
 	return [][2]string{
-		{"ProxyCommand", strings.ReplaceAll(proxy, "%", "%%")}, {"User", user},
-		{"IdentityFile", sshQuote(access.Key)}, {"IdentitiesOnly", "yes"}, {"IdentityAgent", "none"},
+		{"ProxyCommand", strings.ReplaceAll(proxy, "%", "%%")}, {"User", s.user},
+		{"IdentityFile", sshQuote(access.Key)}, {"IdentitiesOnly", "yes"},
 		{"UserKnownHostsFile", sshQuote(access.KnownHosts)}, {"GlobalKnownHostsFile", "none"},
-		{"HostKeyAlias", access.HostAlias}, {"StrictHostKeyChecking", "yes"}, {"LogLevel", "ERROR"},
+		{"HostKeyAlias", access.HostAlias}, {"StrictHostKeyChecking", "yes"}, s.agentOption(),
 	}, nil
 }
 
+// agentOption returns the option about the user's SSH agent. The machine's key is in
+// a file, so ssh needs no agent to log in. But a configuration file must leave it to
+// ssh -A, which IdentityAgent=none would undo without a word.
+func (s *sshFlags) agentOption() [2]string {
+	switch {
+	case s.agent:
+		return [2]string{"ForwardAgent", "yes"}
+	case s.config:
+		return [2]string{"ForwardAgent", "no"}
+	}
+	return [2]string{"IdentityAgent", "none"}
+}
+
 // runSSH replaces this process by ssh(1).
-func runSSH(options [][2]string, host string, args []string) error {
+func runSSH(options [][2]string, flags []string, host string, args []string) error {
 	tool, err := exec.LookPath("ssh")
 	if err != nil {
 		return fmt.Errorf("log in: %w", err)
@@ -93,7 +136,7 @@ func runSSH(options [][2]string, host string, args []string) error {
 	for _, o := range options {
 		argv = append(argv, "-o", o[0]+"="+o[1])
 	}
-	argv = append(append(argv, "--", host), args...)
+	argv = slices.Concat(argv, flags, []string{"--", host}, args)
 	return fmt.Errorf("start ssh: %w", syscall.Exec(tool, argv, os.Environ()))
 }
 

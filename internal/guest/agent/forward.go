@@ -72,9 +72,15 @@ func forward(ctx context.Context, ch ssh.NewChannel, network, address string) {
 	if err != nil {
 		return
 	}
+	connect(ctx, here, requests, there)
+}
+
+// connect copies both directions between a channel and a connection until they
+// have ended, and closes both.
+func connect(ctx context.Context, here ssh.Channel, requests <-chan *ssh.Request, there duplex) {
 	var requested, copied sync.WaitGroup
 	requested.Go(func() { ssh.DiscardRequests(requests) })
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { there.Close() })
 	defer stop()
 	copied.Go(func() { copyHalf(there, here) })
 	copyHalf(here, there)

@@ -21,9 +21,17 @@ type stringPayload struct{ Text string }
 
 // serveGlobal answers the global requests of one connection. A refusal carries
 // the text of the error.
-func (a *agent) serveGlobal(ctx context.Context, requests <-chan *ssh.Request) {
+func (a *agent) serveGlobal(ctx context.Context, requests <-chan *ssh.Request, listeners *reverse) {
 	for req := range requests {
-		answer, err := a.handleGlobal(ctx, req)
+		var answer []byte
+		var err error
+		if isForward(req) {
+			if err = a.root.wait(ctx, nil); err == nil {
+				answer, err = listeners.handle(ctx, req)
+			}
+		} else {
+			answer, err = a.handleGlobal(ctx, req)
+		}
 		if !req.WantReply {
 			continue
 		}

@@ -86,10 +86,16 @@ func (a *agent) serveConn(ctx context.Context, stream net.Conn) {
 	stream.SetDeadline(time.Time{})
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
-	tasks.Go(func() { a.serveGlobal(ctx, requests) })
+	listeners := newReverse(conn)
+	defer listeners.close()
+	// Forwarded connections end with the client's. A session ends its process by
+	// itself, unless it is the main command.
+	connected, disconnect := context.WithCancel(ctx)
+	defer disconnect()
+	tasks.Go(func() { a.serveGlobal(connected, requests, listeners) })
 	slots := make(chan struct{}, maxChannels)
 	for ch := range channels {
-		serve := a.handlerFor(ch, conn.User())
+		serve := a.handlerFor(ctx, ch, listeners)
 		if serve == nil {
 			ch.Reject(ssh.UnknownChannelType, "no such channel type")
 			continue
@@ -98,7 +104,7 @@ func (a *agent) serveConn(ctx context.Context, stream net.Conn) {
 		case slots <- struct{}{}:
 			tasks.Go(func() {
 				defer func() { <-slots }()
-				serve(ctx, ch)
+				serve(connected, ch)
 			})
 		default:
 			ch.Reject(ssh.ResourceShortage, fmt.Sprintf("more than %d channels", maxChannels))
@@ -106,10 +112,12 @@ func (a *agent) serveConn(ctx context.Context, stream net.Conn) {
 	}
 }
 
-func (a *agent) handlerFor(ch ssh.NewChannel, user string) func(context.Context, ssh.NewChannel) {
+// handlerFor returns the function that serves a channel while its client is
+// connected, or nil for a channel of an unknown type. ctx outlives the client.
+func (a *agent) handlerFor(ctx context.Context, ch ssh.NewChannel, listeners *reverse) func(context.Context, ssh.NewChannel) {
 	switch ch.ChannelType() {
 	case "session":
-		return func(ctx context.Context, ch ssh.NewChannel) { a.serveSession(ctx, ch, user) }
+		return func(_ context.Context, ch ssh.NewChannel) { a.serveSession(ctx, ch, listeners) }
 	case "direct-tcpip":
 		return forwardTCP
 	case "direct-streamlocal@openssh.com":

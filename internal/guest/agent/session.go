@@ -26,11 +26,13 @@ const (
 type session struct {
 	agent     *agent
 	user      string
+	listeners *reverse
 	channel   ssh.Channel
 	closed    chan struct{} // closed when the client has closed the channel
 	env       []string
 	envSize   int
 	requested bool // the client has requested a process
+	withAgent bool // the process gets the client's SSH agent
 
 	mu      sync.Mutex
 	tty     *tty
@@ -38,12 +40,12 @@ type session struct {
 	pending []syscall.Signal // signals that arrived before the process started
 }
 
-func (a *agent) serveSession(ctx context.Context, ch ssh.NewChannel, user string) {
+func (a *agent) serveSession(ctx context.Context, ch ssh.NewChannel, listeners *reverse) {
 	channel, requests, err := ch.Accept()
 	if err != nil {
 		return
 	}
-	s := &session{agent: a, user: user, channel: channel, closed: make(chan struct{})}
+	s := &session{agent: a, user: listeners.conn.User(), listeners: listeners, channel: channel, closed: make(chan struct{})}
 	defer close(s.closed)
 	for req := range requests {
 		if prepare := s.planFor(req); prepare != nil {
@@ -125,6 +127,12 @@ func (s *session) configure(req *ssh.Request) error {
 	switch req.Type {
 	case "env":
 		return s.setEnv(req.Payload)
+	case "auth-agent-req@openssh.com":
+		if s.requested {
+			return errRefused
+		}
+		s.withAgent = true
+		return nil
 	case "pty-req":
 		return s.setTTY(req.Payload)
 	case "window-change":
@@ -227,6 +235,12 @@ func (s *session) runProcess(ctx context.Context, req *ssh.Request, plan *plan) 
 		reply(req, false) // without an exit code, because the machine failed; guest.Status has the reason
 		return
 	}
+	removeAgent, err := s.addAgent(ctx)
+	if err != nil {
+		s.fail(req, fmt.Errorf("forward SSH agent: %w", err))
+		return
+	}
+	defer removeAgent()
 	p, err := s.start(plan)
 	if err != nil {
 		s.fail(req, err)
@@ -239,6 +253,20 @@ func (s *session) runProcess(ctx context.Context, req *ssh.Request, plan *plan) 
 	}
 	reply(req, true)
 	s.serveProcess(ctx, p, closed)
+}
+
+// addAgent gives the process the client's SSH agent, if the client wants it.
+func (s *session) addAgent(ctx context.Context) (remove func(), err error) {
+	if !s.withAgent {
+		return func() {}, nil
+	}
+	acc, err := etc().find(s.user)
+	if err != nil {
+		return nil, err
+	}
+	path, remove, err := s.listeners.agentSocket(ctx, acc)
+	s.env = append(s.env, "SSH_AUTH_SOCK="+path)
+	return remove, err
 }
 
 func (s *session) start(plan *plan) (*process, error) {
