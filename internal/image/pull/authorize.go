@@ -113,14 +113,15 @@ func (e *endpoint) answer(ctx context.Context, c challenge, credentials authn.Au
 // read, it reports the reason and returns none.
 func (e *endpoint) lookupCredentials(ctx context.Context) (authn.AuthConfig, error) {
 	credentials, err := e.keychain.lookup(ctx, e.host, e.repo)
-	if err != nil {
-		if ctx.Err() != nil {
-			return authn.AuthConfig{}, context.Cause(ctx)
-		}
-		if e.credentialsErr == nil {
-			e.notice(fmt.Sprintf("%v: continuing without credentials", err))
-		}
+	if err == nil {
+		e.credentialsErr.Store(nil)
+		return credentials, nil
 	}
-	e.credentialsErr = err
-	return credentials, nil
+	if ctx.Err() != nil {
+		return authn.AuthConfig{}, context.Cause(ctx)
+	}
+	if e.credentialsErr.Swap(&err) == nil {
+		e.notice(fmt.Sprintf("%v: continuing without credentials", err))
+	}
+	return authn.AuthConfig{}, nil
 }

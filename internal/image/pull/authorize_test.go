@@ -83,6 +83,27 @@ func TestP1BasicAfterBearer(t *testing.T) {
 	expectLayers(t, mustResolve(t, ref, o), want)
 }
 
+// TestP1BasicInsteadOfBearer answers a token with a basic challenge, as Harbor does if
+// the token does not suffice (goharbor/harbor#18856).
+func TestP1BasicInsteadOfBearer(t *testing.T) {
+	s, o := newServer(t), testOptions(t)
+	want := makeImage(t, 1000)
+	ref := s.push(t, "app:1", want)
+	writeFile(t, filepath.Join(os.Getenv("HOME"), ".docker/config.json"), `{"auths":{"`+s.host()+`":{"auth":"`+base64Of("u:pw")+`"}}}`, 0o600)
+	s.injectFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		switch {
+		case r.URL.Path == "/token":
+			_, _ = io.WriteString(w, `{"token":"T"}`)
+		case r.Header.Get("Authorization") != "":
+			(&authServer{}).basic(w, r, next)
+		default:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+s.URL+`/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	expectLayers(t, mustResolve(t, ref, o), want)
+}
+
 // TestP1TokenIsRenewedWithItsScope issues tokens that are good for one request, by
 // challenges without a scope.
 func TestP1TokenIsRenewedWithItsScope(t *testing.T) {

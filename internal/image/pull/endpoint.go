@@ -20,14 +20,14 @@ type endpoint struct {
 	keychain *keychain
 	notice   func(string)
 
-	timeout time.Duration
-	down    atomic.Bool // this mirror failed; send it no more requests
+	timeout        time.Duration
+	down           atomic.Bool           // this mirror failed; send it no more requests
+	credentialsErr atomic.Pointer[error] // of reading the credentials, or nil
 
-	connecting     chan struct{} // a mutex for the fields below; a wait ends with its context
-	session        *session      // nil before the first connection
-	scheme         string
-	refreshToken   string // of the token server, replaces the identity token; "" if there is none
-	credentialsErr error  // error of reading the credentials
+	connecting   chan struct{} // a mutex for the fields below; a wait ends with its context
+	session      *session      // nil before the first connection
+	scheme       string
+	refreshToken string // of the token server, replaces the identity token; "" if there is none
 }
 
 // newEndpoint returns the endpoint at host, which may have a scheme and a path as
@@ -165,8 +165,8 @@ func (e *endpoint) refusal(err error, known bool) error {
 	if err = classify(err); !errors.Is(err, ErrUnauthorized) {
 		return err
 	}
-	if e.credentialsErr != nil {
-		return fmt.Errorf("%w (%w)", err, e.credentialsErr)
+	if reason := e.credentialsErr.Load(); reason != nil {
+		return fmt.Errorf("%w (%w)", err, *reason)
 	}
 	if !known {
 		return &anonymousError{err}
