@@ -47,8 +47,8 @@ func (f *Flags) Register(cmd *cobra.Command) {
 // registry, paths and limits.
 func (f *Flags) RegisterRead(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.platform, "platform", "", "os/arch[/variant] of the image (default linux on this host's architecture)")
-	flags.StringVar(&f.pathsMode, "paths", "", "paths in layers: rooted reads absolute names from the image's root, strict refuses them, scoped also follows .. and symlinks inside the image (default rooted)")
+	flags.StringVar(&f.platform, "platform", "", "os/arch[/variant] or arch of the image (default linux on this host's architecture)")
+	flags.StringVar(&f.pathsMode, "paths", "", "rooted, strict or scoped: strict refuses absolute names in layers, scoped resolves .. and symlinks inside the image (default rooted)")
 	flags.StringVar(&f.maxSize, "max-size", "", "refuse an image that unpacks to more bytes, as 20G")
 	flags.IntVar(&f.maxInodes, "max-inodes", 0, "refuse an image that makes more inodes")
 	flags.StringVar(&f.maxWindow, "max-window", "", "refuse a zstd layer with a larger window, which takes memory (default 512M, at most 2G)")

@@ -60,10 +60,10 @@ var archiveEndings = []string{".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz"}
 // The name is a valid reference, but hardly meant as one.
 func checkNoArchive(text string) error {
 	isArchive := slices.ContainsFunc(archiveEndings, func(end string) bool { return strings.HasSuffix(text, end) })
-	if info, err := os.Stat(text); !isArchive || err != nil || info.IsDir() {
-		return nil
+	if info, err := os.Stat(text); isArchive && err == nil && !info.IsDir() {
+		return &PathError{Path: text, Sources: sourcesAt(text)}
 	}
-	return &PathError{Path: text, Sources: sourcesAt(text)}
+	return nil
 }
 
 // withPath adds to the error of a registry the sources that text may mean, if it is

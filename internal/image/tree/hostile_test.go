@@ -134,7 +134,7 @@ func TestF3RootedWarnings(t *testing.T) {
 		{[]Entry{dir("/"), dir("./"), dir("//"), file("a")}, ""},
 		{[]Entry{dir("/var"), file("/var/b"), dir("var"), hardLink("c", "/var/b")}, `hard link targets: 3, `},
 		{[]Entry{file("d")}, ""},
-		{[]Entry{wh("/var/.wh.b"), hardLink("e", "d")}, `the first entry is "/var/.wh.b"`},
+		{[]Entry{wh("/var/.wh.b"), hardLink("e", "d")}, `the first is "/var/.wh.b"`},
 	} {
 		if err := m.NextLayer(); err != nil {
 			t.Fatal(err)

@@ -80,7 +80,7 @@ func (r *rootedNames) add(name string) {
 func (m *Merger) LayerWarnings() []string {
 	var out []string
 	if m.rooted.count > 0 {
-		out = append(out, fmt.Sprintf("absolute names and hard link targets: %d, read from the image's root; the first entry is %s",
+		out = append(out, fmt.Sprintf("entries with absolute names or hard link targets: %d, read from the image's root; the first is %s",
 			m.rooted.count, quoteName(m.rooted.first)))
 	}
 	if m.foreign.count > 0 {
