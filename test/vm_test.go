@@ -200,6 +200,17 @@ func TestR1RunSignalAndInput(t *testing.T) {
 			t.Errorf("stdout = %q, want hi", got.stdout)
 		}
 	})
+	t.Run("arguments of a megabyte", func(t *testing.T) {
+		args := []string{"run", "--rm", reference("debian:12"), "sh", "-c", "echo $#", "-"}
+		for range 10 {
+			args = append(args, strings.Repeat("x", 120_000))
+		}
+		got := box.run(t, args...)
+		expectCode(t, got, 0)
+		if got.stdout != "10\n" {
+			t.Errorf("stdout = %q, want 10", got.stdout)
+		}
+	})
 	t.Run("timeout", func(t *testing.T) {
 		expectCode(t, box.run(t, "run", "--rm", "--timeout=2s", reference("debian:12"), "sleep", "1000"), 124)
 	})

@@ -16,7 +16,7 @@ import (
 
 // Limits of a request's body.
 const (
-	maxBody  = 1 << 20          // bytes
+	maxBody  = 16 << 20         // bytes; a command's arguments of 2 MiB (ARG_MAX), in JSON
 	bodyTime = 30 * time.Second // until the body has arrived
 )
 

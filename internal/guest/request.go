@@ -10,6 +10,10 @@ const (
 	// exit-status is 127 (no such file) or 126 (not executable), as in a shell,
 	// and stderr carries one line.
 	RequestExec = "exec@banger"
+	// RequestPart is a request on a session channel that carries a part of the
+	// JSON of the RequestExec that follows. It has no reply. An SSH packet has
+	// at most 256 KiB, and the arguments of a command up to 2 MiB.
+	RequestPart = "part@banger"
 	// RequestArchive is a request on a session channel that copies files, as an
 	// Archive describes. It is answered and ends like RequestExec. Warnings are
 	// lines on stderr. If exit-status is 1, the error is on stderr too.
@@ -23,6 +27,10 @@ const (
 	// RequestClock is a global request that sets the guest's clock to a Clock.
 	RequestClock = "clock@banger"
 )
+
+// MaxRequest is the maximum size in bytes of the JSON of a request. Arguments of
+// 2 MiB, the limit of the kernel (ARG_MAX), take at most six times their size in JSON.
+const MaxRequest = 16 << 20
 
 // Command describes a process to start inside the machine, without a shell.
 type Command struct {

@@ -42,7 +42,7 @@ const Window = 16
 
 // Bounds of a frame.
 const (
-	MaxPayload = 1 << 20  // bytes
+	MaxPayload = 16 << 20 // bytes; a command's arguments of 2 MiB (ARG_MAX), in JSON
 	chunk      = 32 << 10 // bytes of data in one frame
 	header     = 5        // bytes
 )

@@ -46,6 +46,24 @@ func sh(script string) guest.Command {
 	return asCurrentUser(guest.Command{Args: []string{"sh", "-c", script}})
 }
 
+// TestArgumentsUpToARGMAX runs a command whose request takes several SSH packets.
+func TestArgumentsUpToARGMAX(t *testing.T) {
+	c := readyMachine(t).client(t)
+	word := strings.Repeat("x", 100<<10)
+	args := []string{"sh", "-c", `echo $# ${#15}`, "-"}
+	for range 15 {
+		args = append(args, word)
+	}
+	if out, errs, exit := run(t, c, guest.Command{Args: args}, nil); out != "15 102400\n" || exit.Code != 0 {
+		t.Errorf("stdout %q, stderr %q, code %d", out, errs, exit.Code)
+	}
+	// The kernel refuses a word of more than 128 KiB.
+	_, errs, exit := run(t, c, guest.Command{Args: []string{"true", word + word}}, nil)
+	if exit.Code != 126 || !strings.Contains(errs, "argument list too long") {
+		t.Errorf("stderr %q, code %d", errs, exit.Code)
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	c := readyMachine(t).client(t)
 	dir := t.TempDir()

@@ -65,12 +65,15 @@ func (a *agent) handleGlobal(ctx context.Context, req *ssh.Request) ([]byte, err
 }
 
 // decodeJSON decodes a payload of one SSH string that holds JSON.
-func decodeJSON(payload []byte, v any) error {
+func decodeJSON(payload []byte, v any) error { return decodeParts(nil, payload, v) }
+
+// decodeParts is decodeJSON for a payload whose first bytes came in other requests.
+func decodeParts(parts, payload []byte, v any) error {
 	var t stringPayload
 	if err := ssh.Unmarshal(payload, &t); err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
-	if err := json.Unmarshal([]byte(t.Text), v); err != nil {
+	if err := json.Unmarshal(append(parts, t.Text...), v); err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
 	return nil

@@ -31,8 +31,9 @@ type session struct {
 	closed    chan struct{} // closed when the client has closed the channel
 	env       []string
 	envSize   int
-	requested bool // the client has requested a process
-	withAgent bool // the process gets the client's SSH agent
+	parts     []byte // the JSON of RequestPart requests
+	requested bool   // the client has requested a process
+	withAgent bool   // the process gets the client's SSH agent
 
 	mu      sync.Mutex
 	tty     *tty
@@ -84,7 +85,7 @@ func (s *session) planFor(req *ssh.Request) *plan {
 	switch req.Type {
 	case guest.RequestExec:
 		var c guest.Command
-		if err := decodeJSON(req.Payload, &c); err != nil {
+		if err := decodeParts(s.parts, req.Payload, &c); err != nil {
 			return nil
 		}
 		p := &plan{launch: func() (*launch, error) { return commandLaunch(&c, s.terminal()) }}
@@ -120,6 +121,19 @@ func (s *session) terminal() *tty {
 	return s.tty
 }
 
+// addPart keeps a part of the JSON of the request that follows.
+func (s *session) addPart(payload []byte) error {
+	var t stringPayload
+	if err := ssh.Unmarshal(payload, &t); err != nil {
+		return err
+	}
+	if len(s.parts)+len(t.Text) > guest.MaxRequest {
+		return errRefused
+	}
+	s.parts = append(s.parts, t.Text...)
+	return nil
+}
+
 var errRefused = errors.New("refused")
 
 // configure carries out the requests that do not start a process.
@@ -133,6 +147,8 @@ func (s *session) configure(req *ssh.Request) error {
 		}
 		s.withAgent = true
 		return nil
+	case guest.RequestPart:
+		return s.addPart(req.Payload)
 	case "pty-req":
 		return s.setTTY(req.Payload)
 	case "window-change":

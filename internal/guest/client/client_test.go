@@ -221,7 +221,7 @@ func TestExits(t *testing.T) {
 
 func TestCommandIsBounded(t *testing.T) {
 	var c Client // the size is checked before the connection is used
-	long := guest.Command{Args: []string{strings.Repeat("x", maxRequest)}}
+	long := guest.Command{Args: []string{strings.Repeat("x", guest.MaxRequest)}}
 	if _, err := c.Start(t.Context(), long, Stdio{}); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("got %v", err)
 	}

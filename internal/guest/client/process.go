@@ -13,9 +13,9 @@ import (
 	"github.com/banger-vm/banger/internal/guest"
 )
 
-// maxRequest is the maximum size of an encoded request in bytes. An SSH packet
+// partSize is the number of bytes of a request's JSON in one SSH request. A packet
 // of golang.org/x/crypto/ssh has at most 256 KiB.
-const maxRequest = 250 << 10
+const partSize = 128 << 10
 
 // Stdio holds the input and the outputs of a process. A nil stream is empty,
 // and a nil output is discarded. With a terminal, all output goes to Out. In is
@@ -78,8 +78,8 @@ func (c *Client) start(ctx context.Context, request string, payload any, streams
 	if err != nil {
 		return nil, err
 	}
-	if len(b) > maxRequest {
-		return nil, fmt.Errorf("the request has %d bytes, more than %d", len(b), maxRequest)
+	if len(b) > guest.MaxRequest {
+		return nil, fmt.Errorf("the request has %d bytes, more than %d", len(b), guest.MaxRequest)
 	}
 	type result struct {
 		p   *Process
@@ -120,6 +120,12 @@ func (c *Client) open(ctx context.Context, request string, payload []byte, strea
 	// window before the reply.
 	p.copyOutputs(streams)
 	go p.handleRequests(requests)
+	for len(payload) > partSize {
+		if _, err := channel.SendRequest(guest.RequestPart, false, ssh.Marshal(stringPayload{string(payload[:partSize])})); err != nil {
+			return nil, errors.Join(err, channel.Close())
+		}
+		payload = payload[partSize:]
+	}
 	ok, err := channel.SendRequest(request, true, ssh.Marshal(stringPayload{string(payload)}))
 	if err == nil && !ok {
 		err = errors.New("the guest's agent refused the request")

@@ -129,13 +129,17 @@ const (
 // Reserve makes the reserve. It returns an error if the file system is full. If the
 // file system cannot allocate space in advance, the machine runs without a reserve.
 func (j *Journal) Reserve() error {
+	size := int64(reserveSize)
+	if info, err := os.Stat(filepath.Join(j.Dir.Data, FileName)); err == nil {
+		size += 2 * info.Size() // a record with large arguments
+	}
 	f, err := os.OpenFile(filepath.Join(j.Dir.Data, reserveName), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
-		err = unix.Fallocate(int(f.Fd()), 0, 0, reserveSize)
+		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
 		f.Close()
 	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("reserve %d KiB in %s: %w", reserveSize>>10, j.Dir.Data, err)
+		return fmt.Errorf("reserve %d KiB in %s: %w", size>>10, j.Dir.Data, err)
 	}
 	return nil
 }

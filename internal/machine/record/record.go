@@ -21,8 +21,8 @@ import (
 // reads no other.
 const Schema = 1
 
-// maxRecord bounds the size of a record in bytes.
-const maxRecord = 4 << 20
+// maxRecord bounds the size of a record in bytes. It has the arguments of the command twice.
+const maxRecord = 48 << 20
 
 // A State is the state of a machine, in docker's words.
 type State string
