@@ -8,6 +8,7 @@ import (
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/cli/attach"
+	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/guest/bin"
 	"github.com/banger-vm/banger/internal/image/build"
 	"github.com/banger-vm/banger/internal/image/e2fs"
@@ -21,6 +22,9 @@ import (
 
 // hint returns advice for a user who gets err, or "".
 func hint(err error) string {
+	if _, ok := errors.AsType[*env.OutputError](err); ok {
+		return "" // banger image prune frees no space there
+	}
 	if limit, ok := errors.AsType[*tree.LimitError](err); ok {
 		return limitHint(limit.Option)
 	}

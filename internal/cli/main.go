@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/exit"
@@ -24,17 +25,34 @@ func Main(ctx context.Context, version string, args []string, stdin io.Reader, s
 	// collection is therefore cheap, and frequent ones keep the peak low.
 	debug.SetGCPercent(20)
 
-	e := &env.Env{Version: version, In: stdin, Out: stdout, Err: stderr}
+	out := env.NewOutput(stdout)
+	e := &env.Env{Version: version, In: stdin, Out: out, Err: stderr}
 	root := rootCommand(e)
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := outputError(root.ExecuteContext(ctx), out.Err())
 	if _, ok := errors.AsType[exit.Error](err); err != nil && !ok {
 		printError(ctx, stderr, err)
 	}
 	return exit.Code(err)
+}
+
+// outputError returns the error that ends banger if err is the error of a command and
+// lost that of its standard output. If the reader of a pipe has gone, banger ends as by
+// SIGPIPE and without a message, as other programs do in a pipeline.
+func outputError(err, lost error) error {
+	_, byOutput := errors.AsType[*env.OutputError](err)
+	switch {
+	case lost == nil || err != nil && !byOutput:
+		return err
+	case errors.Is(lost, syscall.EPIPE):
+		return exit.BySignal(int(syscall.SIGPIPE))
+	case err == nil:
+		return lost
+	}
+	return err
 }
 
 // printError writes err on one line. If there is a hint for the user, it

@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/daemoncmd"
 	"github.com/banger-vm/banger/internal/cli/env"
@@ -9,7 +12,22 @@ import (
 	"github.com/banger-vm/banger/internal/cli/kernelcmd"
 	"github.com/banger-vm/banger/internal/cli/machinecmd"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
+
+// flagError returns the message for an error of a flag's value, in the user's terms
+// and not in those of package strconv.
+func flagError(err error) string {
+	value, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err.Error()
+	}
+	want := map[string]string{"int": "a whole number", "duration": "a time with its unit, as 30s or 5m", "bool": "true or false"}[value.GetFlag().Value.Type()]
+	if want == "" {
+		return err.Error()
+	}
+	return fmt.Sprintf("--%s=%s: want %s", value.GetFlag().Name, value.GetValue(), want)
+}
 
 // rootCommand returns the command that holds all other commands. It parses the
 // global flags into e.
@@ -26,7 +44,7 @@ func rootCommand(e *env.Env) *cobra.Command {
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return exit.Usagef("%v (see %s --help)", err, cmd.CommandPath())
+		return exit.Usagef("%s (see %s --help)", flagError(err), cmd.CommandPath())
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&e.DataRoot, "data-root", "", "folder of images and machines (default $XDG_DATA_HOME/banger)")

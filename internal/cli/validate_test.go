@@ -47,8 +47,8 @@ func TestSpecIsRefusedAlike(t *testing.T) {
 		{"too many processors", []string{"--cpus=256"}, api.CreateRequest{Config: api.Config{CPUs: 256}}, "want 1 to 255"},
 		{"a negative number of processors", []string{"--cpus=-1"}, api.CreateRequest{Config: api.Config{CPUs: -1}}, "want 1 to 255"},
 		{"too little memory", []string{"--memory=1M"}, api.CreateRequest{Config: api.Config{Memory: 1 << 20}}, "want 128 MiB or more"},
-		{"an odd size of memory", []string{"--memory=536870913"}, api.CreateRequest{Config: api.Config{Memory: 536870913}}, "multiples of 1 MiB"},
-		{"an odd size of the disk", []string{"--disk-size=1025"}, api.CreateRequest{Config: api.Config{DiskSize: 1025}}, "512 bytes"},
+		{"an odd size of memory", []string{"--memory=536870913"}, api.CreateRequest{Config: api.Config{Memory: 536870913}}, "memory of 536870913 bytes: want a multiple of 1 MiB"},
+		{"an odd size of the disk", []string{"--disk-size=1048577"}, api.CreateRequest{Config: api.Config{DiskSize: 1048577}}, "disk size of 1048577 bytes: want a multiple of 512 bytes"},
 		{"a read-only disk of another size", []string{"--read-only", "--disk-size=1G"},
 			api.CreateRequest{Config: api.Config{ReadOnly: true, DiskSize: 1 << 30}}, "read-only disk"},
 	} {

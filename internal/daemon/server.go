@@ -91,7 +91,7 @@ func (s *server) serve(route route, w http.ResponseWriter, r *http.Request) {
 		s.finish(route, rec, r, err, time.Since(begin))
 	}()
 	if err = s.await(route, r); err == nil {
-		err = route.handle(rec, r)
+		err = s.named(r, route.handle(rec, r))
 	}
 }
 
@@ -136,6 +136,22 @@ func (s *server) finish(route route, w *statusRecorder, r *http.Request, err err
 		}
 	}
 	s.Log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", append(attrs, slog.Int("status", w.status))...)
+}
+
+// named returns err with the name that the request has for its machine in the place of
+// the machine's ID.
+func (s *server) named(r *http.Request, err error) error {
+	ref := r.PathValue("ref")
+	if err == nil || ref == "" {
+		return err
+	}
+	id, findErr := s.Machines.FindID(ref)
+	if findErr != nil || id == ref {
+		return err
+	}
+	e := *explain(r, err)
+	e.Message = strings.ReplaceAll(e.Message, "machine "+id, "machine "+ref)
+	return &e
 }
 
 // explain returns the error of the protocol for the error of a request.

@@ -72,6 +72,9 @@ func (e *Env) Note(format string, args ...any) {
 
 // Terminal returns the file of stream and true if stream is a terminal.
 func Terminal(stream any) (*os.File, bool) {
+	if o, ok := stream.(*Output); ok {
+		stream = o.to
+	}
 	f, ok := stream.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, false

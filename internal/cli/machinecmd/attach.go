@@ -48,7 +48,7 @@ func attachMachine(ctx context.Context, e *env.Env, t *attachFlags, ref string) 
 		return err
 	}
 	if m.State != api.StateRunning {
-		return notRunning(m)
+		return notRunning(ref)
 	}
 	s := newSession(e)
 	s.Daemon, s.Machine, s.NoSignals, s.Console = daemon, m.ID, !t.sigProxy, t.console
@@ -66,7 +66,8 @@ func newSession(e *env.Env) *attach.Session {
 	}
 }
 
-// notRunning returns the error that the daemon has for a machine that does not run.
-func notRunning(m api.Machine) error {
-	return &api.Error{Code: api.CodeNotRunning, Message: fmt.Sprintf("machine %s: machine is not running", m.Name)}
+// notRunning returns the error that the daemon has for a machine that does not
+// run. ref is the name that the user has for it.
+func notRunning(ref string) error {
+	return &api.Error{Code: api.CodeNotRunning, Message: fmt.Sprintf("machine %s: machine is not running", ref)}
 }

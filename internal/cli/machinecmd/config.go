@@ -133,6 +133,10 @@ func parseSize(flag, text string) (int64, error) {
 	if err != nil {
 		return 0, exit.Usagef("%s: %v", flag, err)
 	}
+	const leastBytes = 1 << 20 // no machine has a memory or a disk of fewer
+	if _, err := strconv.Atoi(text); err == nil && 0 < n && n < leastBytes {
+		return 0, exit.Usagef("%s=%s: a number without a unit is in bytes; %sM is %s MiB", flag, text, text, text)
+	}
 	return n, nil
 }
 

@@ -74,7 +74,7 @@ func sshCommand(e *env.Env) *cobra.Command {
 			return err
 		}
 		if m.State != api.StateRunning { // ssh has no clear message for this
-			return notRunning(m)
+			return notRunning(args[0])
 		}
 		options, err := sshOptions(e, m.ID, &s)
 		if err != nil {

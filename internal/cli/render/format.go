@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -84,21 +85,41 @@ func Rows[T any](w io.Writer, f *Format, rows []T) error {
 		}
 	}
 	for _, row := range rows {
-		if err := f.execute(out, f.template, row); err != nil {
+		if err := f.execute(out, f.template, row, reflect.TypeFor[T]()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// execute writes the line of one row, or nothing if the template fails.
-func (f *Format) execute(w io.Writer, t *template.Template, v any) error {
+// execute writes the line of one row, or nothing if the template fails. The error lists
+// the fields of row.
+func (f *Format) execute(w io.Writer, t *template.Template, v any, row reflect.Type) error {
 	var line bytes.Buffer
 	if err := t.Execute(&line, v); err != nil {
-		return fmt.Errorf("--format: %s", strings.TrimPrefix(err.Error(), "template: "))
+		return fmt.Errorf("--format: %s; the fields are %s", strings.TrimPrefix(err.Error(), "template: "), fieldList(row))
 	}
 	_, err := fmt.Fprintln(w, line.String())
 	return err
+}
+
+// fieldList returns the names that a template may use for a row, sorted. The fields of
+// a struct follow its name in braces.
+func fieldList(row reflect.Type) string {
+	if row.Kind() != reflect.Struct {
+		return "those of " + row.String()
+	}
+	return strings.Join(fieldNames(headings(row)), ", ")
+}
+
+func fieldNames(fields map[string]any) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if inner, ok := fields[name].(map[string]any); ok {
+			name += ".{" + strings.Join(fieldNames(inner), ", ") + "}"
+		}
+		names = append(names, name)
+	}
+	return names
 }
 
 // printHeading executes the template on the names of a row's fields in place of
@@ -114,7 +135,7 @@ func (f *Format) printHeading(w io.Writer, row reflect.Type) error {
 	for name := range formatFuncs() {
 		funcs[name] = same
 	}
-	return f.execute(w, t.Funcs(funcs), headings(row))
+	return f.execute(w, t.Funcs(funcs), headings(row), row)
 }
 
 // headings returns the headings of a struct's fields and methods by their names.

@@ -144,8 +144,17 @@ func (c *imageConfig) warn(key string, value json.RawMessage) {
 	}
 }
 
-// dropEmptyEnv removes empty entries of Env, which null in its list stands for.
+// dropEmptyEnv removes empty entries of Env, which null in its list stands for, and
+// values without a name, which no process can have.
 func (c *imageConfig) dropEmptyEnv() {
+	c.file.Config.Env = slices.DeleteFunc(c.file.Config.Env, func(s string) bool {
+		if strings.HasPrefix(s, "=") {
+			value, _ := json.Marshal(s) // of a string: no error
+			c.warn("an entry of config.Env", value)
+			return true
+		}
+		return false
+	})
 	n := len(c.file.Config.Env)
 	c.file.Config.Env = slices.DeleteFunc(c.file.Config.Env, func(s string) bool { return s == "" })
 	if len(c.file.Config.Env) < n {

@@ -111,6 +111,7 @@ func TestOddConfigurations(t *testing.T) {
 		{`"config":{"Entrypoint":"","Cmd":["a",null]},`, `linux [] ["a" ""] [] "" map[] -62135596800`, nil},
 		{`"config":{"Labels":[],"Volumes":[ ],"ExposedPorts":[],"Healthcheck":[],"OnBuild":"x"},`, none, nil},
 		{`"config":[],`, none, nil},
+		{`"config":{"Env":["=x","A=b"]},`, `linux [] [] ["A=b"] "" map[] -62135596800`, []string{`an entry of config.Env is "=x"`}},
 		{`"config":{"User":1000,"Env":["A=b",null,""]},`, `linux [] [] ["A=b"] "1000" map[] -62135596800`, []string{"config.Env"}},
 		{`"created":"","history":[{"created":"","empty_layer":"yes"}],`, none, []string{`created is ""`, "history"}},
 		{`"created":"yesterday",`, none, []string{`created is "yesterday"`}},

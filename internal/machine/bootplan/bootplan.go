@@ -91,7 +91,8 @@ func newPlan(root imageRoot, img *store.Image, c *spec.Config) (*Plan, error) {
 		return nil, notBootable("it has neither an entrypoint nor a command, and none was given")
 	}
 	cmd.Main = true
-	return &Plan{Init: guest.InitBanger, Main: &cmd}, root.checkCommand(&cmd)
+	byImage := c.Entrypoint == nil && (len(c.Args) == 0 || len(img.Config.Entrypoint) > 0)
+	return &Plan{Init: guest.InitBanger, Main: &cmd}, root.checkCommand(&cmd, byImage)
 }
 
 // planImageInit returns the plan for a machine whose process 1 is the image's
@@ -108,7 +109,7 @@ func planImageInit(root imageRoot, c *spec.Config, cmd guest.Command, isInit boo
 		if len(c.Args) > 0 || c.Entrypoint != nil && *c.Entrypoint != "" {
 			cmd.Main = true
 			plan.Main = &cmd
-			return plan, root.checkCommand(&cmd)
+			return plan, root.checkCommand(&cmd, false)
 		}
 	}
 	if setting := commandSetting(c); setting != "" {
@@ -118,7 +119,7 @@ func planImageInit(root imageRoot, c *spec.Config, cmd guest.Command, isInit boo
 		return plan, nil // root.lookup has found it
 	}
 	cmd.User, cmd.Dir = "", ""
-	return plan, root.checkCommand(&cmd)
+	return plan, root.checkCommand(&cmd, false)
 }
 
 // checkArch returns ErrNotBootable if an image's platform is not the host's. An

@@ -65,7 +65,7 @@ func TestR1Bootable(t *testing.T) {
 		{"a truncated ELF file", []string{"torn"}, "not for a 64-bit machine", 126},
 		{"an ELF file with only a header", []string{"header"}, "not a sound ELF", 126},
 		{"not executable, found in PATH", []string{"plain"}, "not executable", 126},
-		{"shell form without a shell", []string{"/bin/sh", "-c", "tool"}, "no shell", 127},
+		{"shell form without a shell", []string{"/bin/sh", "-c", "tool"}, "shell form and it has no shell", 127},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			img := &store.Image{Platform: "linux/amd64", Config: store.Config{Cmd: row.command, WorkingDir: "/work"}}
@@ -142,5 +142,18 @@ func TestR1Init(t *testing.T) {
 				t.Errorf("plan = %+v", plan)
 			}
 		})
+	}
+}
+
+// TestShellOfTheUser checks that a missing shell that the user asks for is no fault of
+// the image's shell form.
+func TestShellOfTheUser(t *testing.T) {
+	path := tinyimage.Disk(t, testFiles())
+	shell := "sh"
+	for _, c := range []spec.Config{{Entrypoint: &shell, Args: []string{"-c", "id"}}, {Args: []string{"sh", "-c", "id"}}} {
+		_, err := New(&store.Image{Platform: "linux/amd64"}, path, &c)
+		if err == nil || err.Error() != "image cannot run: sh: no such file in the image" {
+			t.Errorf("error = %v", err)
+		}
 	}
 }

@@ -60,5 +60,6 @@ func commandSetting(c *spec.Config) string {
 // entry without "=" removes the variable of that name.
 func MergeEnv(base, more []string) []string {
 	out := guest.UniqueEnv(slices.Concat(base, more))
-	return slices.DeleteFunc(out, func(v string) bool { return !strings.Contains(v, "=") })
+	// An image of an older version of banger may have a value without a name.
+	return slices.DeleteFunc(out, func(v string) bool { return strings.Index(v, "=") < 1 })
 }

@@ -41,7 +41,7 @@ func TestR1CommandRules(t *testing.T) {
 }
 
 func TestR1CommandEnvironment(t *testing.T) {
-	image := store.Config{Env: []string{"PATH=/bin", "A=image", "B=image"}, User: "dev", WorkingDir: "/work", StopSignal: "SIGQUIT"}
+	image := store.Config{Env: []string{"PATH=/bin", "=x", "A=image", "B=image"}, User: "dev", WorkingDir: "/work", StopSignal: "SIGQUIT"}
 	conf := spec.Config{Hostname: "box", Env: []string{"A=mine", "C=3", "A=last"}, Stdin: true}
 	got := command(&conf, &image)
 	want := []string{"HOSTNAME=box", "PATH=/bin", "A=last", "B=image", "C=3"}

@@ -22,12 +22,14 @@ const (
 )
 
 // checkCommand returns a *NoCommandError if the program of cmd, or the
-// interpreter of the program, is not in the image or cannot run.
-func (r imageRoot) checkCommand(cmd *guest.Command) error {
+// interpreter of the program, is not in the image or cannot run. shellForm reports
+// whether the image has chosen the program, and not the user: a shell that is missing
+// is then the shell of Dockerfile's shell form.
+func (r imageRoot) checkCommand(cmd *guest.Command, shellForm bool) error {
 	program := cmd.Args[0]
 	in, err := r.find(program, cmd)
 	if errors.Is(err, errNoFile) {
-		if path.Base(program) == "sh" && len(cmd.Args) > 1 && cmd.Args[1] == "-c" {
+		if shellForm && path.Base(program) == "sh" && len(cmd.Args) > 1 && cmd.Args[1] == "-c" {
 			return &NoCommandError{Program: program, Why: "its command is in shell form and it has no shell: give the program itself, with --entrypoint"}
 		}
 		return &NoCommandError{Program: program, Why: "no such file in the image"}

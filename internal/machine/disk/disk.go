@@ -149,7 +149,7 @@ func checkSize(image fs.FileInfo, o Options) error {
 	case o.ReadOnly:
 		return spec.Errorf("a read-only disk cannot have another size")
 	case o.Size < image.Size():
-		return spec.Errorf("disk size of %d MiB: the image's disk has %d MiB", o.Size>>20, image.Size()>>20)
+		return spec.Errorf("disk size of %s: the image's disk has %s", spec.Size(o.Size), spec.Size(image.Size()))
 	case o.Size%resource.SectorSize != 0:
 		return spec.Errorf("disk size of %d bytes: want a multiple of %d", o.Size, resource.SectorSize)
 	}

@@ -236,7 +236,7 @@ func TestMakeDiskRefuses(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{"smaller than the image", Options{Size: 1 << 19}, "disk size of 0 MiB: the image's disk has 1 MiB"},
+		{"smaller than the image", Options{Size: 1 << 19}, "disk size of 512 KiB: the image's disk has 1 MiB"},
 		{"half a sector", Options{Size: 2<<20 + 100}, "multiple of 512"},
 		{"read-only of another size", Options{Size: 2 << 20, ReadOnly: true}, "read-only"},
 		{"an unknown driver", Options{Driver: "zfs"}, `disk driver "zfs"`},

@@ -106,14 +106,27 @@ func checkNames(c *Config) error {
 	return nil
 }
 
+// Size returns n bytes in the largest unit that shows them exactly, such as 1536 MiB.
+func Size(n int64) string {
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
+	unit := 0
+	for n != 0 && n%1024 == 0 && unit < len(units)-1 {
+		n /= 1024
+		unit++
+	}
+	return fmt.Sprintf("%d %s", n, units[unit])
+}
+
 func checkSize(c *Config) error {
 	switch {
 	case c.CPUs < 0 || c.CPUs > MaxCPUs:
 		return Errorf("%d processors: want 1 to %d", c.CPUs, MaxCPUs)
 	case c.Memory != 0 && c.Memory < MinMemory:
-		return Errorf("memory of %d MiB: want %d MiB or more", c.Memory>>20, int64(MinMemory>>20))
-	case c.Memory%(1<<20) != 0 || c.DiskSize%sectorSize != 0:
-		return Errorf("memory of %d bytes, disk of %d: want multiples of 1 MiB and of %d bytes", c.Memory, c.DiskSize, sectorSize)
+		return Errorf("memory of %s: want %s or more", Size(c.Memory), Size(MinMemory))
+	case c.Memory%(1<<20) != 0:
+		return Errorf("memory of %s: want a multiple of 1 MiB", Size(c.Memory))
+	case c.DiskSize%sectorSize != 0:
+		return Errorf("disk size of %s: want a multiple of %d bytes", Size(c.DiskSize), sectorSize)
 	case c.ReadOnly && c.DiskSize != 0:
 		return Errorf("a read-only disk cannot have another size")
 	case c.DiskSize < 0:
