@@ -176,7 +176,7 @@ func TestR1Run(t *testing.T) {
 
 // machineFiles returns the files that the first machine creates and that stay: locks, caches, files of the daemon.
 func (box sandbox) machineFiles() []string {
-	out := []string{"/run/banger", "/data/banger/machines", "/data/banger/machines/.lock", "/cache/banger/kvm.json"}
+	out := []string{"/run/banger", "/data/banger/machines", "/data/banger/machines/.lock", "/cache/banger/kvm.json", "/cache/banger/kvm-noted"}
 	files, _ := filepath.Glob(box.path("cache", "banger", "initramfs*"))
 	for _, pattern := range []string{"cache/banger/initramfs/*", "run/banger/*", "run/banger/*/daemon.*"} {
 		more, _ := filepath.Glob(box.path(pattern))

@@ -104,7 +104,7 @@ func daemonHint(code api.ErrorCode) string {
 	case api.CodeTooMany:
 		return "banger ps shows what runs; banger prune removes what does not"
 	case api.CodeMissing:
-		return "install it: apt install qemu-system-x86 qemu-utils"
+		return "install it: apt install qemu-system-x86 qemu-utils (banger daemon stop, if the daemon has another PATH than you)"
 	case api.CodeDriver:
 		return "--disk-driver=auto takes one that works; banger doctor shows which do"
 	case api.CodeNoSpace:

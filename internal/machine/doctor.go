@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,7 +26,7 @@ import (
 func (s *Store) Examine(ctx context.Context) (repair.Report, error) {
 	r, err := repair.Examine(ctx, s.root)
 	r.Checks = []repair.Check{
-		checkMonitor(ctx), checkKVM("/dev/kvm"), checkConfinement(qemu.LandlockABI()), checkDisks(ctx, s.root), checkRuntime(s.root),
+		checkMonitor(ctx), s.checkKVM(), checkConfinement(qemu.LandlockABI()), checkDisks(ctx, s.root), checkRuntime(s.root),
 		checkFree(s.root, &s.Limits), checkMemory(),
 	}
 	return r, err
@@ -77,6 +78,26 @@ func checkConfinement(abi int) repair.Check {
 		c.Detail += ", TCP and other processes"
 	case abi >= tcp:
 		c.Detail += " and TCP"
+	}
+	return c
+}
+
+// checkKVM checks whether machines run with KVM. A device that can be opened may still
+// boot no machine: the last start of one has tried it.
+func (s *Store) checkKVM() repair.Check {
+	c := checkKVM("/dev/kvm")
+	if c.Level != repair.LevelOK || s.Cache == "" {
+		return c
+	}
+	accel, why, err := qemu.Monitor{}.KnownAccel(filepath.Join(s.Cache, qemu.ProbeFile))
+	switch {
+	case err != nil || accel == "":
+		c.Detail += "; the first run tries whether it works"
+	case accel == vmm.KVM:
+		c.Detail = "a machine has booted with it"
+	default:
+		c.Level, c.Detail = repair.LevelWarning, "machines are emulated, which is slow: "+why
+		c.Fix = "in a virtual machine, allow nesting; banger run --accel=kvm IMAGE tries it again"
 	}
 	return c
 }

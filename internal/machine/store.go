@@ -24,6 +24,7 @@ import (
 type Store struct {
 	control.Client
 	Limits Limits // may be set before the first call
+	Cache  string // folder of caches, where Examine finds the result of KVM's probe; "" for none
 
 	root *record.Root
 }

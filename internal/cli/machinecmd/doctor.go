@@ -2,10 +2,14 @@ package machinecmd
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"github.com/banger-vm/banger/internal/cli/arg"
+	"github.com/banger-vm/banger/internal/cli/connect"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/exit"
 	"github.com/banger-vm/banger/internal/cli/render"
@@ -45,6 +49,7 @@ func doctor(e *env.Env, cmd *cobra.Command, fix, dryRun bool) error {
 	if err != nil {
 		return err
 	}
+	machines.Cache = e.Paths.Cache
 	ctx := cmd.Context()
 	var d diagnosis
 	if d.Report, err = machines.Examine(ctx); err != nil {
@@ -58,6 +63,7 @@ func doctor(e *env.Env, cmd *cobra.Command, fix, dryRun bool) error {
 			return err
 		}
 	}
+	d.Checks = append(d.Checks, checkDaemon(ctx, e)...)
 	d.Wrong = d.HasFaults()
 	if e.JSON {
 		err = render.JSON(e.Out, d)
@@ -70,16 +76,47 @@ func doctor(e *env.Env, cmd *cobra.Command, fix, dryRun bool) error {
 	return err
 }
 
+// checkDaemon reports on the daemon, if one runs. It starts QEMU with the environment in
+// which it was started itself, and not with that of the command that asks for a machine.
+func checkDaemon(ctx context.Context, e *env.Env) []repair.Check {
+	info, err := connect.Running(ctx, e)
+	if err != nil {
+		return []repair.Check{{Name: "daemon", Level: repair.LevelWarning, Detail: err.Error()}}
+	}
+	if info == nil {
+		return nil
+	}
+	c := repair.Check{Name: "daemon", Level: repair.LevelOK, Detail: fmt.Sprintf("process %d, banger %s", info.PID, info.Version)}
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", info.PID))
+	if err != nil {
+		return []repair.Check{c} // it is of another user
+	}
+	path, here := "", os.Getenv("PATH")
+	for _, v := range strings.Split(string(environ), "\x00") {
+		if value, ok := strings.CutPrefix(v, "PATH="); ok {
+			path = value
+		}
+	}
+	if path == here {
+		c.Detail += "; its PATH is the one here"
+		return []repair.Check{c}
+	}
+	c.Level = repair.LevelWarning
+	c.Detail += "; it starts QEMU with its own environment, with PATH=" + path + ", and here PATH is " + here
+	c.Fix = "banger daemon stop, and the next command starts a daemon with its environment; machines go on"
+	return []repair.Check{c}
+}
+
 func printDiagnosis(e *env.Env, d *diagnosis, dryRun bool) error {
 	w := errWriter{to: e.Out}
 	for _, text := range d.Fixed {
-		w.printf("%-8s %s\n", "fixed", text)
+		w.line("fixed", text)
 	}
 	for _, c := range d.Checks {
 		if e.Quiet && c.Level == repair.LevelOK {
 			continue
 		}
-		w.printf("%-8s %s: %s\n", c.Level, c.Name, render.OneLine(c.Detail))
+		w.line(string(c.Level), c.Name+": "+render.OneLine(c.Detail))
 		w.fix(c.Fix)
 	}
 	auto := "banger doctor --fix would "
@@ -87,14 +124,14 @@ func printDiagnosis(e *env.Env, d *diagnosis, dryRun bool) error {
 		auto = "would "
 	}
 	for _, f := range d.Machines {
-		w.printf("%-8s machine %s: %s\n", f.Level, cmp.Or(f.Name, f.ID), render.OneLine(f.Detail))
+		w.line(string(f.Level), "machine "+cmp.Or(f.Name, f.ID)+": "+render.OneLine(f.Detail))
 		if f.Fixable {
 			f.Fix = auto + f.Fix
 		}
 		w.fix(f.Fix)
 	}
 	for _, r := range d.Leftovers {
-		w.printf("%-8s %s of machine %s, which does not need it\n", repair.LevelWarning, &r, r.Owner.ID())
+		w.line(string(repair.LevelWarning), fmt.Sprintf("%s of machine %s, which does not need it", &r, r.Owner.ID()))
 		w.fix(auto + "remove it")
 	}
 	return w.err
@@ -103,7 +140,18 @@ func printDiagnosis(e *env.Env, d *diagnosis, dryRun bool) error {
 // fix writes the remedy for the problem of the line before.
 func (w *errWriter) fix(text string) {
 	if text != "" {
-		w.printf("%-8s %s\n", "", text)
+		w.line("", text)
+	}
+}
+
+// line writes a text after the word for its kind, on lines of 80 columns.
+func (w *errWriter) line(word, text string) {
+	const columns, indent = 80, 9
+	for i, part := range render.Wrap(text, columns-indent) {
+		if i > 0 {
+			word = ""
+		}
+		w.printf("%-8s %s\n", word, part)
 	}
 }
 

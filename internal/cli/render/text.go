@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/docker/go-units"
@@ -57,6 +58,25 @@ func Truncate(text string, width int) string {
 		return text
 	}
 	return string(runes[:width-1]) + "…"
+}
+
+// Wrap breaks text at its spaces into lines of at most width characters. A longer word
+// has a line of its own.
+func Wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) <= width:
+			line += " " + word
+		default:
+			lines = append(lines, line)
+			line = word
+		}
+	}
+	return append(lines, line)
 }
 
 // Bytes returns n bytes in the largest unit that fits, such as 1.5GiB.

@@ -23,6 +23,7 @@ import (
 	"github.com/banger-vm/banger/internal/guest/initrd"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/banger-vm/banger/internal/vmm"
+	"github.com/banger-vm/banger/internal/vmm/qemu"
 )
 
 // Bounds of the cache of initramfs.
@@ -97,15 +98,31 @@ func entropy() ([]byte, error) {
 	return b, err
 }
 
-// chooseAccel returns KVM if a probe of it boots the kernel, else TCG.
+// chooseAccel returns KVM if a probe of it boots the kernel, else TCG, with a note to
+// the user once for each boot of the host: banger doctor has the reason.
 func chooseAccel(ctx context.Context, c *bootConfig, cfg *vmm.Config, base string) (vmm.Accel, error) {
 	probe := *cfg
 	probe.Initrd, probe.Disks, probe.Cmdline = base, nil, []string{guest.ProbeWord}
-	accel, notice, err := c.monitor.ChooseAccel(ctx, probe, guest.ProbeAnswer, filepath.Join(c.cache, "kvm.json"), string(c.kernel.ID))
-	if notice != "" {
-		c.notice(notice)
+	accel, why, err := c.monitor.ChooseAccel(ctx, probe, guest.ProbeAnswer, filepath.Join(c.cache, qemu.ProbeFile), string(c.kernel.ID))
+	if why != "" && firstInBoot(filepath.Join(c.cache, "kvm-noted")) {
+		c.notice("no KVM: machines run several times slower; banger doctor shows the reason")
 	}
 	return accel, err
+}
+
+// firstInBoot reports whether it is called with this path for the first time since the
+// host was booted. It keeps the ID of the boot in the file path. If that fails, the
+// call counts as the first.
+func firstInBoot(path string) bool {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return true
+	}
+	if noted, err := os.ReadFile(path); err == nil && bytes.Equal(noted, boot) {
+		return false
+	}
+	_ = atomicfile.Write(path, boot, 0o600) // the next start shows the note again
+	return true
 }
 
 // writeInitramfs writes to path the initramfs base, which all machines of a

@@ -30,6 +30,9 @@ type probeResult struct {
 	Found   int64     `json:"found,omitempty"` // time of a result of TCG, in seconds since 1970
 }
 
+// ProbeFile is the name of the file in the cache that has the result of the last probe.
+const ProbeFile = "kvm.json"
+
 // tcgMaxAge is how long a result of TCG is valid. A busy host or a lack of
 // memory may have kept the machine from booting.
 const tcgMaxAge = 10 * time.Minute
@@ -37,7 +40,7 @@ const tcgMaxAge = 10 * time.Minute
 // ChooseAccel returns the accelerator for machines like probe. It returns KVM
 // if probe has booted with it: a /dev/kvm that can be opened may still hang or
 // crash, for example in a nested machine. If it returns TCG, the notice has the
-// reason and the remedy. probe is a machine that prints answer on its console
+// device, the reason and the remedy; it may have a long line of QEMU's. probe is a machine that prints answer on its console
 // and powers off. Its Accel and Console do not matter.
 //
 // ChooseAccel stores the result in the file cachePath, for this QEMU and for
@@ -105,8 +108,32 @@ func (m Monitor) kvmProblem() string {
 	return m.noKVMNotice(err.Error())
 }
 
-func (m Monitor) noKVMNotice(why string) string {
-	return "no KVM, machines run several times slower: " + m.kvmDevice() + ": " + why
+func (m Monitor) noKVMNotice(why string) string { return m.kvmDevice() + ": " + why }
+
+// KnownAccel returns the result of the last probe that ChooseAccel has stored in the
+// file cachePath since the host was booted, of this QEMU and any kernel. accel is "" if
+// there is none. why is the reason for TCG.
+func (m Monitor) KnownAccel(cachePath string) (accel vmm.Accel, why string, err error) {
+	program, err := m.program()
+	if err != nil {
+		return "", "", err
+	}
+	want, err := newProbeResult(program, "")
+	if err != nil {
+		return "", "", fmt.Errorf("read the result of a probe: %w", err)
+	}
+	var known probeResult
+	data, err := os.ReadFile(cachePath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", nil
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("read the result of a probe: %w", err)
+	}
+	if json.Unmarshal(data, &known) != nil || known.Boot != want.Boot || known.Program != want.Program {
+		return "", "", nil // the next start of a machine probes again
+	}
+	return known.Accel, known.Notice, nil
 }
 
 // errNoAnswer means that the machine of a probe did not print the answer.

@@ -53,6 +53,12 @@ func TestChooseAccel(t *testing.T) {
 			if n := f.runs(t); n != 1 {
 				t.Errorf("%d probes, want 1: the second result is cached", n)
 			}
+			if accel, why, err := f.KnownAccel(cache); accel != row.want || !strings.Contains(why, row.notice) || err != nil {
+				t.Errorf("known are %q, %q, %v", accel, why, err)
+			}
+			if accel, _, err := f.KnownAccel(cache + "-none"); accel != "" || err != nil {
+				t.Errorf("known without a probe: %q, %v", accel, err)
+			}
 		})
 	}
 }

@@ -65,6 +65,9 @@ func (m Monitor) program() (string, error) {
 	}
 	path, err := exec.LookPath(name)
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		if m.Path == "" { // of the daemon, whose environment need not be the user's
+			name += " in PATH=" + os.Getenv("PATH")
+		}
 		return "", fmt.Errorf("find %s: %w", name, vmm.ErrMissing)
 	}
 	if err != nil {
