@@ -122,6 +122,7 @@ var halves = []half{
 		{"base/atomicfile", "", ""},
 		{"base/jsonfile", "base/atomicfile", ""},
 		{"base/poll", "", ""},
+		{"base/similar", "", ""},
 		{"base/flock", "base/poll", "x/sys"},
 		{"base/publish", "base/atomicfile base/flock", "x/sys"},
 		{"base/named", "base/digest", ""},

@@ -17,7 +17,16 @@ import (
 
 // flagError returns the message for an error of a flag's value, in the user's terms
 // and not in those of package strconv.
-func flagError(err error) string {
+func flagError(cmd *cobra.Command, err error) string {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				names = append(names, "--"+f.Name)
+			}
+		})
+		return err.Error() + arg.Meant("--"+unknown.GetSpecifiedName(), names)
+	}
 	value, ok := errors.AsType[*pflag.InvalidValueError](err)
 	if !ok {
 		return err.Error()
@@ -37,14 +46,19 @@ func rootCommand(e *env.Env) *cobra.Command {
 		Short: "Run any container image as a microVM",
 		Long: "banger turns any OCI or Docker image into an exact, bootable ext4 root disk and runs\n" +
 			"it as a microVM, without root, Docker or mounts.",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return e.Prepare() },
-		Args:              arg.Subcommand,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if e.JSON && arg.RefusesJSON(cmd) {
+				return exit.Usagef("%s has no result to print as JSON: leave out --json", cmd.CommandPath())
+			}
+			return e.Prepare()
+		},
+		Args: arg.Subcommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return exit.Usagef("%s (see %s --help)", flagError(err), cmd.CommandPath())
+		return exit.Usagef("%s (see %s --help)", flagError(cmd, err), cmd.CommandPath())
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&e.DataRoot, "data-root", "", "folder of images and machines (default $XDG_DATA_HOME/banger)")

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -72,7 +73,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"mktar": mktar, "mkkernel": mkkernel, "push": push, "oci": writeLayout, "status": status,
+			"mktar": mktar, "mkkernel": mkkernel, "push": push, "oci": writeLayout, "status": status, "isjson": isJSON,
 		},
 	})
 }
@@ -246,6 +247,13 @@ func writeLayout(ts *testscript.TestScript, _ bool, args []string) {
 	l, err := layout.Write(ts.MkAbs(args[0]), empty.Index)
 	ts.Check(err)
 	ts.Check(l.AppendImage(imageOf(ts, args[1:])))
+}
+
+// isJSON FILE checks that a file has one value of JSON. Scripts call it isjson.
+func isJSON(ts *testscript.TestScript, _ bool, args []string) {
+	if text := ts.ReadFile(args[0]); !json.Valid([]byte(text)) {
+		ts.Fatalf("no JSON: %q", text)
+	}
 }
 
 // status CODE COMMAND… runs banger and checks its exit code. It writes stdout

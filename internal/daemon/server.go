@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/base/similar"
 	"github.com/banger-vm/banger/internal/machine/control"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // A server is the HTTP handler of the daemon. It finds the route of a request,
@@ -146,12 +148,32 @@ func (s *server) named(r *http.Request, err error) error {
 		return err
 	}
 	id, findErr := s.Machines.FindID(ref)
+	if errors.Is(findErr, record.ErrNotFound) && errors.Is(err, record.ErrNotFound) {
+		return s.suggest(ref, err)
+	}
 	if findErr != nil || id == ref {
 		return err
 	}
 	e := *explain(r, err)
 	e.Message = strings.ReplaceAll(e.Message, "machine "+id, "machine "+ref)
 	return &e
+}
+
+// suggest adds the name of a machine to err, which reports that ref names none, if the
+// user may have meant it.
+func (s *server) suggest(ref string, err error) error {
+	records, _, listErr := s.Machines.Machines()
+	if listErr != nil {
+		return err
+	}
+	var names []string
+	for _, rec := range records {
+		names = append(names, rec.Config.Name)
+	}
+	if name := similar.Nearest(ref, names); name != "" {
+		return fmt.Errorf("%w; did you mean %s?", err, name)
+	}
+	return err
 }
 
 // explain returns the error of the protocol for the error of a request.

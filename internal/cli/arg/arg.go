@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/banger-vm/banger/internal/base/similar"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/exit"
 	"github.com/banger-vm/banger/internal/image/build"
@@ -45,9 +46,24 @@ func list(names []string) string {
 // subcommand.
 func Subcommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return exit.Usagef("unknown command %q (see %s --help)", args[0], cmd.CommandPath())
+		var names []string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				names = append(append(names, c.Name()), c.Aliases...)
+			}
+		}
+		return exit.Usagef("unknown command %q%s (see %s --help)", args[0], Meant(args[0], names), cmd.CommandPath())
 	}
 	return nil
+}
+
+// Meant returns the end of a message that asks for the name that is nearest to word, or
+// "" if none is near.
+func Meant(word string, names []string) string {
+	if name := similar.Nearest(word, names); name != "" {
+		return "; did you mean " + name + "?"
+	}
+	return ""
 }
 
 // Group returns a command that only holds other commands.
@@ -58,6 +74,24 @@ func Group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+const jsonKey = "json"
+
+// NoJSON marks a command that has no result to print as JSON, and returns it. The global
+// flag --json is an error there.
+func NoJSON(cmd *cobra.Command) *cobra.Command {
+	if cmd.Annotations == nil {
+		cmd.Annotations = map[string]string{}
+	}
+	cmd.Annotations[jsonKey] = "refused"
+	return cmd
+}
+
+// RefusesJSON reports whether a command has no result to print as JSON: NoJSON has marked
+// it, or it only prints help or a script for a shell.
+func RefusesJSON(cmd *cobra.Command) bool {
+	return cmd.Annotations[jsonKey] != "" || cmd.HasSubCommands() || cmd.Name() == "help" || cmd.HasParent() && cmd.Parent().Name() == "completion"
 }
 
 // Complete returns the completion of an argument by the names that list

@@ -41,8 +41,8 @@ func Command(e *env.Env) *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&idle, "idle-timeout", 0, "end when nothing has been asked for this time, as 5m; 0 is never")
-	cmd.AddCommand(installCommand(e), stopCommand(e))
-	return cmd
+	cmd.AddCommand(arg.NoJSON(installCommand(e)), arg.NoJSON(stopCommand(e)))
+	return arg.NoJSON(cmd)
 }
 
 func stopCommand(e *env.Env) *cobra.Command {

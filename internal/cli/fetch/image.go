@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/env"
@@ -18,7 +19,31 @@ import (
 
 // FindImage returns the image that a user calls ref: by name, ID or digest.
 func FindImage(s *store.Store, ref string) (*store.Image, error) {
-	return s.Find(ref, pull.CanonicalNames(ref)...)
+	img, err := s.Find(ref, pull.CanonicalNames(ref)...)
+	if errors.Is(err, store.ErrNotFound) {
+		if images, _, listErr := s.Images(); listErr == nil {
+			names := imageNames(images)
+			for _, name := range names {
+				if repository, ok := strings.CutSuffix(name, ":latest"); ok {
+					names = append(names, repository)
+				}
+			}
+			if meant := arg.Meant(ref, names); meant != "" {
+				return nil, fmt.Errorf("%w%s", err, meant)
+			}
+		}
+	}
+	return img, err
+}
+
+// imageNames returns the names of images, as users write them.
+func imageNames(images []*store.Image) (names []string) {
+	for _, img := range images {
+		for _, n := range img.Names {
+			names = append(names, pull.FamiliarName(n))
+		}
+	}
+	return names
 }
 
 // ImageNames returns a completion by the names of the images in the store.
@@ -32,13 +57,7 @@ func ImageNames(e *env.Env) cobra.CompletionFunc {
 		if err != nil {
 			return nil, err
 		}
-		var names []string
-		for _, img := range images {
-			for _, n := range img.Names {
-				names = append(names, pull.FamiliarName(n))
-			}
-		}
-		return names, nil
+		return imageNames(images), nil
 	})
 }
 
@@ -68,6 +87,8 @@ func EnsureImage(ctx context.Context, e *env.Env, f *Flags, ref, policy string) 
 		return nil, err
 	case policy == "never" && other:
 		return nil, fmt.Errorf("image %s, which must not be pulled: %w", ref, err)
+	case policy == "never" && err != nil:
+		return nil, fmt.Errorf("%w (it must not be pulled)", err)
 	case policy == "never":
 		return nil, fmt.Errorf("image %s, which must not be pulled: %w", ref, store.ErrNotFound)
 	}

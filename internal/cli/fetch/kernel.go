@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/banger-vm/banger/internal/cli/env"
@@ -37,6 +38,9 @@ func EnsureKernel(ctx context.Context, e *env.Env, name, policy string) (*kernel
 	k, err := kernels.Find(name)
 	if err == nil || !errors.Is(err, kernel.ErrNotFound) || policy == "never" {
 		return k, err
+	}
+	if err := source.Check(e.KernelCatalog(), name); err != nil {
+		return nil, fmt.Errorf("kernel %s: not on this host, and %w", name, err)
 	}
 	e.Note("kernel %s is not here yet: getting it (once)", name)
 	k, _, err = PullKernel(ctx, e, kernels, name, &KernelRequest{})

@@ -22,7 +22,7 @@ const sourceHelp = `SOURCE is one of
 func Commands(e *env.Env) []*cobra.Command {
 	images := arg.Group("image", "Manage images",
 		pullCommand(e), importCommand(e), listCommand(e), inspectCommand(e), removeCommand(e),
-		exportCommand(e), unpackCommand(e), verifyImageCommand(e), pruneCommand(e),
+		arg.NoJSON(exportCommand(e)), unpackCommand(e), verifyImageCommand(e), pruneCommand(e),
 	)
 	return []*cobra.Command{convertCommand(e), images, verifyCommand(e)}
 }

@@ -1,6 +1,8 @@
 package imagecmd
 
 import (
+	"errors"
+
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/fetch"
@@ -37,10 +39,10 @@ func inspectCommand(e *env.Env) *cobra.Command {
 				out = append(out, inspectedImage{img, path, render.DiskUse(path)})
 				return nil
 			})
-			if printErr := render.JSON(e.Out, out); err == nil {
-				err = printErr
+			if err != nil && len(out) == 0 {
+				return err
 			}
-			return err
+			return errors.Join(err, render.JSON(e.Out, out))
 		},
 	}
 }

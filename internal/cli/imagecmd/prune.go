@@ -1,6 +1,7 @@
 package imagecmd
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/banger-vm/banger/internal/base/digest"
@@ -31,7 +32,8 @@ func pruneCommand(e *env.Env) *cobra.Command {
 				return err
 			}
 			defer unlock()
-			freed, err := pruneImages(e, s, all)
+			removals := render.NewRemovals(e)
+			freed, err := pruneImages(e, s, removals, all)
 			if err != nil {
 				return err
 			}
@@ -47,15 +49,26 @@ func pruneCommand(e *env.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(e.Out, "Total reclaimed space: %s\n", render.Bytes(freed+unpacked+cached))
-			return s.Sweep()
+			return errors.Join(printPruned(e, removals, freed+unpacked+cached), s.Sweep())
 		},
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "remove images with a name too")
 	return cmd
 }
 
-func pruneImages(e *env.Env, s *store.Store, all bool) (freed int64, err error) {
+// printPruned prints the bytes that image prune has freed, as JSON with the images.
+func printPruned(e *env.Env, removals *render.Removals, freed int64) error {
+	if !e.JSON {
+		_, err := fmt.Fprintf(e.Out, "Total reclaimed space: %s\n", render.Bytes(freed))
+		return err
+	}
+	return render.JSON(e.Out, struct {
+		Removed []render.Removal `json:"removed"`
+		Freed   int64            `json:"freed"` // bytes
+	}{removals.List(), freed})
+}
+
+func pruneImages(e *env.Env, s *store.Store, removals *render.Removals, all bool) (freed int64, err error) {
 	images, damaged, err := s.Images()
 	if err != nil {
 		return 0, err
@@ -71,7 +84,7 @@ func pruneImages(e *env.Env, s *store.Store, all bool) (freed int64, err error) 
 		if err := s.Remove(img); err != nil {
 			return freed, err
 		}
-		fmt.Fprintf(e.Out, "Deleted: %s\n", img.ID)
+		removals.Deleted(string(img.ID))
 	}
 	return freed, nil
 }

@@ -2,12 +2,14 @@ package imagecmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/fetch"
+	"github.com/banger-vm/banger/internal/cli/render"
 	"github.com/banger-vm/banger/internal/image/pull"
 	"github.com/banger-vm/banger/internal/image/store"
 	"github.com/spf13/cobra"
@@ -19,21 +21,24 @@ func removeCommand(e *env.Env) *cobra.Command {
 		Use: "rm NAME…", Aliases: []string{"remove"},
 		Short: "Remove images",
 		Long: "Remove images. An image with several names loses the one that is given, and is\n" +
-			"deleted with its last name.",
+			"deleted with its last name. Its layers stay in the cache for the next pull: banger\n" +
+			"image prune drops those that no image needs.",
 		Args: arg.AtLeastOne("NAME"), ValidArgsFunction: fetch.ImageNames(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := store.Open(e.Paths.Data)
 			if err != nil {
 				return err
 			}
-			return arg.Each(args, func(ref string) error { return removeImage(cmd.Context(), e, s, ref, force) })
+			removals := render.NewRemovals(e)
+			err = arg.Each(args, func(ref string) error { return removeImage(cmd.Context(), e, s, removals, ref, force) })
+			return errors.Join(err, removals.Close())
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "delete an image given by ID that has several names")
 	return cmd
 }
 
-func removeImage(ctx context.Context, e *env.Env, s *store.Store, ref string, force bool) error {
+func removeImage(ctx context.Context, e *env.Env, s *store.Store, removals *render.Removals, ref string, force bool) error {
 	unlock, err := s.Lock(ctx)
 	if err != nil {
 		return err
@@ -55,7 +60,7 @@ func removeImage(ctx context.Context, e *env.Env, s *store.Store, ref string, fo
 		if err := s.Update(img); err != nil {
 			return err
 		}
-		fmt.Fprintf(e.Out, "Untagged: %s\n", pull.FamiliarName(name))
+		removals.Untagged(pull.FamiliarName(name))
 		return nil
 	}
 	if len(img.Names) > 1 && !force {
@@ -65,8 +70,9 @@ func removeImage(ctx context.Context, e *env.Env, s *store.Store, ref string, fo
 		return err
 	}
 	for _, n := range img.Names {
-		fmt.Fprintf(e.Out, "Untagged: %s\n", pull.FamiliarName(n))
+		removals.Untagged(pull.FamiliarName(n))
 	}
-	fmt.Fprintf(e.Out, "Deleted: %s\n", img.ID)
+	removals.Deleted(string(img.ID))
+	e.Note("its layers stay in the cache: banger image prune drops those that no image needs")
 	return nil
 }

@@ -66,6 +66,9 @@ func unpackInto(e *env.Env, cmd *cobra.Command, fs *ext4.FS, dir string) error {
 		if err := os.Rename(tree, dir); err != nil {
 			return err
 		}
+		if e.JSON {
+			return render.JSON(e.Out, map[string]string{"folder": dir})
+		}
 		_, err = fmt.Fprintln(e.Out, dir)
 		return err
 	})

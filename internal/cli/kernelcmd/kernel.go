@@ -21,7 +21,7 @@ const sourceHelp = `SOURCE is one of
 // Command returns the kernel group.
 func Command(e *env.Env) *cobra.Command {
 	return arg.Group("kernel", "Manage kernels",
-		pullCommand(e), importCommand(e), listCommand(e), inspectCommand(e), removeCommand(e), exportCommand(e),
+		pullCommand(e), importCommand(e), listCommand(e), inspectCommand(e), removeCommand(e), arg.NoJSON(exportCommand(e)),
 	)
 }
 

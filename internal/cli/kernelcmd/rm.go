@@ -1,10 +1,11 @@
 package kernelcmd
 
 import (
-	"fmt"
+	"errors"
 
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/render"
 	"github.com/banger-vm/banger/internal/kernel"
 	"github.com/spf13/cobra"
 )
@@ -22,21 +23,23 @@ func removeCommand(e *env.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return arg.Each(args, func(ref string) error {
+			removals := render.NewRemovals(e)
+			err = arg.Each(args, func(ref string) error {
 				k, deleted, err := s.Remove(cmd.Context(), ref, force)
 				if err != nil {
 					return err
 				}
 				if !deleted {
-					fmt.Fprintf(e.Out, "Untagged: %s\n", ref)
+					removals.Untagged(ref)
 					return nil
 				}
 				for _, n := range k.Names {
-					fmt.Fprintf(e.Out, "Untagged: %s\n", n)
+					removals.Untagged(n)
 				}
-				fmt.Fprintf(e.Out, "Deleted: %s\n", k.ID)
+				removals.Deleted(string(k.ID))
 				return nil
 			})
+			return errors.Join(err, removals.Close())
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "delete a kernel given by ID or release that has several names")

@@ -78,7 +78,7 @@ func (m *machineFlags) registerRun(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVarP(&m.detach, "detach", "d", false, "run the machine in the background and print its ID")
 	f.StringVar(&m.detachKeys, "detach-keys", attach.DefaultDetachKeys, "keys to leave a terminal with while the machine goes on")
-	f.DurationVar(&m.timeout, "timeout", 0, "end the machine after this time, as 30s, with exit code 124")
+	f.DurationVar(&m.timeout, "timeout", 0, "end the machine so long after the start of its command, as 30s, with exit code 124")
 }
 
 // config returns the configuration that the flags describe. args are the words

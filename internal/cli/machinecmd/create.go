@@ -53,8 +53,16 @@ func createMachine(cmd *cobra.Command, e *env.Env, m *machineFlags, args []strin
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(e.Out, created.Machine.ID)
-	return id.write(created.Machine.ID)
+	return errors.Join(printID(e, created.Machine.ID), id.write(created.Machine.ID))
+}
+
+// printID prints the ID of a new machine.
+func printID(e *env.Env, id string) error {
+	if e.JSON {
+		return render.JSON(e.Out, map[string]string{"id": id})
+	}
+	_, err := fmt.Fprintln(e.Out, id)
+	return err
 }
 
 // createRequest returns the request for a new machine. It first gets the image

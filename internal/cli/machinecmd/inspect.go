@@ -1,6 +1,8 @@
 package machinecmd
 
 import (
+	"errors"
+
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/connect"
 	"github.com/banger-vm/banger/internal/cli/env"
@@ -38,10 +40,10 @@ func inspectCommand(e *env.Env) *cobra.Command {
 		if f != nil {
 			show = func() error { return render.Rows(e.Out, f, rows) }
 		}
-		if printErr := show(); err == nil {
-			err = printErr
+		if err != nil && len(rows) == 0 {
+			return err
 		}
-		return err
+		return errors.Join(err, show())
 	}
 	return cmd
 }

@@ -2,6 +2,7 @@ package machinecmd
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -27,7 +28,8 @@ func logsCommand(e *env.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs MACHINE", Short: "Show what a machine's command has written",
 		Long: "Show what a machine's main command has written, to the output it wrote it to. A\n" +
-			"TIME is as 2006-01-02T15:04:05Z or a part of it, seconds since 1970, or an age as 10m.",
+			"TIME is as 2006-01-02T15:04:05Z or a part of it, seconds since 1970, or an age as 10m.\n" +
+			"With --json each line is an object with time, stream and text.",
 		Args: arg.Exactly("MACHINE"), ValidArgsFunction: machineNames(e),
 		RunE: func(cmd *cobra.Command, args []string) error { return logs(cmd.Context(), e, &l, args[0]) },
 	}
@@ -53,6 +55,8 @@ func logs(ctx context.Context, e *env.Env, l *logsFlags, ref string) error {
 			switch {
 			case !p.isNew(line):
 				return nil
+			case e.JSON:
+				return printLogJSON(e.Out, line)
 			case line.Stream == "stderr":
 				return errs.print(line)
 			}
@@ -145,6 +149,18 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 		return now.Add(-age), nil
 	}
 	return time.Time{}, fmt.Errorf("want a time as 2006-01-02T15:04:05Z, seconds since 1970, or an age as 10m")
+}
+
+// printLogJSON writes a line of output, or a part of one, as a line of JSON. Bytes that
+// are no UTF-8 become U+FFFD.
+func printLogJSON(w io.Writer, line api.LogLine) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(struct {
+		Time   time.Time `json:"time"`
+		Stream string    `json:"stream"` // stdout, stderr or console
+		Text   string    `json:"text"`
+	}{line.Time, line.Stream, string(line.Data)})
 }
 
 // A logPrinter writes the lines of one output stream.

@@ -4,6 +4,7 @@ package machinecmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,12 +35,12 @@ func Commands(e *env.Env) []*cobra.Command {
 		inspectCommand(e),
 		statsCommand(e),
 		logsCommand(e),
-		attachCommand(e),
-		execCommand(e),
-		cpCommand(e),
-		sshCommand(e),
-		sshProxyCommand(e),
-		superviseCommand(e),
+		arg.NoJSON(attachCommand(e)),
+		arg.NoJSON(execCommand(e)),
+		arg.NoJSON(cpCommand(e)),
+		arg.NoJSON(sshCommand(e)),
+		arg.NoJSON(sshProxyCommand(e)),
+		arg.NoJSON(superviseCommand(e)),
 		doctorCommand(e),
 	}
 }
@@ -114,17 +115,31 @@ func openMachines(e *env.Env) (*machine.Store, error) {
 }
 
 // eachMachine calls do for every machine that args name, and prints each argument
-// for which do returned no error. It continues after an error.
+// for which do returned no error, with --json all of them at the end. It continues after an error.
 func eachMachine(ctx context.Context, e *env.Env, args []string, do func(*api.Client, string) error) error {
 	daemon, err := connect.Daemon(ctx, e)
 	if err != nil {
 		return err
 	}
-	return arg.Each(args, func(ref string) error {
+	done := []doneMachine{}
+	err = arg.Each(args, func(ref string) error {
 		if err := do(daemon, ref); err != nil {
 			return err
+		}
+		done = append(done, doneMachine{ref})
+		if e.JSON {
+			return nil
 		}
 		_, err := fmt.Fprintln(e.Out, ref)
 		return err
 	})
+	if e.JSON {
+		err = errors.Join(err, render.JSON(e.Out, done))
+	}
+	return err
+}
+
+// A doneMachine is a machine with which a command has succeeded, as JSON.
+type doneMachine struct {
+	Machine string `json:"machine"` // as the user named it
 }

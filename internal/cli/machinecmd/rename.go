@@ -4,6 +4,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/connect"
 	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/render"
 	"github.com/spf13/cobra"
 )
 
@@ -17,7 +18,10 @@ func renameCommand(e *env.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return daemon.Rename(cmd.Context(), args[0], args[1])
+			if err := daemon.Rename(cmd.Context(), args[0], args[1]); err != nil || !e.JSON {
+				return err
+			}
+			return render.JSON(e.Out, map[string]string{"machine": args[0], "name": args[1]})
 		},
 	}
 }

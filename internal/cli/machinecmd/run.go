@@ -3,7 +3,6 @@ package machinecmd
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/cli/arg"
@@ -61,6 +60,8 @@ func runSession(e *env.Env, m *machineFlags) (*attach.Session, error) {
 	s := newSession(e)
 	s.Timeout, s.RemoveOnAbort = m.timeout, true
 	switch {
+	case e.JSON && !m.detach:
+		return nil, exit.Usagef("banger run prints what the command writes: leave out --json, or use -d")
 	case m.timeout < 0:
 		return nil, exit.Usagef("--timeout=%v is negative", m.timeout)
 	case m.detach && m.timeout > 0:
@@ -86,7 +87,7 @@ func createAndStart(ctx context.Context, e *env.Env, s *attach.Session, m *machi
 		return s.Daemon.Run(ctx, req, streams)
 	})
 	if err == nil && m.detach {
-		_, err = fmt.Fprintln(e.Out, s.Machine)
+		err = printID(e, s.Machine)
 	}
 	return err
 }

@@ -42,6 +42,8 @@ func startCommand(e *env.Env) *cobra.Command {
 			})
 		case len(args) > 1:
 			return exit.Usagef("%s --attach takes one MACHINE, got %d", cmd.CommandPath(), len(args))
+		case e.JSON:
+			return exit.Usagef("%s --attach prints what the command writes: leave out --json", cmd.CommandPath())
 		}
 		return exit.OfCommand(startAttached(cmd.Context(), e, &s, args[0]))
 	}

@@ -101,11 +101,11 @@ func printStats(e *env.Env, rows []statsRow, f *render.Format, onTerminal bool) 
 	}
 	var text bytes.Buffer
 	w := render.NewTable(&text)
-	fmt.Fprintln(w, "ID\tNAME\tCPU %\tMEMORY / LIMIT\tMEM %\tRSS\tREAD / WRITE\tDISK\tUPTIME")
+	fmt.Fprintln(w, "NAME\tCPU %\tMEMORY / LIMIT\tRSS\tREAD / WRITE\tDISK\tUPTIME")
 	for _, s := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%.2f\t%s / %s\t%.2f\t%s\t%s / %s\t%s\t%s\n", s.ID, s.Name, s.CPUPercent,
-			render.Bytes(s.Memory), render.Bytes(s.Limit), s.MemoryPercent(), render.Bytes(s.RSS),
-			render.Bytes(s.Read), render.Bytes(s.Write), render.Bytes(s.Disk), time.Duration(s.Uptime*float64(time.Second)).Round(time.Second))
+		fmt.Fprintf(w, "%s\t%.1f\t%s / %s\t%s\t%s / %s\t%s\t%s\n", render.Truncate(s.Name, widestName), s.CPUPercent,
+			render.ShortBytes(s.Memory), render.ShortBytes(s.Limit), render.ShortBytes(s.RSS),
+			render.ShortBytes(s.Read), render.ShortBytes(s.Write), render.ShortBytes(s.Disk), uptime(s.Uptime))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -118,6 +118,23 @@ func printStats(e *env.Env, rows []statsRow, f *render.Format, onTerminal bool) 
 	}
 	_, err := fmt.Fprint(e.Out, shown)
 	return err
+}
+
+// widestName is the number of characters of a machine's name that leave the other
+// columns within 80; a made-up name is no longer.
+const widestName = 16
+
+// uptime returns seconds in words of at most two units.
+func uptime(seconds float64) string {
+	t := time.Duration(seconds * float64(time.Second)).Round(time.Second)
+	const day = 24 * time.Hour
+	switch {
+	case t >= day:
+		return fmt.Sprintf("%dd%dh", t/day, t%day/time.Hour)
+	case t >= time.Hour:
+		return fmt.Sprintf("%dh%dm", t/time.Hour, t%time.Hour/time.Minute)
+	}
+	return t.String()
 }
 
 // A sampler requests samples of machines and remembers the last one of each.

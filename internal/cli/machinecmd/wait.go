@@ -2,6 +2,7 @@ package machinecmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/banger-vm/banger/api"
@@ -9,6 +10,7 @@ import (
 	"github.com/banger-vm/banger/internal/cli/attach"
 	"github.com/banger-vm/banger/internal/cli/connect"
 	"github.com/banger-vm/banger/internal/cli/env"
+	"github.com/banger-vm/banger/internal/cli/render"
 	"github.com/spf13/cobra"
 )
 
@@ -17,16 +19,31 @@ func waitCommand(e *env.Env) *cobra.Command {
 		Use: "wait MACHINE…", Short: "Wait until machines have ended and print their exit codes",
 		Args: arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return arg.Each(args, func(ref string) error {
+			ended := []endedMachine{}
+			err := arg.Each(args, func(ref string) error {
 				exit, err := waitMachine(cmd.Context(), e, ref)
 				if err != nil {
 					return err
 				}
+				ended = append(ended, endedMachine{doneMachine{ref}, exit.Code})
+				if e.JSON {
+					return nil
+				}
 				_, err = fmt.Fprintln(e.Out, exit.Code)
 				return err
 			})
+			if e.JSON {
+				err = errors.Join(err, render.JSON(e.Out, ended))
+			}
+			return err
 		},
 	}
+}
+
+// An endedMachine is a machine that wait has waited for, as JSON.
+type endedMachine struct {
+	doneMachine
+	ExitCode int `json:"exitCode"`
 }
 
 // waitMachine waits until a machine has ended. If the daemon ends before, it asks

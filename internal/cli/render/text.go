@@ -4,6 +4,7 @@ package render
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -81,6 +82,19 @@ func Wrap(text string, width int) []string {
 
 // Bytes returns n bytes in the largest unit that fits, such as 1.5GiB.
 func Bytes(n int64) string { return units.BytesSize(float64(n)) }
+
+// ShortBytes returns n bytes in the largest unit that fits, with at most three digits, as
+// 1.5G.
+func ShortBytes(n int64) string {
+	const format, base, wide = "%.3g%s", 1024, 1000
+	size, units := float64(n), []string{"B", "K", "M", "G", "T", "P", "E"}
+	unit := 0
+	for size >= wide && unit < len(units)-1 {
+		size /= base
+		unit++
+	}
+	return fmt.Sprintf(format, size, units[unit])
+}
 
 // Ago returns the age of t in words.
 func Ago(t time.Time) string { return Since(t) + " ago" }

@@ -5,6 +5,16 @@ import (
 	"testing"
 )
 
+func TestShortBytes(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0B", 999: "999B", 1000: "0.977K", 1 << 20: "1M", 1023 << 10: "0.999M", 1536 << 20: "1.5G", 512 << 20: "512M", 1<<63 - 1: "8E",
+	} {
+		if got := ShortBytes(n); got != want {
+			t.Errorf("%d bytes are %s, want %s", n, got, want)
+		}
+	}
+}
+
 func TestWrap(t *testing.T) {
 	for _, row := range []struct {
 		text  string

@@ -75,6 +75,20 @@ func Pull(ctx context.Context, s *kernel.Store, wanted, name string, o Options) 
 	return nil, false, fmt.Errorf("kernel %s: none of its sources will do: %w", wanted, errors.Join(failed...))
 }
 
+// Check returns an error if wanted is neither an entry of the catalog, to which the file
+// catalog belongs, nor the text of a source.
+func Check(catalog, wanted string) error {
+	entries, err := Catalog(catalog)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(entries, func(e Entry) bool { return e.Name == wanted }) {
+		return nil
+	}
+	_, err = parseSource(wanted)
+	return err
+}
+
 // pullSource is Pull for one source. If sha256 is not "", it is the digest of
 // the file that the source names.
 func pullSource(
