@@ -45,7 +45,7 @@ var halves = []half{
 		{"cli/fetch", "cli/arg cli/env cli/exit cli/render image/build image/pull image/store kernel kernel/source", "spf13/cobra"},
 		// render shows the events of build, and arg returns its error for a file that exists.
 		{"cli/render", "cli/env cli/exit image/build", "docker/go-units vbauerster/mpb x/term"},
-		{"cli/arg", "cli/env cli/exit image/build", "spf13/cobra"},
+		{"cli/arg", "cli/env cli/exit image/build", "spf13/cobra spf13/pflag"},
 		{"cli/env", "cli/exit", "docker/go-units pelletier/go-toml x/term"},
 		{"cli/exit", "api", ""},
 		{"cli/copyrule", "guest/tarcopy", "x/sys"},

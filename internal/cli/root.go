@@ -66,8 +66,19 @@ func rootCommand(e *env.Env) *cobra.Command {
 	f.BoolVarP(&e.Quiet, "quiet", "q", false, "print only the result")
 	f.StringVar(&e.Progress, "progress", "auto", "show progress as auto, plain, json or none")
 	f.BoolVarP(&e.Verbose, "verbose", "v", false, "show progress as lines with the seconds that have passed")
-	root.AddCommand(machinecmd.Commands(e)...)
-	root.AddCommand(imagecmd.Commands(e)...)
-	root.AddCommand(kernelcmd.Command(e), daemoncmd.Command(e), versionCommand(e))
+	root.Example = "  banger run --rm -it debian:12 bash\n  banger ps"
+	const machines, images = "machines", "images"
+	root.AddGroup(&cobra.Group{ID: machines, Title: "Machines"}, &cobra.Group{ID: images, Title: "Images and kernels"})
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+		}
+		root.AddCommand(commands...)
+	}
+	add(machines, machinecmd.Commands(e)...)
+	add(images, imagecmd.Commands(e)...)
+	add(images, kernelcmd.Command(e))
+	add("", daemoncmd.Command(e), versionCommand(e))
+	setHelp(root)
 	return root
 }

@@ -14,9 +14,10 @@ import (
 
 func versionCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Show the version",
-		Args:  arg.Exactly(),
+		Use:     "version",
+		Short:   "Show the version",
+		Example: "  banger version",
+		Args:    arg.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			running, err := connect.Running(cmd.Context(), e)
 			if err != nil {

@@ -65,7 +65,8 @@ func TestRuntimeFolderOfAnotherUser(t *testing.T) {
 		t.Skip(err)
 	}
 	t.Setenv("XDG_RUNTIME_DIR", run)
-	if p, err := Default(); err != nil || p.Runtime != filepath.Join(os.TempDir(), "banger-0") {
+	t.Setenv("TMPDIR", "/t")
+	if p, err := Default(); err != nil || p.Runtime != "/t/banger-0" {
 		t.Errorf("runtime folder %s, %v", p.Runtime, err)
 	}
 }

@@ -67,9 +67,9 @@ func Meant(word string, names []string) string {
 }
 
 // Group returns a command that only holds other commands.
-func Group(use, short string, commands ...*cobra.Command) *cobra.Command {
+func Group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: use, Short: short, Args: Subcommand,
+		Use: use, Short: short, Example: example, Args: Subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(commands...)

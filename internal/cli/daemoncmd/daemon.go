@@ -22,8 +22,10 @@ import (
 func Command(e *env.Env) *cobra.Command {
 	var idle time.Duration
 	cmd := &cobra.Command{
-		Use:   "daemon [FLAGS]",
+		Use:   "daemon [flags]",
 		Short: "Serve machines to other commands",
+		Example: `  banger daemon --idle-timeout 5m
+  banger daemon stop`,
 		Long: "Serve machines to other commands, which start it when they need it. It listens on a\n" +
 			"socket that only this user can reach, or on the one that systemd passes on. Machines\n" +
 			"go on when it ends. Its log goes to standard error; -v has more of it.",
@@ -48,7 +50,8 @@ func Command(e *env.Env) *cobra.Command {
 func stopCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "stop", Short: "End the daemon; machines go on", Args: arg.Exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return connect.Stop(cmd.Context(), e) },
+		Example: "  banger daemon stop",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return connect.Stop(cmd.Context(), e) },
 	}
 }
 

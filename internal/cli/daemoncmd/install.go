@@ -31,8 +31,9 @@ const maxSocketPath = 107
 func installCommand(e *env.Env) *cobra.Command {
 	var enable, uninstall bool
 	cmd := &cobra.Command{
-		Use:   "install",
-		Short: "Have systemd start the daemon when a command needs it",
+		Use:     "install",
+		Short:   "Have systemd start the daemon when a command needs it",
+		Example: "  banger daemon install --enable",
 		Long: "Write systemd units of this user that listen on the daemon's socket and start the\n" +
 			"daemon when a command connects. Nothing has to be installed for banger to work:\n" +
 			"without units the commands start the daemon themselves.",

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/exit"
 	"github.com/banger-vm/banger/internal/image/build"
@@ -41,6 +42,7 @@ func (f *Flags) Register(cmd *cobra.Command) {
 	flags.StringVar(&f.uuid, "uuid", "", "UUID of the file system (default derived from the layers)")
 	flags.StringVar(&f.maxDisk, "max-disk", "", "refuse an image that needs a larger disk, as 50G")
 	flags.BoolVar(&f.force, "force", false, "replace what is there")
+	arg.FlagGroup(flags, arg.DiskFlags, "size", "builder", "label", "uuid", "max-disk", "force")
 }
 
 // RegisterRead adds the flags that apply to reading an image: the platform, the
@@ -54,6 +56,7 @@ func (f *Flags) RegisterRead(cmd *cobra.Command) {
 	flags.StringVar(&f.maxWindow, "max-window", "", "refuse a zstd layer with a larger window, which takes memory (default 512M, at most 2G)")
 	flags.BoolVar(&f.plainHTTP, "plain-http", false, "speak http to the registry instead of https")
 	flags.StringVar(&f.caCert, "cacert", "", "PEM file of a certificate authority to trust besides the system's")
+	arg.FlagGroup(flags, arg.ImageFlags, "platform", "paths", "max-size", "max-inodes", "max-window", "plain-http", "cacert")
 }
 
 // Options returns the options for a build of source, from the flags and the

@@ -16,11 +16,11 @@ const sourceHelp = `SOURCE is one of
   docker-archive:FILE[:TAG]    the output of docker save
   dir:DIR                      a folder of skopeo copy
   docker-daemon:REF            an image of the local Docker daemon
-  tar:FILE                     a root file system as a tar file, - for standard input`
+  tar:FILE                     a root file system as a tar file, - for stdin`
 
 // Commands returns the commands.
 func Commands(e *env.Env) []*cobra.Command {
-	images := arg.Group("image", "Manage images",
+	images := arg.Group("image", "Manage images", "  banger image pull debian:12\n  banger image ls",
 		pullCommand(e), importCommand(e), listCommand(e), inspectCommand(e), removeCommand(e),
 		arg.NoJSON(exportCommand(e)), unpackCommand(e), verifyImageCommand(e), pruneCommand(e),
 	)

@@ -21,9 +21,10 @@ type inspectedImage struct {
 
 func inspectCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "inspect NAME…",
-		Short: "Show all that is known of images, as JSON",
-		Args:  arg.AtLeastOne("NAME"), ValidArgsFunction: fetch.ImageNames(e),
+		Use:     "inspect NAME…",
+		Short:   "Show all that is known of images, as JSON",
+		Example: "  banger image inspect debian:12",
+		Args:    arg.AtLeastOne("NAME"), ValidArgsFunction: fetch.ImageNames(e),
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := store.Open(e.Paths.Data)
 			if err != nil {

@@ -27,7 +27,9 @@ func listCommand(e *env.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"},
 		Short: "List images",
-		Args:  arg.Exactly(),
+		Example: `  banger image ls
+  banger image ls --json`,
+		Args: arg.Exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			s, err := store.Open(e.Paths.Data)
 			if err != nil {

@@ -19,6 +19,8 @@ func pruneCommand(e *env.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove images without a name and what only they need",
+		Example: `  banger image prune
+  banger image prune --all`,
 		Long: "Remove the images that have no name any more, and from the cache what no image\n" +
 			"that is left was made from. With --all, remove every image and the whole cache.",
 		Args: arg.Exactly(),

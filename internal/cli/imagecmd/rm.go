@@ -19,7 +19,8 @@ func removeCommand(e *env.Env) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "rm NAME…", Aliases: []string{"remove"},
-		Short: "Remove images",
+		Short:   "Remove images",
+		Example: "  banger image rm debian:12",
 		Long: "Remove images. An image with several names loses the one that is given, and is\n" +
 			"deleted with its last name. Its layers stay in the cache for the next pull: banger\n" +
 			"image prune drops those that no image needs.",

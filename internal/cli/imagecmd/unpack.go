@@ -18,8 +18,9 @@ import (
 
 func unpackCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "unpack NAME DIR",
-		Short: "Write the files of an image into a folder",
+		Use:     "unpack NAME DIR",
+		Short:   "Write the files of an image into a folder",
+		Example: "  banger image unpack debian:12 ./debian",
 		Long: "Write the files of an image into the folder DIR, which must be empty or not there yet.\n" +
 			"Only root can give files to other users and make devices; for others, what is left out\n" +
 			"is counted and named.",

@@ -22,8 +22,9 @@ var errDiffers = errors.New("disk is not what the layers say")
 func verifyCommand(e *env.Env) *cobra.Command {
 	var flags fetch.Flags
 	cmd := &cobra.Command{
-		Use:   "verify SOURCE DISK",
-		Short: "Compare a disk with the image it was made from",
+		Use:     "verify SOURCE DISK",
+		Short:   "Compare a disk with the image it was made from",
+		Example: "  banger verify debian:12 debian.ext4",
 		Long: "Read the layers of SOURCE again and compare every inode of DISK with them: type, mode,\n" +
 			"owner, size, content, times, extended attributes, devices, hard links and names. The\n" +
 			"structure of the file system is checked too. Exits with 1 when anything differs.\n\n" + sourceHelp,
@@ -47,9 +48,10 @@ func verifyCommand(e *env.Env) *cobra.Command {
 func verifyImageCommand(e *env.Env) *cobra.Command {
 	var flags fetch.Flags
 	cmd := &cobra.Command{
-		Use:   "verify NAME",
-		Short: "Compare the disk of an image with the layers it was built from",
-		Args:  arg.Exactly("NAME"), ValidArgsFunction: fetch.ImageNames(e),
+		Use:     "verify NAME",
+		Short:   "Compare the disk of an image with the layers it was built from",
+		Example: "  banger image verify debian:12",
+		Args:    arg.Exactly("NAME"), ValidArgsFunction: fetch.ImageNames(e),
 	}
 	flags.RegisterRead(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

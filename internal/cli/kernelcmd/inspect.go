@@ -22,8 +22,9 @@ type inspectedKernel struct {
 
 func inspectCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "inspect NAME…",
-		Short: "Show all that is known of kernels, as JSON",
+		Use:     "inspect NAME…",
+		Short:   "Show all that is known of kernels, as JSON",
+		Example: "  banger kernel inspect default",
 		Long: "Show all that is known of kernels, as JSON. Under features stands what banger uses of\n" +
 			"a kernel, and whether this one has it built in, as a module, or not at all.",
 		Args: arg.AtLeastOne("NAME"), ValidArgsFunction: kernelNames(e),

@@ -11,16 +11,18 @@ import (
 
 // sourceHelp explains SOURCE in the help of kernel pull and import.
 const sourceHelp = `SOURCE is one of
-  host[:RELEASE]               the kernel that this host runs, or another one installed here
-  apt:PACKAGE[=VERSION]        a package and what it depends on, by the host's own apt-get
+  host[:RELEASE]               the kernel that this host runs, or another here
+  apt:PACKAGE[=VERSION]        a package and what it needs, by this host's apt
   deb:FILE[,FILE…]             packages that are files here
   bundle:FILE                  what kernel export wrote
-  docker://REF, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:TAG],
-  docker-daemon:REF, tar:FILE  an image with /boot/vmlinuz-RELEASE, /boot/vmlinux or /kernel`
+  docker://REF, oci:DIR[:TAG], oci-archive:FILE[:TAG],
+  docker-archive:FILE[:TAG],
+  docker-daemon:REF, tar:FILE  an image with /boot/vmlinuz-RELEASE,
+                               /boot/vmlinux or /kernel`
 
 // Command returns the kernel group.
 func Command(e *env.Env) *cobra.Command {
-	return arg.Group("kernel", "Manage kernels",
+	return arg.Group("kernel", "Manage kernels", "  banger kernel pull\n  banger kernel ls",
 		pullCommand(e), importCommand(e), listCommand(e), inspectCommand(e), removeCommand(e), arg.NoJSON(exportCommand(e)),
 	)
 }

@@ -29,7 +29,9 @@ func listCommand(e *env.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls", Aliases: []string{"list"},
 		Short: "List kernels",
-		Args:  arg.Exactly(),
+		Example: `  banger kernel ls
+  banger kernel ls --catalog`,
+		Args: arg.Exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			if catalog {
 				return listCatalog(e)

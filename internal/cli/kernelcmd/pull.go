@@ -53,8 +53,8 @@ func importCommand(e *env.Env) *cobra.Command {
 		Use:   "import SOURCE | import --kernel FILE [--config FILE] [--modules DIR]",
 		Short: "Take a kernel from anywhere",
 		Long:  "Take a kernel from anywhere.\n\n" + sourceHelp,
-		Example: `  banger kernel import deb:linux-image-6.1.0-56-cloud-amd64_6.1.192-2_amd64.deb --name cloud
-  banger kernel import --kernel arch/x86/boot/bzImage --config .config --modules out/lib/modules/6.18.0 --name mine
+		Example: `  banger kernel import deb:linux-image-6.1.0-56-cloud-amd64.deb --name cloud
+  banger kernel import --kernel bzImage --config .config --modules out
   banger kernel import docker://linuxkit/kernel:6.6.71`,
 	}
 	registerPull(cmd, &r)

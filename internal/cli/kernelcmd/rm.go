@@ -14,7 +14,8 @@ func removeCommand(e *env.Env) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "rm NAME…", Aliases: []string{"remove"},
-		Short: "Remove kernels",
+		Short:   "Remove kernels",
+		Example: "  banger kernel rm full",
 		Long: "Remove kernels. A kernel with several names loses the one that is given, and is\n" +
 			"deleted with its last name.",
 		Args: arg.AtLeastOne("NAME"), ValidArgsFunction: kernelNames(e),

@@ -23,6 +23,7 @@ func attachCommand(e *env.Env) *cobra.Command {
 	var t attachFlags
 	cmd := &cobra.Command{
 		Use: "attach MACHINE", Short: "Connect with a running machine's command",
+		Example: "  banger attach web",
 		Long: "Connect with a running machine's main command as it runs: with its output, and\n" +
 			"with its input where it was made with -i. The exit code is the command's.",
 		Args: arg.Exactly("MACHINE"), ValidArgsFunction: machineNames(e),

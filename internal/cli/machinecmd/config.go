@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/banger-vm/banger/api"
+	"github.com/banger-vm/banger/internal/cli/arg"
 	"github.com/banger-vm/banger/internal/cli/attach"
 	"github.com/banger-vm/banger/internal/cli/env"
 	"github.com/banger-vm/banger/internal/cli/exit"
@@ -53,7 +54,7 @@ func (m *machineFlags) register(cmd *cobra.Command) {
 	f.IntVar(&m.cpus, "cpus", 0, fmt.Sprintf("virtual processors (default %d)", spec.DefaultCPUs))
 	f.StringVarP(&m.memory, "memory", "m", "", fmt.Sprintf("memory, as 2G (default %dM)", spec.DefaultMemory>>20))
 	f.StringVar(&m.diskSize, "disk-size", "", "size of the root disk, as 20G; the file system grows to it (default the image's)")
-	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default "+kernel.DefaultName+")")
+	f.StringVar(&m.kernel, "kernel", "", "kernel to boot, see banger kernel (default the one named "+kernel.DefaultName+")")
 	f.StringVar(&m.model, "machine", "", "machine model: microvm or q35 (default microvm)")
 	f.StringVar(&m.init, "init", "", "process 1: auto, image (the image's own init) or banger (default auto)")
 	f.StringVar(&m.accel, "accel", "", "kvm or tcg (default KVM where it works)")
@@ -71,6 +72,10 @@ func (m *machineFlags) register(cmd *cobra.Command) {
 	f.StringVar(&m.restart, "restart", "no", "boot it again when it ends: no, on-failure[:N], always or unless-stopped")
 	f.StringVar(&m.diskDriver, "disk-driver", "", "what the disk is: auto, reflink, overlay, dm or copy (default auto)")
 	f.StringVar(&m.idFile, "idfile", "", "new file to write the machine's ID to")
+	arg.FlagGroup(f, arg.MachineFlags, "name", "hostname", "cpus", "memory", "disk-size", "disk-driver", "kernel", "machine", "init", "accel",
+		"read-only", "label", "rm", "restart", "idfile")
+	arg.FlagGroup(f, arg.CommandFlags, "entrypoint", "env", "env-file", "user", "workdir", "interactive", "tty")
+	arg.FlagGroup(f, arg.ImageFlags, "pull")
 }
 
 // registerRun adds the flags that only run has.
@@ -79,6 +84,7 @@ func (m *machineFlags) registerRun(cmd *cobra.Command) {
 	f.BoolVarP(&m.detach, "detach", "d", false, "run the machine in the background and print its ID")
 	f.StringVar(&m.detachKeys, "detach-keys", attach.DefaultDetachKeys, "keys to leave a terminal with while the machine goes on")
 	f.DurationVar(&m.timeout, "timeout", 0, "end the machine so long after the start of its command, as 30s, with exit code 124")
+	arg.FlagGroup(f, arg.CommandFlags, "detach", "detach-keys", "timeout")
 }
 
 // config returns the configuration that the flags describe. args are the words

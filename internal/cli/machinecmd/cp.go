@@ -29,7 +29,7 @@ type copyFlags struct{ archive, follow bool }
 func cpCommand(e *env.Env) *cobra.Command {
 	var flags copyFlags
 	cmd := &cobra.Command{
-		Use:   "cp [FLAGS] SRC DEST",
+		Use:   "cp [flags] SRC DEST",
 		Short: "Copy files out of a machine or into it",
 		Long: "Copy a file or a folder between this host and a running machine. One of SRC and DEST\n" +
 			"is MACHINE:PATH, the other a path of this host, or - for a tar stream on standard\n" +

@@ -18,8 +18,10 @@ import (
 func createCommand(e *env.Env) *cobra.Command {
 	var m machineFlags
 	cmd := &cobra.Command{
-		Use:   "create [FLAGS] IMAGE [COMMAND [ARG…]]",
+		Use:   "create [flags] IMAGE [COMMAND [ARG…]]",
 		Short: "Make a machine without booting it",
+		Example: `  banger create --name web --memory 1G registry.example/web:1
+  banger start web`,
 		Long: "Make a machine from an image, which is pulled if it is not here, and print its ID.\n" +
 			"banger start boots it.",
 		Args: arg.AtLeastOne("IMAGE"), ValidArgsFunction: fetch.ImageNames(e),

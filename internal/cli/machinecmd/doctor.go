@@ -21,6 +21,8 @@ func doctorCommand(e *env.Env) *cobra.Command {
 	var fix, dryRun bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong with the host and the machines",
+		Example: `  banger doctor
+  banger doctor --fix --dry-run`,
 		Long: "Look at what machines need of the host, at the records of machines, and for what\n" +
 			"killed processes have left. The exit code is 1 when something is wrong and not fixed.\n" +
 			"The daemon is not needed, and what it has running is not touched.",

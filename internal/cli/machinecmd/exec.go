@@ -21,7 +21,7 @@ type execFlags struct {
 func execCommand(e *env.Env) *cobra.Command {
 	var x execFlags
 	cmd := &cobra.Command{
-		Use:   "exec [FLAGS] MACHINE COMMAND [ARG…]",
+		Use:   "exec [flags] MACHINE COMMAND [ARG…]",
 		Short: "Run a further command in a machine",
 		Long: "Run a further command in a running machine. The exit code is the command's; with\n" +
 			"--detach it is 0 once the command has been started.",

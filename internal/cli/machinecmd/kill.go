@@ -11,6 +11,8 @@ func killCommand(e *env.Env) *cobra.Command {
 	var signal string
 	cmd := &cobra.Command{
 		Use: "kill MACHINE…", Short: "Kill machines, or send their commands a signal",
+		Example: `  banger kill web
+  banger kill -s HUP web`,
 		Long: "Kill running machines, as pulling the plug would. With --signal their main\n" +
 			"commands get that signal instead.",
 		Args: arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),

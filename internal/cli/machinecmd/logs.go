@@ -27,6 +27,8 @@ func logsCommand(e *env.Env) *cobra.Command {
 	var l logsFlags
 	cmd := &cobra.Command{
 		Use: "logs MACHINE", Short: "Show what a machine's command has written",
+		Example: `  banger logs -f -n 20 web
+  banger logs --since 10m web`,
 		Long: "Show what a machine's main command has written, to the output it wrote it to. A\n" +
 			"TIME is as 2006-01-02T15:04:05Z or a part of it, seconds since 1970, or an age as 10m.\n" +
 			"With --json each line is an object with time, stream and text.",

@@ -22,6 +22,8 @@ func pruneCommand(e *env.Env) *cobra.Command {
 	var filters []string
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove all machines that do not run",
+		Example: `  banger prune
+  banger prune -f --filter until=24h`,
 		Long: "Remove all machines that do not run, and their disks.",
 		Args: arg.Exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return prune(cmd.Context(), e, force, filters) },

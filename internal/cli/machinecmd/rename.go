@@ -11,8 +11,9 @@ import (
 func renameCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "rename MACHINE NAME", Short: "Give a machine another name",
-		Long: "Give a machine another name. The hostname inside stays as it is.",
-		Args: arg.Exactly("MACHINE", "NAME"), ValidArgsFunction: machineNames(e),
+		Example: "  banger rename web old-web",
+		Long:    "Give a machine another name. The hostname inside stays as it is.",
+		Args:    arg.Exactly("MACHINE", "NAME"), ValidArgsFunction: machineNames(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			daemon, err := connect.Daemon(cmd.Context(), e)
 			if err != nil {

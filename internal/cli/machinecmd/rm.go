@@ -11,6 +11,8 @@ func rmCommand(e *env.Env) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use: "rm MACHINE…", Short: "Remove machines and their disks",
+		Example: `  banger rm web
+  banger rm -f $(banger ps -aq)`,
 		Args: arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return eachMachine(cmd.Context(), e, args, func(daemon *api.Client, ref string) error {

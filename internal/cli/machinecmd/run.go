@@ -17,7 +17,7 @@ import (
 func runCommand(e *env.Env) *cobra.Command {
 	var m machineFlags
 	cmd := &cobra.Command{
-		Use:   "run [FLAGS] IMAGE [COMMAND [ARG…]]",
+		Use:   "run [flags] IMAGE [COMMAND [ARG…]]",
 		Short: "Run a command in a new machine",
 		Long: "Run a command in a new machine made from an image, which is pulled if it is not\n" +
 			"here. The exit code is the command's; 125 says that banger itself failed.\n\n" +

@@ -44,7 +44,7 @@ func (s *sshFlags) arguments() (args []string) {
 func sshCommand(e *env.Env) *cobra.Command {
 	var s sshFlags
 	cmd := &cobra.Command{
-		Use:   "ssh [FLAGS] MACHINE [ARG…]",
+		Use:   "ssh [flags] MACHINE [ARG…]",
 		Short: "Log in to a machine with ssh(1)",
 		Long: "Log in to a running machine, or run a command in it, with the host's ssh(1) and\n" +
 			"over no network. With --config print what ssh, scp, sftp and rsync need to reach\n" +

@@ -23,6 +23,8 @@ func startCommand(e *env.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "start MACHINE…",
 		Short: "Boot machines that do not run, with their disks as they are",
+		Example: `  banger start web
+  banger start -a web`,
 		Long: "Boot machines that do not run, with their disks as they are, and run their commands\n" +
 			"in the background; with --attach one in the foreground, as banger run does. A\n" +
 			"machine that runs already stays as it is.",

@@ -38,6 +38,8 @@ func statsCommand(e *env.Env) *cobra.Command {
 	var text string
 	cmd := &cobra.Command{
 		Use: "stats [MACHINE…]", Short: "Show what machines use, once a second",
+		Example: `  banger stats
+  banger stats --no-stream web`,
 		Long: "Show what machines use of the host, once a second: all that run where none is\n" +
 			"named. CPU is in percent of one of the host's processors, RSS what the machine's\n" +
 			"process has of the host's memory, READ and WRITE what it has moved to and from storage.",

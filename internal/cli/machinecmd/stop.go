@@ -35,6 +35,8 @@ func (s *stopFlags) request() (api.StopRequest, error) {
 func stopCommand(e *env.Env) *cobra.Command {
 	return endCommand(e, (*api.Client).Stop, &cobra.Command{
 		Use: "stop MACHINE…", Short: "Stop machines",
+		Example: `  banger stop web
+  banger stop -t 30 web db`,
 		Long: "Stop running machines: the command gets the image's stop signal, and SIGKILL when\n" +
 			"its time is over; then the machine powers off.",
 	})

@@ -17,7 +17,8 @@ import (
 func waitCommand(e *env.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "wait MACHINE…", Short: "Wait until machines have ended and print their exit codes",
-		Args: arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),
+		Example: "  banger wait web",
+		Args:    arg.AtLeastOne("MACHINE"), ValidArgsFunction: machineNames(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ended := []endedMachine{}
 			err := arg.Each(args, func(ref string) error {
