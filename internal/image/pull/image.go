@@ -151,16 +151,17 @@ func (r *layerReader) Close() error {
 
 // Resolve finds the image that the source text names for o.Platform, and reads
 // its manifest and configuration, but no layer. The forms of text are those of
-// the command line. Each error begins with the source.
+// the command line. Each error begins with the source or names it.
 func Resolve(ctx context.Context, text string, o Options) (*Image, error) {
 	s, err := parseSource(text)
+	if err == nil && s.kind == kindRegistry {
+		err = checkNoArchive(text)
+	}
+	if path, ok := errors.AsType[*PathError](err); ok {
+		return nil, path
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.errorPrefix(), err)
-	}
-	if s.kind == kindRegistry {
-		if err := checkNoArchive(text); err != nil {
-			return nil, fmt.Errorf("reading %w", err)
-		}
 	}
 	want, err := parsePlatform(o.Platform)
 	if err != nil {

@@ -138,6 +138,9 @@ func checkDaemonReference(text string) error {
 // "docker.io". If the source is not a registry, it returns "".
 func RegistryHost(text string) (string, error) {
 	s, err := parseSource(text)
+	if path, ok := errors.AsType[*PathError](err); ok {
+		return "", path
+	}
 	if err != nil {
 		return "", fmt.Errorf("source %s: %w", printable(text), err)
 	}
