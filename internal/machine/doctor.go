@@ -26,7 +26,7 @@ import (
 func (s *Store) Examine(ctx context.Context) (repair.Report, error) {
 	r, err := repair.Examine(ctx, s.root)
 	r.Checks = []repair.Check{
-		checkMonitor(ctx), s.checkKVM(), checkConfinement(qemu.LandlockABI()), checkDisks(ctx, s.root), checkRuntime(s.root),
+		checkMonitor(ctx), s.checkKVM(), checkConfinement(qemu.LandlockABI(), s.Unconfined), checkDisks(ctx, s.root), checkRuntime(s.root),
 		checkFree(s.root, &s.Limits), checkMemory(),
 	}
 	return r, err
@@ -66,10 +66,14 @@ func isRecent(version string) bool {
 
 // checkConfinement reports how far a QEMU of the ABI version of Landlock is kept
 // from what its user can reach; 0 stands for a kernel without it.
-func checkConfinement(abi int) repair.Check {
+func checkConfinement(abi int, off bool) repair.Check {
 	const tcp, signals = 4, 6 // landlock(7), "VERSIONS"
 	c := check("confinement", repair.LevelOK, fmt.Sprintf("Landlock (version %d) keeps QEMU from other files", abi), "")
 	switch {
+	case off:
+		return check("confinement", repair.LevelWarning,
+			"QEMU is not confined: a guest that takes it over can open the files that QEMU's user can",
+			"remove confine from [qemu] in the configuration file")
 	case abi == 0:
 		return check("confinement", repair.LevelWarning,
 			"this kernel has no Landlock: a guest that takes over its QEMU can open the files that QEMU's user can",

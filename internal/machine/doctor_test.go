@@ -57,10 +57,13 @@ func TestCheckKVM(t *testing.T) {
 
 func TestCheckConfinement(t *testing.T) {
 	for abi, want := range map[int]string{0: "no Landlock", 3: "other files", 4: "files and TCP", 7: "files, TCP and other processes"} {
-		c := checkConfinement(abi)
+		c := checkConfinement(abi, false)
 		if !strings.Contains(c.Detail, want) || (c.Level == repair.LevelWarning) != (abi == 0) || (c.Fix == "") != (abi != 0) {
 			t.Errorf("ABI %d: %+v, want %q", abi, c, want)
 		}
+	}
+	if c := checkConfinement(7, true); c.Level != repair.LevelWarning || !strings.Contains(c.Detail, "is not confined") || c.Fix == "" {
+		t.Errorf("switched off: %+v", c)
 	}
 }
 

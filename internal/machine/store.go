@@ -25,6 +25,8 @@ type Store struct {
 	control.Client
 	Limits Limits // may be set before the first call
 	Cache  string // folder of caches, where Examine finds the result of KVM's probe; "" for none
+	// Unconfined is for Examine: the configuration starts QEMU without confinement.
+	Unconfined bool
 
 	root *record.Root
 }

@@ -68,7 +68,9 @@ func supervise(ctx context.Context, flags []string, id string) error {
 	if err := addDevices(ctx, root, id); err != nil {
 		return err
 	}
-	return supervisor.Run(ctx, id, supervisor.Config{Root: root, Kernels: kernels, Cache: where.Cache})
+	return supervisor.Run(ctx, id, supervisor.Config{
+		Root: root, Kernels: kernels, Cache: where.Cache, Unconfined: true, // the stub in the place of QEMU is set-user-ID
+	})
 }
 
 // addDevices makes the devices and enters them in the machine's ledger, before the supervisor opens it.

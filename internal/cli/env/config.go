@@ -48,7 +48,13 @@ type Limits struct {
 type QEMU struct {
 	// Folders are further folders that QEMU may read and run.
 	Folders []string `toml:"folders"`
+	// Confine is false to start QEMU without Landlock and the second seccomp
+	// filter. Use Unconfined to read it.
+	Confine *bool `toml:"confine"`
 }
+
+// Unconfined reports whether Confine is set to false.
+func (q *QEMU) Unconfined() bool { return q.Confine != nil && !*q.Confine }
 
 // Registry is the configuration of one registry.
 type Registry struct {

@@ -52,6 +52,7 @@ func doctor(e *env.Env, cmd *cobra.Command, fix, dryRun bool) error {
 		return err
 	}
 	machines.Cache = e.Paths.Cache
+	machines.Unconfined = e.Config.QEMU.Unconfined()
 	ctx := cmd.Context()
 	var d diagnosis
 	if d.Report, err = machines.Examine(ctx); err != nil {

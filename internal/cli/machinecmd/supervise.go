@@ -25,6 +25,7 @@ func superviseCommand(e *env.Env) *cobra.Command {
 			}
 			return supervisor.Run(cmd.Context(), args[0], supervisor.Config{
 				Root: root, Kernels: kernels, Cache: e.Paths.Cache, QEMUFolders: e.Config.QEMU.Folders,
+				Unconfined: e.Config.QEMU.Unconfined(),
 			})
 		},
 	}

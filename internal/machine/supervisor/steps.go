@@ -89,7 +89,7 @@ func (v *supervisor) bootInstance(ctx context.Context, m *instance, n int) error
 	}
 	m.record.Kernel = k.ID
 	return m.boot(ctx, &bootConfig{
-		kernel: k, accel: v.accel(m.record), cache: v.Cache, monitor: qemu.Monitor{Folders: v.QEMUFolders},
+		kernel: k, accel: v.accel(m.record), cache: v.Cache, monitor: qemu.Monitor{Folders: v.QEMUFolders, Unconfined: v.Unconfined},
 		console: v.fanOut.writer(frames.Console, func(s *subscriber) bool { return s.console }),
 		output:  v.fanOut.output(frames.Stdout),
 		notice:  v.notice, phase: v.phase, pauses: v.noticeAll,

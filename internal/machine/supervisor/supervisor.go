@@ -24,8 +24,9 @@ type Config struct {
 	Root    *record.Root
 	Kernels *kernel.Store // has the kernel of the machine
 	Cache   string        // folder for the initramfs and for the results of probes of the host
-	// QEMUFolders are absolute paths of further folders that QEMU may read.
+	// QEMUFolders and Unconfined are fields of qemu.Monitor.
 	QEMUFolders []string
+	Unconfined  bool
 }
 
 // A supervisor owns one machine, from its start to its end, and over its

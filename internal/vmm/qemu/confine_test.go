@@ -169,6 +169,15 @@ func TestProgramElsewhere(t *testing.T) {
 	}
 	f := newFake(t, "crash")
 	f.Folders = nil // the script starts a program beside it
+	f.Unconfined = true
+	m, err := f.Start(t.Context(), fakeConfig(t))
+	if err != nil {
+		t.Fatalf("unconfined: %v", err)
+	}
+	if err := m.Wait(); err == nil {
+		t.Error("the program did not crash")
+	}
+	f.Unconfined = false
 	if _, err := f.Start(t.Context(), fakeConfig(t)); err == nil || !strings.Contains(err.Error(), "qemu.folders") {
 		t.Errorf("%v, want an error that names qemu.folders", err)
 	}

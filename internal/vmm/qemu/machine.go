@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/banger-vm/banger/internal/vmm"
-	"github.com/banger-vm/banger/internal/vmm/confine"
 )
 
 // A Machine is a running QEMU and the goroutines that serve it. The goroutines
@@ -27,7 +26,7 @@ type Machine struct {
 	dir           string
 	agent         bool
 	cmd           *exec.Cmd
-	rules         []confine.Rule // the files that QEMU may open
+	confine       func() error // restricts the thread that starts QEMU
 	qmp           *qmp
 	console       sync.WaitGroup
 	stderr        tail
@@ -132,7 +131,7 @@ func (m *Machine) DialAgent(ctx context.Context) (net.Conn, error) {
 func (m *Machine) runProcess(started chan<- error) {
 	runtime.LockOSThread()
 	defer close(m.done)
-	err := confine.Thread(m.rules)
+	err := m.confine()
 	if err == nil {
 		err = m.cmd.Start()
 	}

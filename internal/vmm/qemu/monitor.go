@@ -23,6 +23,9 @@ type Monitor struct {
 	// Folders are absolute paths of files and folders, besides the usual ones,
 	// that QEMU may read and run, such as those of a QEMU in an unusual place.
 	Folders []string
+	// Unconfined starts QEMU without the restrictions of package confine, for
+	// example under a debugger.
+	Unconfined bool
 	// ProbeTimeout is the time limit for the machine that ChooseAccel boots. 0
 	// is defaultProbeTimeout.
 	ProbeTimeout time.Duration

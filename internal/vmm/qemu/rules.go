@@ -48,7 +48,7 @@ func (m Monitor) isUnusual(program string) bool {
 // reason may be that program has no right to open a part of itself.
 func (m Monitor) explainStart(program string, err error) error {
 	_, ended := errors.AsType[*vmm.ExitError](err)
-	if err == nil || !ended && !errors.Is(err, fs.ErrPermission) || confine.ABI() == 0 || !m.isUnusual(program) {
+	if err == nil || !ended && !errors.Is(err, fs.ErrPermission) || confine.ABI() == 0 || m.Unconfined || !m.isUnusual(program) {
 		return err
 	}
 	return fmt.Errorf("%w (if %s may not open a part of itself, add its folder to qemu.folders in the configuration file)", err, program)
@@ -57,6 +57,15 @@ func (m Monitor) explainStart(program string, err error) error {
 // LandlockABI returns the version of the kernel's Landlock, which restricts
 // QEMU, or 0 if the kernel has none.
 func LandlockABI() int { return confine.ABI() }
+
+// confinement returns the function that restricts the thread which starts program.
+func (m Monitor) confinement(program string, cfg *vmm.Config, f *files) (func() error, error) {
+	if m.Unconfined {
+		return func() error { return nil }, nil
+	}
+	rules, err := m.rules(program, cfg, f)
+	return func() error { return confine.Thread(rules) }, err
+}
 
 // rules returns the files that QEMU may open. All others it gets as
 // descriptors. It reopens the kernel and the initramfs by their descriptors'

@@ -50,11 +50,11 @@ func (m Monitor) start(ctx context.Context, cfg *vmm.Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules, err := m.rules(program, cfg, files)
+	restrict, err := m.confinement(program, cfg, files)
 	if err != nil {
 		return nil, err
 	}
-	machine := &Machine{dir: cfg.Dir, agent: cfg.AgentPort != "", done: make(chan struct{}), rules: rules}
+	machine := &Machine{dir: cfg.Dir, agent: cfg.AgentPort != "", done: make(chan struct{}), confine: restrict}
 	machine.cmd = machine.command(ctx, program, args, cfg.Env)
 	machine.cmd.ExtraFiles = files.inherited
 	machine.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: cred, Pdeathsig: syscall.SIGKILL}
