@@ -20,16 +20,36 @@ type reach int
 // and of lower ones.
 const (
 	reachPublic  reach = iota // the Internet
-	reachPrivate              // this host, its networks, and all reserved addresses
+	reachPrivate              // this host, private networks, and all reserved addresses
 	reachLink                 // the link of this host, and the metadata services of clouds
 	reachUnknown
 )
 
-// Addresses outside of these are not of the Internet (the IANA IPv4 and IPv6
-// Special-Purpose Address Registries).
+// reachOf returns the reach of a by the IANA IPv4 and IPv6 Special-Purpose Address
+// Registries. An address of this host is private, whatever its network is.
 func reachOf(a netip.Addr) reach {
+	return reachFrom(a, hostAddresses())
+}
+
+// hostAddresses returns the addresses of this host's interfaces. It returns none if
+// they cannot be read.
+func hostAddresses() []netip.Addr {
+	var out []netip.Addr
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, p.Addr().Unmap())
+		}
+	}
+	return out
+}
+
+// reachFrom is reachOf on a host with the addresses host.
+func reachFrom(a netip.Addr, host []netip.Addr) reach {
 	a = embeddedIPv4(a.WithZone("").Unmap())
 	switch {
+	case slices.Contains(host, a) && !contains(linkPrefixes(), a):
+		return reachPrivate
 	case contains(linkPrefixes(), a):
 		return reachLink
 	case a.Is4() && !contains(privatePrefixes(), a), a.Is6() && contains(publicPrefixes(), a) && !contains(privatePrefixes(), a):
@@ -83,7 +103,7 @@ func embeddedIPv4(a netip.Addr) netip.Addr {
 // gate sends the requests of one endpoint, also those to token servers and to
 // storage that the endpoint names. It compares each address that it connects to
 // with that of the endpoint: an endpoint on the Internet must not lead to this
-// host, its networks or its link, whose services often trust every client. It
+// host, a private network or its link, whose services often trust every client. It
 // judges addresses, not names, and only at the connect, because a name may resolve
 // to another address at every look-up.
 type gate struct {
@@ -188,7 +208,7 @@ func (g *gate) judge(name string, addr netip.Addr) error {
 	if reachOf(addr) <= own || contains(g.allow, addr.WithZone("").Unmap()) {
 		return nil
 	}
-	return g.refusal(name, addr.String())
+	return g.refusal(name, addr.WithZone("").String())
 }
 
 func (g *gate) refusal(name, address string) error {

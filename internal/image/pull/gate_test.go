@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -31,9 +32,21 @@ func TestReachOfAddresses(t *testing.T) {
 		"2002:a9fe:a9fe::": reachLink, "fe80::1": reachLink, "fe80::1%eth0": reachLink, "fd00:ec2::254": reachLink,
 		"fd20:ce::254": reachLink, "100.100.100.200": reachLink, "168.63.129.16": reachLink, "192.0.0.192": reachLink,
 	} {
-		if got := reachOf(netip.MustParseAddr(text)); got != want {
+		if got := reachFrom(netip.MustParseAddr(text), nil); got != want {
 			t.Errorf("%s: %d, want %d", text, got, want)
 		}
+	}
+	host := []netip.Addr{netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("2606:4700::1111"), netip.MustParseAddr("fe80::1")}
+	for text, want := range map[string]reach{
+		"8.8.8.8": reachPrivate, "::ffff:8.8.8.8": reachPrivate, "64:ff9b::8.8.8.8": reachPrivate, "8.8.8.9": reachPublic,
+		"2606:4700::1111": reachPrivate, "2606:4700::1112": reachPublic, "fe80::1": reachLink,
+	} {
+		if got := reachFrom(netip.MustParseAddr(text), host); got != want {
+			t.Errorf("on a host with that address: %s: %d, want %d", text, got, want)
+		}
+	}
+	if !slices.Contains(hostAddresses(), netip.MustParseAddr("127.0.0.1")) {
+		t.Errorf("addresses of this host: %v", hostAddresses())
 	}
 }
 
