@@ -100,7 +100,7 @@ func (s *fakeDaemon) send(kind frames.Kind, v any) {
 
 // ready sends the events of a boot.
 func (s *fakeDaemon) ready() {
-	s.send(frames.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab"}})
+	s.send(frames.Event, api.Event{Machine: &api.Machine{ID: "0123456789ab", Name: "box"}})
 	s.send(frames.Event, api.Event{Ready: true})
 }
 

@@ -75,16 +75,19 @@ func (l *loop) leave(result error) error {
 	}
 	l.term.release() // before the note, which needs the terminal's line endings
 	if !l.Exec {
-		l.Env.Note("the machine goes on: banger attach %s comes back", l.Machine)
+		l.Env.Note("the machine goes on: banger attach %s comes back", l.name())
 	}
 	return result
 }
+
+// name returns the machine's name for messages.
+func (l *loop) name() string { return cmp.Or(l.Name, l.Machine) }
 
 // event records the ID of the machine and that it is ready. It returns the
 // error of OnReady.
 func (l *loop) event(ctx context.Context, e api.Event) error {
 	if e.Machine != nil {
-		l.Machine = e.Machine.ID
+		l.Machine, l.Name = e.Machine.ID, cmp.Or(l.Name, e.Machine.Name)
 		if l.ends > 0 {
 			l.abort(ctx)
 		}
@@ -119,7 +122,7 @@ func (l *loop) outcome(ctx context.Context) error {
 	case err == nil:
 		return &exit.CodedError{Code: cmp.Or(result.Code, exit.Own), Err: errors.New(result.Error)}
 	case l.lost():
-		return &LostError{l.Machine, err}
+		return &LostError{l.name(), err}
 	case l.Exec && errors.Is(err, api.ErrLost):
 		return l.execFate(ctx, err)
 	case l.lostTerminal(err):

@@ -13,7 +13,7 @@ import (
 // A LostError reports that the connection to a machine's command is lost, because
 // the daemon has ended, while the command keeps running.
 type LostError struct {
-	Machine string // ID
+	Machine string // as the user names it
 	Err     error
 }
 
@@ -62,7 +62,7 @@ func (l *loop) reconnect(ctx context.Context) (Begin, error) {
 	ctx = context.WithoutCancel(ctx) // signals are for the command
 	daemon, err := l.Redial(ctx)
 	if err != nil {
-		return nil, &LostError{l.Machine, err}
+		return nil, &LostError{l.name(), err}
 	}
 	l.Daemon = daemon
 	m, err := daemon.Inspect(ctx, l.Machine)
@@ -70,7 +70,7 @@ func (l *loop) reconnect(ctx context.Context) (Begin, error) {
 	case HasEnded(err): // and was removed after its end
 		return nil, fmt.Errorf("the machine has ended while there was no daemon to tell its exit code: %w", err)
 	case err != nil:
-		return nil, &LostError{l.Machine, err}
+		return nil, &LostError{l.name(), err}
 	case m.State != api.StateRunning && m.Error != "":
 		return nil, &exit.CodedError{Code: cmp.Or(m.ExitCode, exit.Own), Err: errors.New(m.Error)}
 	case m.State != api.StateRunning:
@@ -80,7 +80,7 @@ func (l *loop) reconnect(ctx context.Context) (Begin, error) {
 	return func(_ context.Context, streams api.Stdio) (*api.Process, error) {
 		p, err := l.attach(ctx, m.ID, streams)
 		if err != nil {
-			return nil, &LostError{l.Machine, err}
+			return nil, &LostError{l.name(), err}
 		}
 		return p, nil
 	}, nil

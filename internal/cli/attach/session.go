@@ -25,6 +25,7 @@ type Session struct {
 	Redial func(context.Context) (*api.Client, error)
 
 	Machine string        // ID or name; "" until the daemon reports it
+	Name    string        // of the machine, in messages; "" for Machine
 	Timeout time.Duration // from the start of the command until the machine is stopped; 0 for none
 	// OnReady, if not nil, is called with the machine's ID when the machine is
 	// ready. If it returns an error, the session ends and the machine keeps running.

@@ -101,7 +101,7 @@ func TestSession(t *testing.T) {
 			s.wantRequest("stop 0123456789ab")
 			s.send(frames.Exit, api.Exit{Code: 143})
 		}},
-		{name: "detached", in: strings.NewReader("ab\x10\x11"), keys: "\x10\x11", err: "banger attach 0123456789ab", serve: func(s *fakeDaemon) {
+		{name: "detached", in: strings.NewReader("ab\x10\x11"), keys: "\x10\x11", err: "banger attach box comes back", serve: func(s *fakeDaemon) {
 			s.ready()
 			if got := s.next(frames.Stdin); got != "ab" {
 				s.t.Errorf("input %q", got)
@@ -174,7 +174,7 @@ func TestSession(t *testing.T) {
 			if err != nil {
 				fmt.Fprintln(errs, err)
 			}
-			if lost, ok := errors.AsType[*LostError](err); ok != row.lost || ok && lost.Machine != "0123456789ab" {
+			if lost, ok := errors.AsType[*LostError](err); ok != row.lost || ok && lost.Machine != "box" {
 				t.Errorf("error %v, want that of a lost connection: %v", err, row.lost)
 			}
 			code := exit.Code(err)

@@ -52,7 +52,7 @@ func attachMachine(ctx context.Context, e *env.Env, t *attachFlags, ref string) 
 		return notRunning(ref)
 	}
 	s := newSession(e)
-	s.Daemon, s.Machine, s.NoSignals, s.Console = daemon, m.ID, !t.sigProxy, t.console
+	s.Daemon, s.Machine, s.Name, s.NoSignals, s.Console = daemon, m.ID, ref, !t.sigProxy, t.console
 	if err := s.Open(m.Config.TTY && !t.console, m.Config.Stdin && !t.noStdin && !t.console, t.keys); err != nil {
 		return err
 	}

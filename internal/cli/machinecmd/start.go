@@ -72,7 +72,7 @@ func startAttached(ctx context.Context, e *env.Env, f *startFlags, ref string) e
 		return err
 	}
 	s := newSession(e)
-	s.Daemon, s.Machine = daemon, m.ID
+	s.Daemon, s.Machine, s.Name = daemon, m.ID, ref
 	if err := s.Open(m.Config.TTY, f.interactive && m.Config.Stdin, f.keys); err != nil {
 		return err
 	}
