@@ -21,19 +21,28 @@ import (
 func FindImage(s *store.Store, ref string) (*store.Image, error) {
 	img, err := s.Find(ref, pull.CanonicalNames(ref)...)
 	if errors.Is(err, store.ErrNotFound) {
-		if images, _, listErr := s.Images(); listErr == nil {
-			names := imageNames(images)
-			for _, name := range names {
-				if repository, ok := strings.CutSuffix(name, ":latest"); ok {
-					names = append(names, repository)
-				}
-			}
-			if meant := arg.Meant(ref, names); meant != "" {
-				return nil, fmt.Errorf("%w%s", err, meant)
-			}
-		}
+		err = suggestImage(s, ref, err)
 	}
 	return img, err
+}
+
+// suggestImage adds the name of an image in the store to err, if the user may have meant
+// it by ref.
+func suggestImage(s *store.Store, ref string, err error) error {
+	images, _, listErr := s.Images()
+	if listErr != nil {
+		return err
+	}
+	names := imageNames(images)
+	for _, name := range names {
+		if repository, ok := strings.CutSuffix(name, ":latest"); ok {
+			names = append(names, repository)
+		}
+	}
+	if meant := arg.Meant(ref, names); meant != "" {
+		return fmt.Errorf("%w%s", err, meant)
+	}
+	return err
 }
 
 // imageNames returns the names of images, as users write them.
@@ -96,8 +105,10 @@ func EnsureImage(ctx context.Context, e *env.Env, f *Flags, ref, policy string) 
 	if err != nil {
 		return nil, err
 	}
-	img, _, err = PullImage(ctx, e, s, ref, pull.CanonicalName(ref), o)
-	return img, err
+	if img, _, err = PullImage(ctx, e, s, ref, pull.CanonicalName(ref), o); err != nil {
+		return nil, suggestImage(s, ref, err)
+	}
+	return img, nil
 }
 
 // checkHost returns an error if --platform asks for an image that no machine of this
