@@ -108,7 +108,7 @@ func (c *Client) Attach(ctx context.Context, ref string, r AttachRequest, stream
 	return c.stream(ctx, request{path: "/v1/machines/%s/attach", ref: ref, body: r}, streams, command)
 }
 
-// Archive copies files out of a running machine to streams.Out, or from streams.In into
+// Archive copies files out of a machine to streams.Out, or from streams.In into
 // the machine.
 func (c *Client) Archive(ctx context.Context, ref string, r ArchiveRequest, streams Stdio) (*Process, error) {
 	return c.stream(ctx, request{path: "/v1/machines/%s/archive", ref: ref, body: r}, streams, command)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,4 +48,51 @@ func execHoles(t *testing.T, box sandbox) {
 	if !bytes.Contains([]byte(stream), []byte("end\n")) || len(stream) < 3<<20 {
 		t.Errorf("a stream of %d bytes", len(stream))
 	}
+}
+
+// TestCopyStopped copies into a machine that has never run, and out of it after its end. Its main command must not run
+// for a copy, and its state must not change. The folders that a running machine mounts over are those of its disk.
+func TestCopyStopped(t *testing.T) {
+	box := sharedUnprivilegedSandbox(t)
+	in := box.path("out", "cp-in")
+	if err := os.WriteFile(in, []byte("input\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const script = "cat /srv/in /run/in; stat -c '%u %a' /srv/in; echo output >/srv/out; chown games /srv/out; cat /proc/sys/kernel/random/boot_id >>/srv/runs"
+	box.must(t, "create", "--name", "stopped", reference("debian:12"), "sh", "-c", script)
+	t.Cleanup(func() { box.remove(t, "stopped") })
+	const format = "{{.State}} {{.ExitCode}} {{.Started}} {{.Finished}}"
+	before := box.must(t, "inspect", "--format", format, "stopped").stdout
+	box.must(t, "cp", in, "stopped:/srv/in")
+	box.must(t, "cp", in, "stopped:/run/in") // the same boot serves it
+	for _, args := range [][]string{{"exec", "stopped", "true"}, {"stats", "--no-stream", "stopped"}} {
+		if got := box.run(t, args...); got.code != 125 && got.code != 1 || !strings.Contains(got.stderr, "not running") {
+			t.Errorf("%v: %+v", args, got)
+		}
+	}
+	if after := box.must(t, "inspect", "--format", format, "stopped").stdout; after != before {
+		t.Errorf("the copy changed the state from %q to %q", before, after)
+	}
+	got := box.run(t, "start", "-a", "stopped") // ends the boot of the copy
+	expectCode(t, got, 0)
+	if want := "input\ninput\n0 644\n"; got.stdout != want {
+		t.Errorf("the machine has %q, want %q", got.stdout, want)
+	}
+	before = box.must(t, "inspect", "--format", format, "stopped").stdout
+	logs := box.must(t, "logs", "--console", "stopped").stdout
+	out := box.path("out", "cp-out")
+	box.must(t, "cp", "stopped:/srv", out)
+	if data, err := os.ReadFile(filepath.Join(out, "out")); err != nil || string(data) != "output\n" {
+		t.Errorf("the copy has %q, %v", data, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(out, "runs")); err != nil || bytes.Count(data, []byte("\n")) != 1 {
+		t.Errorf("the command ran more than once: %q, %v", data, err)
+	}
+	if after := box.must(t, "inspect", "--format", format, "stopped").stdout; after != before {
+		t.Errorf("the copy changed the state from %q to %q", before, after)
+	}
+	if after := box.must(t, "logs", "--console", "stopped").stdout; after != logs {
+		t.Errorf("the copy wrote to the console's log: %q", strings.TrimPrefix(after, logs))
+	}
+	box.must(t, "rm", "stopped") // ends the boot of the copy
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/machine/control"
+	"github.com/banger-vm/banger/internal/machine/record"
 )
 
 // A starter boots machines, for requests and by their restart policies.
@@ -157,4 +159,30 @@ func (s *starter) bootByPolicy(ctx context.Context, id string) error {
 		return err
 	}
 	return s.boot(ctx, id, l)
+}
+
+// holdFiles boots a machine for its files, unless it has booted for them or runs.
+// The machine stays up until the caller closes hold.
+func (s *starter) holdFiles(ctx context.Context, rec *record.Record) (hold io.Closer, err error) {
+	unlock, err := s.lockForStart(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	hold, err = s.machines.HoldFiles(ctx, rec.ID)
+	if errors.Is(err, record.ErrNotRunning) {
+		var l control.Launch
+		if l, err = s.convert.launch(api.StartRequest{}); err != nil {
+			return nil, err
+		}
+		l.Files = true
+		if err := s.boot(ctx, rec.ID, l); err != nil {
+			return nil, err
+		}
+		hold, err = s.machines.HoldFiles(ctx, rec.ID)
+	}
+	if errors.Is(err, record.ErrRunning) { // it was started in the meantime
+		return io.NopCloser(nil), nil
+	}
+	return hold, err
 }

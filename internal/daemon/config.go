@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -84,6 +85,7 @@ type streams interface {
 	Exec(ctx context.Context, id string, r api.ExecRequest) (*frames.Conn, error)
 	Attach(ctx context.Context, id string, r api.AttachRequest) (*frames.Conn, error)
 	Archive(ctx context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error)
+	HoldFiles(ctx context.Context, id string) (io.Closer, error)
 	Dial(ctx context.Context, rec *record.Record) (net.Conn, error)
 }
 

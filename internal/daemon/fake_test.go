@@ -341,6 +341,22 @@ func (f *fakeMachines) Attach(_ context.Context, id string, r api.AttachRequest)
 	return openStream(f, "attach", id, r)
 }
 
+// HoldFiles works for a machine that was started for its files. The end of the
+// hold ends the machine.
+func (f *fakeMachines) HoldFiles(_ context.Context, id string) (io.Closer, error) {
+	if _, running := f.supervisorEnd(id); !running {
+		return nil, record.ErrNotRunning
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note("hold %s", f.recs[id].Config.Name)
+	return closer(func() { f.endSupervisor(id) }), nil
+}
+
+type closer func()
+
+func (c closer) Close() error { c(); return nil }
+
 func (f *fakeMachines) Archive(_ context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error) {
 	return openStream(f, "archive", id, r)
 }

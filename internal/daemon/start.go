@@ -31,7 +31,7 @@ func (h *handlers) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := h.lockForStart(r.Context(), rec)
+	unlock, err := h.starter.lockForStart(r.Context(), rec)
 	if err != nil {
 		return err
 	}
@@ -59,10 +59,10 @@ func (h *handlers) start(w http.ResponseWriter, r *http.Request) error {
 // lockForStart takes the lock of a machine. If another request starts the
 // machine, it waits for the end of the boot, which may take longer than a request
 // waits for a lock.
-func (h *handlers) lockForStart(ctx context.Context, rec *record.Record) (unlock func(), err error) {
+func (s *starter) lockForStart(ctx context.Context, rec *record.Record) (unlock func(), err error) {
 	const tries = 5
 	for range tries {
-		unlock, err = h.locks.lock(ctx, lockRequest{rec.ID, rec.Config.Name, "start", 0})
+		unlock, err = s.locks.lock(ctx, lockRequest{rec.ID, rec.Config.Name, "start", 0})
 		if e, ok := errors.AsType[*api.Error](err); !ok || e.Code != api.CodeBusy {
 			break
 		}

@@ -75,8 +75,26 @@ func (h *handlers) attach(w http.ResponseWriter, r *http.Request) error {
 	return joinRequest(h, w, r, h.machines.Attach)
 }
 
+// archive copies files of a machine. A machine that does not run boots for it,
+// without a program of its image.
 func (h *handlers) archive(w http.ResponseWriter, r *http.Request) error {
-	return joinRequest(h, w, r, h.machines.Archive)
+	var req api.ArchiveRequest
+	rec, err := h.decodeStream(w, r, &req)
+	if err != nil {
+		return err
+	}
+	if !isRunning(rec) {
+		hold, err := h.starter.holdFiles(r.Context(), rec)
+		if err != nil {
+			return err
+		}
+		defer hold.Close()
+	}
+	supervisor, err := h.machines.Archive(r.Context(), rec.ID, req)
+	if err != nil {
+		return err
+	}
+	return h.join(w, supervisor)
 }
 
 // joinRequest opens a stream to a machine's supervisor by open and joins the

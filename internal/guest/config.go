@@ -26,7 +26,10 @@ type Config struct {
 	// the first program of the image runs.
 	Overlay bool     `json:"overlay,omitempty"`
 	Folders []string `json:"folders,omitempty"` // absolute paths of folders to create, if they are missing
-	Modules []string `json:"modules,omitempty"` // file names in ModulesDir, in load order
+	// FilesOnly mounts nothing over the root file system but /proc, because no
+	// program of the image runs, and the host copies files of the disk.
+	FilesOnly bool     `json:"filesOnly,omitempty"`
+	Modules   []string `json:"modules,omitempty"` // file names in ModulesDir, in load order
 	// ModulesDisk reports whether a device with ModulesSerial is attached. It
 	// holds an ext4 file system with the folder lib/modules, which the guest
 	// program mounts read-only over the image's.

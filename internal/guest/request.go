@@ -77,6 +77,9 @@ type Archive struct {
 	// Sparse packs files with holes as sparse entries of package tarcopy. It
 	// applies to ArchiveGet.
 	Sparse bool `json:"sparse,omitempty"`
+	// Sync writes the files to the disk before the reply. It applies to
+	// ArchivePut.
+	Sync bool `json:"sync,omitempty"`
 }
 
 // PowerOff is the payload of RequestPowerOff.

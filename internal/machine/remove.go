@@ -17,7 +17,7 @@ import (
 // given back for another attempt. The errors are record.ErrNotFound,
 // record.ErrRunning and record.ErrNewer.
 func (s *Store) Remove(ctx context.Context, id string) error {
-	dir, err := s.root.Claim(ctx, id)
+	dir, err := claim(ctx, s.Client, id)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/machine/control"
 	"github.com/banger-vm/banger/internal/machine/ledger"
@@ -28,12 +29,35 @@ import (
 // without this process and ctx. But with l.First, the machine ends if the
 // stream ends before the machine is ready.
 func (s *Store) Start(ctx context.Context, id string, l control.Launch) (*frames.Conn, error) {
-	dir, err := s.root.Claim(ctx, id)
+	dir, err := claim(ctx, s.Client, id)
 	if err != nil {
 		return nil, err
 	}
 	l.Notices = append(l.Notices, startNotices(s.root, id)...)
 	return startLocked(ctx, dir, l)
+}
+
+// claim locks a machine that does not run. If the machine has booted for its
+// files, claim ends it first. The error has the code api.CodeBusy if a client
+// copies files.
+func claim(ctx context.Context, c control.Client, id string) (*record.Folder, error) {
+	dir, err := c.Root.TryClaim(ctx, id)
+	if !errors.Is(err, record.ErrRunning) {
+		return dir, err
+	}
+	rec, readErr := record.Read(c.Root.DataDir(id))
+	if readErr != nil || rec.State == record.StateRunning {
+		return c.Root.Claim(ctx, id)
+	}
+	const patience = time.Second // other processes lock a machine for a moment, and do not answer
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	released := c.Do(limited, id, &control.Request{ReleaseFiles: true}, nil)
+	dir, err = c.Root.Claim(ctx, id)
+	if errors.Is(err, record.ErrRunning) && released == nil {
+		return nil, &api.Error{Code: api.CodeBusy, Message: fmt.Sprintf("machine %s: busy: cp copies its files", rec.Config.Name)}
+	}
+	return dir, err
 }
 
 // startNotices returns remarks for the user who starts a machine.

@@ -33,7 +33,7 @@ func (s *Store) Stop(ctx context.Context, id string, grace time.Duration) error 
 // keepStopped records that a user has stopped a machine that does not run, if
 // its policy would start it: its supervisor may have been killed a moment ago.
 func (s *Store) keepStopped(ctx context.Context, id string) error {
-	dir, err := s.root.Claim(ctx, id)
+	dir, err := claim(ctx, s.Client, id)
 	if err != nil {
 		return err
 	}
@@ -81,8 +81,10 @@ func (s *Store) Wait(ctx context.Context, id string) (api.Exit, error) {
 	if ignoreEnded(err) != nil {
 		return exit, err
 	}
-	if err := s.waitUnlocked(ctx, id); err != nil {
-		return exit, err
+	if !errors.Is(err, record.ErrNotRunning) { // else a process that copies its files may hold it
+		if err := s.waitUnlocked(ctx, id); err != nil {
+			return exit, err
+		}
 	}
 	rec, err := s.Find(id)
 	if err != nil {

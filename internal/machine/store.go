@@ -83,9 +83,13 @@ func (s *Store) Rename(ctx context.Context, id, name string) error {
 	if err := spec.CheckName(name); err != nil {
 		return err
 	}
-	return s.root.RetryLocked(ctx, id, func() error {
+	err := s.root.RetryLocked(ctx, id, func() error {
 		return s.root.Exclusively(ctx, func() error { return s.rename(ctx, id, name) })
 	})
+	if errors.Is(err, record.ErrRunning) { // a machine that runs has been renamed
+		return &api.Error{Code: api.CodeBusy, Message: fmt.Sprintf("rename machine %s: busy: another process has locked it", id)}
+	}
+	return err
 }
 
 func (s *Store) rename(ctx context.Context, id, name string) error {

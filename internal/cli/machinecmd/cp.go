@@ -31,10 +31,11 @@ func cpCommand(e *env.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cp [flags] SRC DEST",
 		Short: "Copy files out of a machine or into it",
-		Long: "Copy a file or a folder between this host and a running machine. One of SRC and DEST\n" +
-			"is MACHINE:PATH, the other a path of this host, or - for a tar stream on standard\n" +
-			"input or output. A folder's content alone is copied where SRC ends in /. and a path\n" +
-			"of this host that has a colon begins with / or ./.",
+		Long: "Copy a file or a folder between this host and a machine. One of SRC and DEST is\n" +
+			"MACHINE:PATH, the other a path of this host, or - for a tar stream on standard\n" +
+			"input or output. A folder's content alone is copied where SRC ends in /. and a\n" +
+			"path of this host that has a colon begins with / or ./. A machine that does not\n" +
+			"run boots for the copy, without its command.",
 		Example: `  banger cp web:/var/log/nginx .
   banger cp nginx.conf web:/etc/nginx/
   banger cp site/. web:/srv/www

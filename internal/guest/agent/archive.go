@@ -75,6 +75,9 @@ func copyFiles(ctx context.Context, c guest.Archive, in io.Reader, out io.Writer
 			opts.Owner = &tarcopy.Owner{}
 		}
 		_, err := tarcopy.Extract(ctx, in, path, opts)
+		if c.Sync {
+			unix.Sync()
+		}
 		return err
 	}
 	return fmt.Errorf("copy files: no operation is named %q", c.Op)

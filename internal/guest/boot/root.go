@@ -46,6 +46,9 @@ func changeRoot(dir string) error {
 }
 
 func (m *machine) populateRoot() error {
+	if m.config.FilesOnly {
+		return m.finishOverlay(mountAll(kernelMounts()[:1], m.locked(), nil))
+	}
 	own := m.config.Init == guest.InitBanger
 	list := append(kernelMounts(), rootMounts()...)
 	if own {
@@ -72,11 +75,14 @@ func (m *machine) populateRoot() error {
 	if err := setUpNetwork(&m.config.Network); err != nil {
 		return err
 	}
-	if err := m.setNames(); err != nil {
+	return m.finishOverlay(m.setNames())
+}
+
+// finishOverlay makes the overlay read-only, if there is one and err is nil. It
+// returns err otherwise.
+func (m *machine) finishOverlay(err error) error {
+	if err != nil || !m.config.Overlay {
 		return err
-	}
-	if !m.config.Overlay {
-		return nil
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("make overlay read-only: %w", err)

@@ -112,8 +112,8 @@ func TestPopulateRootKeepsTheImagesFiles(t *testing.T) {
 		return errors.Join(
 			contains("/etc/hosts", "127.0.1.1\tbox.example box\n"), contains("/etc/hostname", "box.example\n"),
 			contains("/etc/resolv.conf", "nameserver 10.0.2.3\n"), contains("/proc/sys/kernel/hostname", "box.example"),
-			contains("/run/db/socket", "kept"), contains("/proc/self/mounts", " /dev/pts devpts "),
-			contains("/proc/self/mounts", " /dev/shm tmpfs "), os.WriteFile("/run/new", nil, 0o600),
+			contains("/run/db/socket", "kept"), contains("/proc/thread-self/mounts", " /dev/pts devpts "),
+			contains("/proc/thread-self/mounts", " /dev/shm tmpfs "), os.WriteFile("/run/new", nil, 0o600),
 		)
 	})
 	if err != nil {
@@ -273,7 +273,7 @@ func TestPopulateRootUnderAnOverlay(t *testing.T) {
 		if err := os.WriteFile("/var/lib/db/x", nil, 0o600); !errors.Is(err, unix.EROFS) {
 			return fmt.Errorf("write to the root file system: %w, want %w", err, unix.EROFS)
 		}
-		return errors.Join(contains("/etc/passwd", "image"), contains("/etc/hosts", "box.example"), contains("/proc/self/mounts", " /dev/shm tmpfs "))
+		return errors.Join(contains("/etc/passwd", "image"), contains("/etc/hosts", "box.example"), contains("/proc/thread-self/mounts", " /dev/shm tmpfs "))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -282,6 +282,26 @@ func TestPopulateRootUnderAnOverlay(t *testing.T) {
 		t.Errorf("notes %q", m.notes)
 	}
 	if got, want := files(t, image), "/etc /etc/passwd=image "; got != want {
+		t.Errorf("the image has %s, want %s", got, want)
+	}
+}
+
+// A machine that boots for its files has only /proc over the image's folders.
+func TestPopulateRootForFiles(t *testing.T) {
+	image := t.TempDir()
+	for _, name := range []string{"dev/own", "run/own", "etc/hosts"} {
+		write(t, filepath.Join(image, name), "image")
+	}
+	m := testMachine(false)
+	m.config.FilesOnly, m.config.Folders = true, []string{"/data"}
+	err := inImage(t, image, 0, func() error {
+		return errors.Join(m.populateRoot(), contains("/proc/thread-self/mounts", " /proc proc "), contains("/dev/own", "image"),
+			contains("/run/own", "image"), contains("/etc/hosts", "image"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := files(t, image), "/dev /dev/own=image /etc /etc/hosts=image /proc /run /run/own=image "; got != want {
 		t.Errorf("the image has %s, want %s", got, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"syscall"
@@ -93,7 +94,13 @@ func (c Client) Do(ctx context.Context, id string, r *Request, v any) error {
 		return fmt.Errorf("wait for supervisor of machine %s: %w", id, err)
 	case frame.Kind == frames.Error:
 		failure := new(api.Error)
-		return errors.Join(frame.JSON(failure), failure)
+		if err := frame.JSON(failure); err != nil {
+			return err
+		}
+		if failure.Code == api.CodeNotRunning {
+			return fmt.Errorf("machine %s: %w", id, record.ErrNotRunning)
+		}
+		return failure
 	case v == nil:
 		return nil
 	}
@@ -127,10 +134,38 @@ func (c Client) Attach(ctx context.Context, id string, r api.AttachRequest) (*fr
 	return c.Open(ctx, id, &Request{Attach: &r, Pass: true})
 }
 
-// Archive copies files out of a running machine or into it. The stream carries
-// a tar archive on its output or its input.
+// Archive copies files out of a machine or into it. The machine runs or is held by
+// HoldFiles. The stream carries a tar archive on its output or its input.
 func (c Client) Archive(ctx context.Context, id string, r api.ArchiveRequest) (*frames.Conn, error) {
 	return c.Open(ctx, id, &Request{Archive: &r, Pass: true})
+}
+
+// HoldFiles keeps a machine up that booted only for its files, until the caller
+// closes the connection. The error is record.ErrNotRunning if the machine has not
+// booted, and record.ErrRunning if it runs.
+func (c Client) HoldFiles(ctx context.Context, id string) (io.Closer, error) {
+	conn, err := c.Open(ctx, id, &Request{HoldFiles: true})
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	frame, err := conn.Next()
+	switch {
+	case err == nil && frame.Kind == frames.Answer:
+		return conn, nil
+	case err == nil && frame.Kind == frames.Error:
+		failure := new(api.Error)
+		if err = frame.JSON(failure); failure.Code == api.CodeRunning {
+			err = record.ErrRunning
+		} else if err == nil && failure.Code != api.CodeNotRunning {
+			err = failure
+		}
+	}
+	if err == nil || errors.Is(err, io.EOF) { // it has ended in the meantime
+		err = record.ErrNotRunning
+	}
+	return nil, errors.Join(fmt.Errorf("machine %s: %w", id, err), conn.Close())
 }
 
 // Paused returns why a running machine stands still, or "" if it runs or its

@@ -57,6 +57,11 @@ type Launch struct {
 	// First is set if the machine was made for this start. If the start fails,
 	// the machine is removed.
 	First bool `json:"first,omitempty"`
+	// Files boots the machine only for its files: no program of the image runs,
+	// the record does not change, and the supervisor serves only Archive,
+	// HoldFiles, ReleaseFiles and Status. The machine powers off when no client
+	// has used it for a while.
+	Files bool `json:"files,omitempty"`
 }
 
 // A Request asks a supervisor to do something. One of the fields is set.
@@ -70,6 +75,11 @@ type Request struct {
 	Exec    *api.ExecRequest    `json:"exec,omitempty"`
 	Attach  *api.AttachRequest  `json:"attach,omitempty"`
 	Archive *api.ArchiveRequest `json:"archive,omitempty"`
+	// HoldFiles keeps a machine of Launch.Files up until the sender closes the
+	// connection. The answer is empty. ReleaseFiles ends such a machine when no
+	// client uses it.
+	HoldFiles    bool `json:"holdFiles,omitempty"`
+	ReleaseFiles bool `json:"releaseFiles,omitempty"`
 	// Pass is set if the sender may pass the connection of its own client with
 	// PassClient. A supervisor that takes it sends an Answer first; one of an
 	// older version serves the request on this connection.

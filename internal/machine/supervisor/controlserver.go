@@ -97,7 +97,15 @@ func (d *controlServer) serve(ctx context.Context, raw net.Conn) {
 		return
 	}
 	var r control.Request
-	switch err := frame.JSON(&r); {
+	err = frame.JSON(&r)
+	if f := d.v.files; f != nil && err == nil {
+		if err = f.enter(&r); err == nil {
+			defer f.leave()
+		} else {
+			err = fmt.Errorf("machine %s: %w", d.v.journal.Record().Config.Name, err)
+		}
+	}
+	switch {
 	case err != nil:
 		conn.SendJSON(frames.Error, control.WireError(err)) //nolint:errcheck // the client may be gone
 	case r.Pass:
@@ -154,6 +162,10 @@ func (d *controlServer) answer(ctx context.Context, s *subscriber, r *control.Re
 		return s.conn.SendJSON(frames.Answer, stats)
 	case r.Status:
 		return s.conn.SendJSON(frames.Answer, control.Status{Paused: d.v.pauseReason()})
+	case r.HoldFiles:
+		return d.holdFiles(s)
+	case r.ReleaseFiles:
+		return s.conn.SendJSON(frames.Answer, struct{}{})
 	case r.Exec != nil:
 		return d.exec(ctx, s, r.Exec)
 	case r.Attach != nil:
@@ -177,6 +189,22 @@ func (d *controlServer) wait(s *subscriber) error {
 		return nil
 	}
 	return s.conn.SendJSON(frames.Exit, d.v.loop.lastExit())
+}
+
+// holdFiles keeps a machine that booted for its files up until the client
+// disconnects.
+func (d *controlServer) holdFiles(s *subscriber) error {
+	if d.v.files == nil {
+		return record.ErrRunning
+	}
+	if _, err := d.v.loop.running(); err != nil {
+		return err
+	}
+	err := s.conn.SendJSON(frames.Answer, struct{}{})
+	if err == nil {
+		s.conn.Next() //nolint:errcheck // the client sends nothing more: this is the end of the connection
+	}
+	return err
 }
 
 // signal sends the main command a signal. KILL ends the machine.
@@ -245,6 +273,9 @@ func (d *controlServer) archive(ctx context.Context, s *subscriber, r *api.Archi
 		return err
 	}
 	files := guest.Archive{Path: r.Path, Op: guest.ArchiveOp(r.Op), FollowLink: r.FollowLink, KeepOwners: r.KeepOwners, Sparse: r.Sparse}
+	// No program of the machine needs its disk afterwards: a crash of the host
+	// must not lose the copy.
+	files.Sync = d.v.files != nil
 	return serveProcess(ctx, m, s, files.Op == guest.ArchivePut, nil, func(ctx context.Context, streams client.Stdio) (*client.Process, error) {
 		return m.agent.Archive(ctx, files, streams)
 	})

@@ -48,11 +48,14 @@ func drivers(model vmm.Model, overlay bool) []string {
 // prepare returns the configuration of the monitor, without the root disk, and
 // the keys of the machine. It makes the console's log and the initramfs.
 func (m *instance) prepare(ctx context.Context, c *bootConfig) (cfg *vmm.Config, keys client.Keys, err error) {
-	watcher := c.console
+	watcher, logs := c.console, m.dir.Data
 	if !m.hasMain() {
 		watcher = c.output
 	}
-	if m.console, err = openConsole(m.dir.Data, watcher); err != nil {
+	if m.files {
+		logs = m.dir.Runtime // the logs of the machine are of its runs
+	}
+	if m.console, err = openConsole(logs, watcher); err != nil {
 		return nil, keys, err
 	}
 	if keys, err = client.NewKeys(); err != nil {

@@ -44,6 +44,7 @@ type bootConfig struct {
 // end of it. Its methods may be called from different goroutines.
 type instance struct {
 	record *record.Record
+	files  bool // it boots only for its files
 
 	journal *record.Journal
 	dir     *record.Folder
@@ -271,7 +272,8 @@ func (m *instance) guestConfig(keys client.Keys, modules []string) guest.Config 
 	return guest.Config{
 		Version: guest.Version, Hostname: m.record.Config.Hostname, Init: m.record.Plan.Init, InitArgs: m.record.Plan.InitArgs,
 		ReadOnly: m.record.Config.ReadOnly, Overlay: m.record.Plan.Overlay, Folders: m.folders(), Modules: modules,
-		HostKey: keys.HostPrivate, ClientKeys: []string{keys.ClientPublic},
+		FilesOnly: m.files,
+		HostKey:   keys.HostPrivate, ClientKeys: []string{keys.ClientPublic},
 	}
 }
 

@@ -37,6 +37,9 @@ func (v *supervisor) startBoot(ctx context.Context) {
 		defer cancel()
 		rec := v.journal.Record()
 		m := &instance{record: &rec, dir: v.journal.Dir, journal: v.journal}
+		if v.files != nil {
+			rec.Plan, m.files = planFiles(&rec.Plan), true
+		}
 		err := v.bootInstance(bootCtx, m, n)
 		if err == nil {
 			err = v.recordRunning(m, n)
@@ -98,6 +101,9 @@ func (v *supervisor) bootInstance(ctx context.Context, m *instance, n int) error
 
 // recordRunning records that the machine runs.
 func (v *supervisor) recordRunning(m *instance, n int) error {
+	if v.files != nil {
+		return nil
+	}
 	return v.journal.Update(func(rec *record.Record) {
 		rec.State, rec.Started, rec.Finished = record.StateRunning, time.Now().UTC(), time.Time{}
 		rec.ExitCode, rec.Error, rec.Restarts = 0, "", n
@@ -131,6 +137,9 @@ func (v *supervisor) runMainStep(ctx context.Context, m *instance, in *input) {
 // runMain runs the main command and returns its exit code. If the image's init
 // is all that runs, it waits for the end of the machine.
 func (v *supervisor) runMain(ctx context.Context, m *instance, in *input) (code int, err error) {
+	if v.files != nil {
+		return 0, v.serveFiles(ctx, m)
+	}
 	if !m.hasMain() {
 		v.reportReady()
 		return 0, m.waitEnd()
@@ -197,6 +206,9 @@ func (v *supervisor) startSettle(ctx context.Context) {
 func (v *supervisor) recordEnd(ctx context.Context, exit api.Exit, cause stopCause) error {
 	v.journal.FreeReserve()
 	v.journal.Set(func(rec *record.Record) {
+		if v.files != nil {
+			return
+		}
 		rec.State, rec.ExitCode, rec.Error, rec.Finished = record.StateExited, exit.Code, exit.Error, time.Now().UTC()
 		if rec.Stopped = false; cause >= stoppedByUser {
 			rec.MarkStopped()
@@ -210,7 +222,7 @@ func (v *supervisor) recordEnd(ctx context.Context, exit api.Exit, cause stopCau
 // decideRestart posts whether the machine boots again. Only the loop calls it.
 func (v *supervisor) decideRestart(ctx context.Context) {
 	l := v.loop
-	if l.cause == notStopped && wantsRestart(v.journal.Record().Config.Restart, l.exit.Code, l.boots) {
+	if v.files == nil && l.cause == notStopped && wantsRestart(v.journal.Record().Config.Restart, l.exit.Code, l.boots) {
 		v.handle(ctx, willRestart)
 		return
 	}
@@ -270,7 +282,7 @@ func backOff(n int, lived time.Duration) time.Duration {
 // for that.
 func (v *supervisor) finishStep(ctx context.Context) {
 	var err error
-	if v.journal.Record().Remove {
+	if v.journal.Record().Remove && v.files == nil {
 		err = v.journal.Discard(ctx)
 	} else {
 		err = v.journal.Clear(ctx)

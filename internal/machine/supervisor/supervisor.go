@@ -38,6 +38,7 @@ type supervisor struct {
 	fanOut  *fanOut
 	output  *logs.File
 	loop    *loop
+	files   *filesSession // nil unless the machine boots only for its files
 }
 
 // Run is the work of a supervisor's process: it takes over the machine id from
@@ -69,6 +70,9 @@ func Run(ctx context.Context, id string, c Config) error {
 		return j.Abandon(context.WithoutCancel(ctx), j.Record().State == record.StateCreating)
 	}
 	v := &supervisor{Config: c, launch: launch, journal: j, fanOut: newFanOut(), loop: newLoop()}
+	if launch.Files {
+		v.files = newFilesSession()
+	}
 	first := &subscriber{conn: conn, raw: start, events: true, output: launch.Attach, console: launch.Console}
 	if err := v.run(ctx, first); err != nil {
 		return fmt.Errorf("supervise machine %s: %w", id, err)
