@@ -204,6 +204,18 @@ func TestR1RunSignalAndInput(t *testing.T) {
 	t.Run("timeout", func(t *testing.T) {
 		expectCode(t, box.run(t, "run", "--rm", "--timeout=2s", reference("debian:12"), "sleep", "1000"), 124)
 	})
+	t.Run("garbage on the agent's port", func(t *testing.T) {
+		got := box.run(t, "run", "--name", "garbage", "--plain-http", "-u", "0", reference("app:1"), "python3", "-c", portGarbage)
+		t.Cleanup(func() { box.remove(t, "garbage") })
+		expectCode(t, got, 125)
+		const want = "agent protocol violated: bytes that are no frame"
+		for _, text := range []string{got.stderr, box.must(t, "inspect", "--format", "{{.Error}}", "garbage").stdout,
+			box.must(t, "logs", "--console", "garbage").stdout} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q, want %q in it", text, want)
+			}
+		}
+	})
 	t.Run("out of memory", func(t *testing.T) {
 		got := box.run(t, "run", "--rm", "--memory=192M", reference("debian:12"), "sh", "-c", "exec tail /dev/zero")
 		expectCode(t, got, 137)
@@ -224,6 +236,21 @@ func TestR1RunSignalAndInput(t *testing.T) {
 		expectCode(t, got, 30)
 	})
 }
+
+// portGarbage is a program that writes random bytes to the agent's port, which the agent alone may have open: it takes the
+// agent's descriptor by pidfd_getfd(2), 438 on all architectures.
+const portGarbage = `
+import ctypes, glob, os, time
+for path in glob.glob("/proc/[0-9]*/fd/*"):
+    try:
+        if "vport" in os.readlink(path):
+            pid, fd = int(path.split("/")[2]), int(path.split("/")[4])
+            port = ctypes.CDLL(None).syscall(438, os.pidfd_open(pid), fd, 0)
+            os.write(port, os.urandom(65536) + b"\0")
+    except OSError:
+        pass
+time.sleep(1000)
+`
 
 // TestR1BootableCheck runs commands that banger must refuse before it creates a machine.
 func TestR1BootableCheck(t *testing.T) {

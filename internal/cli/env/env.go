@@ -63,10 +63,10 @@ func (e *Env) KernelCatalog() string {
 }
 
 // Note writes a line that is neither a result nor an error to Err, unless
-// Quiet is set.
+// Quiet is set. The texts in args lose their control characters.
 func (e *Env) Note(format string, args ...any) {
 	if !e.Quiet {
-		fmt.Fprintf(e.Err, format+"\n", args...)
+		fmt.Fprintf(e.Err, format+"\n", CleanArgs(args)...)
 	}
 }
 

@@ -75,7 +75,7 @@ func listImages(e *env.Env, s *store.Store, images []*store.Image, full bool) er
 		}
 		age := render.Ago(r.Pulled)
 		for _, name := range namesOrNone(r.Names) {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", name, id, r.Platform,
+			render.Row(w, "%s\t%s\t%s\t%s\t%s\t%s", name, id, r.Platform,
 				render.Bytes(r.Size), render.Bytes(r.DiskUse), age)
 		}
 	}

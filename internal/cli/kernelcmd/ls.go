@@ -87,7 +87,7 @@ func listKernels(e *env.Env, kernels []*kernel.Kernel, full bool) error {
 			r.Names = []string{"<none>"}
 		}
 		for _, name := range r.Names {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", name, id, r.Release, r.Arch, r.Modules,
+			render.Row(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s", name, id, r.Release, r.Arch, r.Modules,
 				render.Bytes(r.DiskUse), render.Ago(r.Added))
 		}
 	}
@@ -115,7 +115,7 @@ func listCatalog(e *env.Env) error {
 			if i > 0 {
 				entry.Name, entry.Summary = "", ""
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\n", entry.Name, text, entry.Summary)
+			render.Row(w, "%s\t%s\t%s", entry.Name, text, entry.Summary)
 		}
 	}
 	return w.Flush()

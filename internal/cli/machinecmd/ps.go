@@ -96,7 +96,7 @@ func printMachines(e *env.Env, rows []machineRow, f *render.Format, full bool) e
 			const width = 24
 			command = render.Truncate(command, width)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.ID, m.Name, m.ImageName, command, m.Age(), m.Status())
+		render.Row(w, "%s\t%s\t%s\t%s\t%s\t%s", m.ID, m.Name, m.ImageName, command, m.Age(), m.Status())
 	}
 	return w.Flush()
 }

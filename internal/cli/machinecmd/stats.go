@@ -105,7 +105,7 @@ func printStats(e *env.Env, rows []statsRow, f *render.Format, onTerminal bool) 
 	w := render.NewTable(&text)
 	fmt.Fprintln(w, "NAME\tCPU %\tMEMORY / LIMIT\tRSS\tREAD / WRITE\tDISK\tUPTIME")
 	for _, s := range rows {
-		fmt.Fprintf(w, "%s\t%.1f\t%s / %s\t%s\t%s / %s\t%s\t%s\n", render.Truncate(s.Name, widestName), s.CPUPercent,
+		render.Row(w, "%s\t%.1f\t%s / %s\t%s\t%s / %s\t%s\t%s", render.Truncate(s.Name, widestName), s.CPUPercent,
 			render.ShortBytes(s.Memory), render.ShortBytes(s.Limit), render.ShortBytes(s.RSS),
 			render.ShortBytes(s.Read), render.ShortBytes(s.Write), render.ShortBytes(s.Disk), uptime(s.Uptime))
 	}

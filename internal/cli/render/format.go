@@ -38,17 +38,17 @@ func ParseFormat(text string) (*Format, error) {
 	body, heading := strings.CutPrefix(text, "table ")
 	// A shell passes \t and \n on as two characters.
 	body = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(body)
-	t, err := template.New("").Option("missingkey=error").Funcs(formatFuncs()).Parse(body)
+	t, err := template.New("").Option("missingkey=error").Funcs(formatFuncs()).Funcs(cleanFuncs()).Parse(body)
 	if err != nil {
 		return nil, exit.Usagef("--format: %s", strings.TrimPrefix(err.Error(), "template: "))
 	}
+	cleanPipelines(t)
 	return &Format{heading: heading, template: t}, nil
 }
 
 func formatFuncs() template.FuncMap {
 	return template.FuncMap{
 		"json":     compactJSON,
-		"join":     func(list []string, with string) string { return strings.Join(list, with) },
 		"lower":    func(v any) string { return strings.ToLower(fmt.Sprint(v)) },
 		"upper":    func(v any) string { return strings.ToUpper(fmt.Sprint(v)) },
 		"truncate": func(v any, width int) string { return Truncate(fmt.Sprint(v), width) },
@@ -60,7 +60,7 @@ func compactJSON(v any) (string, error) {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(v)
-	return strings.TrimSuffix(b.String(), "\n"), err
+	return strings.TrimSuffix(string(escapeJSON(b.Bytes())), "\n"), err
 }
 
 // Rows writes each row in the format f.
@@ -135,6 +135,7 @@ func (f *Format) printHeading(w io.Writer, row reflect.Type) error {
 	for name := range formatFuncs() {
 		funcs[name] = same
 	}
+	funcs["join"] = same
 	return f.execute(w, t.Funcs(funcs), headings(row), row)
 }
 

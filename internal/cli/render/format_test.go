@@ -2,9 +2,11 @@ package render
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/banger-vm/banger/api"
 	"github.com/banger-vm/banger/internal/cli/exit"
@@ -54,6 +56,56 @@ func TestFormat(t *testing.T) {
 	}
 	if lines := strings.Split(out.String(), "\n"); len(lines) != 3 || !strings.HasPrefix(lines[0], `{"id":"0123456789ab","name":"web",`) {
 		t.Errorf("json = %s", out.String())
+	}
+}
+
+// TestFormatCleans checks that rows, tables and JSON have no control characters of an
+// image or a guest, and keep those of the user's template.
+func TestFormatCleans(t *testing.T) {
+	const evil = "a\x1b[2J\x07\nb\tc\u009b1m\x7f\x9b"
+	const clean = "a [2J  b c 1m \ufffd"
+	m := machineRow{api.Machine{Name: evil, Error: evil, Command: []string{evil, "x"}, State: api.State(evil),
+		Config: api.Config{Labels: map[string]string{"a": evil}}}}
+	for _, row := range []struct{ format, want string }{
+		{"{{.Name}}", clean}, {"{{.State}}", clean}, {`{{.Name}}\t{{.Error}}\n`, clean + "\t" + clean + "\n"},
+		{"{{if .Name}}{{.Name}}{{else}}{{.ID}}{{end}}", clean}, {"{{with .Name}}{{.}}{{end}}", clean},
+		{"{{with $x := .Name}}{{$x}}{{end}}", clean}, {"{{$x := .Name}}{{$x}}", clean},
+		{`{{range .Command}}{{println .}}{{end}}`, clean + "\nx\n"}, {`{{range .Command}}{{.}}{{"\t"}}{{end}}`, clean + "\tx\t"},
+		{`{{join .Command "\t"}}`, clean + "\tx"}, {`{{printf "%s\t" .Name}}`, clean + "\t"}, {`{{printf "%-3s|%03d" "x" .ExitCode}}`, "x  |000"},
+		{`{{index .Config.Labels "a"}}`, clean}, {"{{.Config.Labels}}", "map[a:" + clean + "]"}, {"{{upper .Name}}", strings.ToUpper(clean)},
+		{`{{define "n"}}{{.Name}}{{end}}{{template "n" .}}`, clean}, {"\x1b[1m{{.ExitCode}}", "\x1b[1m0"},
+		{"{{json .Name}}", `"a\u001b[2J\u0007\nb\tc\u009b1m\u007f\ufffd"`}, {`table {{.Name}}\t{{.ID}}`, "NAME              ID\n" + clean + "   "},
+	} {
+		f, err := ParseFormat(row.format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := Rows(&out, f, []machineRow{m}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSuffix(out.String(), "\n"); got != row.want {
+			t.Errorf("%s:\n got %q\nwant %q", row.format, got, row.want)
+		}
+	}
+	var out bytes.Buffer
+	if err := JSON(&out, m); err != nil {
+		t.Fatal(err)
+	}
+	var back machineRow
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back.Name != strings.ToValidUTF8(evil, "\ufffd") {
+		t.Errorf("JSON: %q, %v", back.Name, err)
+	}
+	table := NewTable(&out)
+	Row(table, "%s\t%s\t%d", m.Name, m.State, 7)
+	if err := table.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsFunc(strings.ReplaceAll(out.String(), "\n", ""), unicode.IsControl) {
+		t.Errorf("control characters in %q", out.String())
+	}
+	if !strings.HasSuffix(out.String(), clean+"   "+clean+"   7\n") {
+		t.Errorf("row %q", out.String())
 	}
 }
 

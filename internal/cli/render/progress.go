@@ -99,7 +99,7 @@ func (p *plainLines) printf(format string, args ...any) {
 	if !p.since.IsZero() {
 		fmt.Fprintf(p.w, "%6.2fs ", time.Since(p.since).Seconds())
 	}
-	fmt.Fprintf(p.w, format+"\n", args...)
+	fmt.Fprintf(p.w, format+"\n", env.CleanArgs(args)...)
 }
 
 const plainEvery = 3 * time.Second
@@ -150,7 +150,7 @@ func (p *plainLines) layer(e build.Event) {
 	p.last[e.Layer] = now
 	state := Bytes(e.Done)
 	if e.Text != "" {
-		state = e.Text
+		state = env.Clean(e.Text)
 	} else if e.Finished {
 		state += ", done"
 	} else if e.Total > 0 {
@@ -189,7 +189,7 @@ func (b *bars) event(e build.Event) {
 	case build.StepBuild:
 		b.update("disk", e)
 	case build.StepNotice:
-		fmt.Fprintln(b.pool, e.Text)
+		fmt.Fprintln(b.pool, env.Clean(e.Text))
 	case build.StepResolve, build.StepMerge: // too short to show
 	}
 }

@@ -3,6 +3,7 @@
 package render
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -26,10 +27,15 @@ func NewTable(w io.Writer) *tabwriter.Writer {
 
 // JSON writes v as the result of a command.
 func JSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(escapeJSON(text.Bytes()))
+	return err
 }
 
 // Warnings notes each warning on a line.
@@ -42,13 +48,7 @@ func Warnings(e *env.Env, warnings []string) {
 // OneLine returns a message on one line and free of control characters. A
 // message may join several errors, or quote a server or a tool.
 func OneLine(s string) string {
-	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
+	return env.Clean(strings.ReplaceAll(strings.TrimSpace(s), "\n", "; "))
 }
 
 // Truncate returns at most width characters of text. The last one is an

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -23,7 +24,8 @@ import (
 // methods at the same time.
 type Client struct {
 	conn *ssh.Client
-	done chan struct{}
+	done chan struct{} // closed when the connection has ended and err is set
+	err  error         // what has ended the connection
 }
 
 // New logs in to the agent at the other end of stream. If it succeeds, the
@@ -47,8 +49,7 @@ func New(ctx context.Context, stream net.Conn, keys Keys) (*Client, error) {
 	c := &Client{conn: ssh.NewClient(conn, channels, requests), done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
-		// The callers that wait for a reply get the error too.
-		_ = c.conn.Wait()
+		c.err = c.conn.Wait()
 	}()
 	return c, nil
 }
@@ -75,6 +76,22 @@ func (k Keys) config() (*ssh.ClientConfig, error) {
 		HostKeyAlgorithms: []string{host.Type()},
 		ClientVersion:     "SSH-2.0-banger",
 	}, nil
+}
+
+// Violation returns the reason if the connection has ended because the guest has
+// violated SSH's protocol. It returns nil while there is a connection, if the guest or
+// Close has ended it, and after an error of the stream below it.
+func (c *Client) Violation() error {
+	select {
+	case <-c.done:
+	default:
+		return nil
+	}
+	// The package ssh has no type for most of its errors, but all of them begin so.
+	if c.err == nil || !strings.HasPrefix(c.err.Error(), "ssh: ") {
+		return nil
+	}
+	return c.err
 }
 
 // Close ends the connection. The guest hangs up commands that still run, except

@@ -89,13 +89,17 @@ func unstuff(in []byte) ([]byte, error) {
 // The session IDs tell apart frames that are complete.
 type reader struct {
 	r *bufio.Reader
+	// strict makes bytes that are not a frame an error.
+	strict bool
 }
+
+var errGarbage = errors.New("bytes that are no frame")
 
 func newReader(r io.Reader) *reader {
-	return &reader{bufio.NewReaderSize(r, maxEncoded)}
+	return &reader{r: bufio.NewReaderSize(r, maxEncoded)}
 }
 
-// next waits for a frame. It returns only errors of the stream.
+// next waits for a frame. It returns errors of the stream, and errGarbage.
 func (r *reader) next() (frame, error) {
 	for {
 		line, err := r.line()
@@ -104,6 +108,9 @@ func (r *reader) next() (frame, error) {
 		}
 		if f, ok := parse(line); ok {
 			return f, nil
+		}
+		if r.strict && len(line) > 0 { // a zero before a frame makes an empty line
+			return frame{}, errGarbage
 		}
 	}
 }
@@ -114,6 +121,9 @@ func (r *reader) line() ([]byte, error) {
 	line, err := r.r.ReadSlice(0)
 	if err == nil {
 		return line[:len(line)-1], nil
+	}
+	if r.strict && errors.Is(err, bufio.ErrBufferFull) {
+		return nil, errGarbage
 	}
 	for errors.Is(err, bufio.ErrBufferFull) {
 		_, err = r.r.ReadSlice(0)

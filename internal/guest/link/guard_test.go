@@ -76,6 +76,9 @@ func TestHostileGuest(t *testing.T) {
 				t.Fatalf("the session has not ended, with %d more goroutines", runtime.NumGoroutine()-before)
 			}
 			<-sent // all was sent, or the connection is closed
+			if err := s.Violation(); err == nil {
+				t.Error("the session has ended without a reason")
+			}
 			if more := runtime.NumGoroutine() - before; more > 50 {
 				t.Errorf("%d more goroutines than before", more)
 			}

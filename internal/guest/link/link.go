@@ -80,7 +80,8 @@ func (h *host) handshake(ctx context.Context) error {
 	}
 }
 
-// read delivers frames until the byte stream ends.
+// read delivers frames until the byte stream ends. Garbage after the welcome ends
+// the session: it may have replaced a frame, and the streams would wait for it.
 func (h *host) read() {
 	defer close(h.done)
 	r := newReader(h.wire.rw)
@@ -88,7 +89,7 @@ func (h *host) read() {
 	for {
 		f, err := r.next()
 		if err != nil {
-			h.channel.end()
+			h.channel.fail(err)
 			h.wire.wake()
 			if !welcomed {
 				h.welcomed <- fmt.Errorf("connection ended: %w", err)
@@ -99,6 +100,7 @@ func (h *host) read() {
 		case f.id != h.id: // a frame of an earlier host's session
 		case f.kind == welcome && !welcomed:
 			welcomed = true
+			r.strict = true // the guest has dropped what it had to send in earlier sessions
 			h.welcomed <- checkVersion(f)
 		case f.kind == data && welcomed:
 			h.channel.deliver(f.payload)

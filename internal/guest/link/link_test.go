@@ -9,6 +9,8 @@ import (
 	"io"
 	mathrand "math/rand/v2"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -314,6 +316,69 @@ func TestGarbageFromGuest(t *testing.T) {
 	}
 	defer closeQuietly(s)
 	checkEcho(t, s, 1<<20)
+}
+
+// Garbage after the welcome ends the host's session with a reason. It may have taken
+// the place of a frame for which a stream would wait.
+func TestGarbageInSession(t *testing.T) {
+	junk := make([]byte, 64<<10)
+	rand.Read(junk)
+	for _, row := range []struct {
+		name string
+		b    []byte // after the welcome
+		want string
+	}{
+		{"random bytes", slices.Concat(junk, []byte{0}), errGarbage.Error()},
+		{"a long line without a zero", bytes.Repeat([]byte{0xff}, 1<<20), errGarbage.Error()},
+		{"a short line", []byte("garbage\n\x00"), errGarbage.Error()},
+		{"garbage for the multiplexer", dataFrame(id{7}, append([]byte{9}, make([]byte, 2*muxHeader)...)), "version"},
+		{"a ping", dataFrame(id{7}, muxFrame(muxPing, muxSYN, 0, 1)), errPing.Error()},
+		{"zeros, and the end", make([]byte, 100), ""},
+		{"a bye", appendFrame(nil, frame{bye, id{7}, nil}, new([]byte)), ""},
+		{"half a frame, and the end", dataFrame(id{7}, junk[:1000])[:500], ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			guest, conn := socketPair(t)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				f, err := newReader(guest).next()
+				if err != nil {
+					return
+				}
+				ignore(guest.Write(appendFrame(nil, frame{welcome, f.id, []byte(greeting)}, new([]byte))))
+				// The rows have the ID 7 in place of the session's.
+				ignore(guest.Write(replaceID(row.b, f.id)))
+				if row.want == "" {
+					closeQuietly(guest)
+				}
+			}()
+			s, err := Connect(testContext(t), conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closeQuietly(s)
+			select {
+			case <-s.Done():
+			case <-testContext(t).Done():
+				t.Fatal("the session has not ended")
+			}
+			<-done
+			err = s.Violation()
+			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(strings.ToLower(err.Error()), row.want) {
+				t.Errorf("violation %v, want %q", err, row.want)
+			}
+		})
+	}
+}
+
+// replaceID returns b with the ID of its frame replaced, if it is a whole frame.
+func replaceID(b []byte, session id) []byte {
+	f, ok := parse(bytes.Clone(bytes.TrimSuffix(b, []byte{0})))
+	if !ok || f.id != (id{7}) {
+		return b
+	}
+	return appendFrame(nil, frame{f.kind, session, f.payload}, new([]byte))
 }
 
 func TestOtherVersion(t *testing.T) {

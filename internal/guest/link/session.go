@@ -1,11 +1,14 @@
 package link
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -94,6 +97,19 @@ func (s *Session) Accept() (net.Conn, error) {
 // Done returns a channel that is closed when the session has ended.
 func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
 
+// Violation waits for Done. It returns the reason if the session has ended because
+// the other side has violated the protocol, and nil otherwise.
+func (s *Session) Violation() error {
+	<-s.Done()
+	_, err := s.mux.AcceptStream() // returns the error that has ended the session
+	for _, target := range []error{nil, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, yamux.ErrSessionShutdown, net.ErrClosed, syscall.ECONNRESET} {
+		if errors.Is(err, target) {
+			return nil
+		}
+	}
+	return err
+}
+
 // Close ends the session and its streams.
 func (s *Session) Close() error { return s.mux.Close() }
 
@@ -109,6 +125,7 @@ type channel struct {
 	change sync.Cond
 	unread []byte
 	ended  bool
+	err    error // of Read after the end; nil is io.EOF
 }
 
 func newChannel(w *wire, session id, onDone func()) *channel {
@@ -139,7 +156,7 @@ func (c *channel) Read(p []byte) (int, error) {
 		c.change.Wait()
 	}
 	if c.ended {
-		return 0, io.EOF
+		return 0, cmp.Or(c.err, io.EOF)
 	}
 	n := copy(p, c.unread)
 	if c.unread = c.unread[n:]; len(c.unread) == 0 {
@@ -168,6 +185,16 @@ func (c *channel) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
+	c.change.Broadcast()
+}
+
+// fail is end with an error for Read.
+func (c *channel) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.ended, c.err = true, err
+	}
 	c.change.Broadcast()
 }
 

@@ -78,6 +78,11 @@ func (c *console) Write(p []byte) (int, error) {
 	return c.log.Stream(logs.StreamConsole).Write(p)
 }
 
+// note adds a line of banger's own.
+func (c *console) note(text string) {
+	c.Write([]byte(guest.NotePrefix + strings.ReplaceAll(text, "\n", "; ") + "\r\n")) //nolint:errcheck // never fails
+}
+
 // oomKilled begins the kernel's message that its OOM killer has ended a process:
 // __oom_kill_process of mm/oom_kill.c.
 const oomKilled = "Out of memory: Killed process"

@@ -256,7 +256,7 @@ func (d *controlServer) exec(ctx context.Context, s *subscriber, r *api.ExecRequ
 		defer cancel(nil)
 		p, err := m.agent.Start(ctx, command, client.Stdio{TTY: terminal(r.TTY)})
 		if err != nil {
-			return cause(ctx, err)
+			return m.explain(ctx, err)
 		}
 		d.clients.Go(func() { p.Wait() }) //nolint:errcheck // no client waits for the exit code
 		return s.conn.SendJSON(frames.Exit, api.Exit{})
@@ -328,10 +328,10 @@ func serveProcess(ctx context.Context, m *instance, s *subscriber, stdin bool, t
 		if exit, err = p.Wait(); err == nil {
 			err = s.conn.SendJSON(frames.Exit, api.Exit{Code: exit.Code, Signal: exit.Signal})
 		} else {
-			err = s.conn.SendJSON(frames.Error, control.WireError(err))
+			err = s.conn.SendJSON(frames.Error, control.WireError(m.explain(ctx, err)))
 		}
 	} else {
-		err = s.conn.SendJSON(frames.Error, control.WireError(cause(starting, err)))
+		err = s.conn.SendJSON(frames.Error, control.WireError(m.explain(starting, err)))
 	}
 	if in != nil {
 		in.Close()

@@ -172,6 +172,9 @@ func (m *instance) startMain(ctx context.Context, io client.Stdio) (*client.Proc
 // because returns the reason for the machine's end, if it ends, in the place of
 // err, which reports a broken connection.
 func (m *instance) because(err error) error {
+	if violation := m.violation(); violation != nil {
+		return violation
+	}
 	const delay = 3 * time.Second // from the end of the connection to the end of the process
 	select {
 	case <-m.monitor.Done():
@@ -179,6 +182,26 @@ func (m *instance) because(err error) error {
 	case <-time.After(delay):
 		return err
 	}
+}
+
+// violation returns an error if the connection to the agent has ended because the
+// guest has violated its protocol.
+func (m *instance) violation() error {
+	var err error
+	if m.agent != nil {
+		err = m.agent.Violation()
+	}
+	if m.session != nil {
+		select {
+		case <-m.session.Done():
+			err = errors.Join(m.session.Violation(), err)
+		default:
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("agent protocol violated: %w", err)
 }
 
 // waitMain returns how the main command ended. It returns an error if the

@@ -149,6 +149,19 @@ func (m *instance) responsive(ctx context.Context) (context.Context, context.Can
 	return ctx, cancel
 }
 
+// explain returns the reason for err, the error of a request to the agent with the
+// context ctx: the cause of the end of ctx, a violation of the agent's protocol, or
+// else err itself.
+func (m *instance) explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if violation := m.violation(); violation != nil {
+		return violation
+	}
+	return cause(ctx, err)
+}
+
 // cause returns the cause of the end of ctx if err is its consequence, and err
 // otherwise.
 func cause(ctx context.Context, err error) error {
@@ -168,7 +181,7 @@ func (m *instance) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("machine %s does not answer", m.record.Config.Name))
 	defer cancel()
 	_, err := m.agent.Status(ctx)
-	return cause(ctx, err)
+	return m.explain(ctx, err)
 }
 
 // pauseReason returns why the machine stands still, or "".

@@ -123,6 +123,9 @@ func (v *supervisor) runMainStep(ctx context.Context, m *instance, in *input) {
 	code, err := v.runMain(ctx, m, in)
 	killedByOOM := err == nil && code == exitKilled && m.console.killedByOOM()
 	err = errors.Join(err, m.waitDown(ctx, err != nil))
+	if err != nil {
+		m.console.note(err.Error())
+	}
 	v.loop.post(func(ctx context.Context) {
 		l := v.loop
 		if killedByOOM && err == nil && l.cause == notStopped {
