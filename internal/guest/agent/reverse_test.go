@@ -104,7 +104,11 @@ func TestReverseForwards(t *testing.T) {
 func TestReverseRefuses(t *testing.T) {
 	c := readyMachine(t).login(t)
 	busy := echoListener(t, "tcp", "127.0.0.1:0")
-	port := uint32(busy.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // a TCP listener
+	address, ok := busy.Addr().(*net.TCPAddr)
+	if !ok {
+		t.Fatalf("address %v", busy.Addr())
+	}
+	port := uint32(address.Port)
 	for name, row := range map[string]struct {
 		request string
 		payload any

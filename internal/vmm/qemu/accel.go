@@ -130,8 +130,8 @@ func (m Monitor) KnownAccel(cachePath string) (accel vmm.Accel, why string, err 
 	if err != nil {
 		return "", "", fmt.Errorf("read the result of a probe: %w", err)
 	}
-	if json.Unmarshal(data, &known) != nil || known.Boot != want.Boot || known.Program != want.Program {
-		return "", "", nil // the next start of a machine probes again
+	if err := json.Unmarshal(data, &known); err != nil || known.Boot != want.Boot || known.Program != want.Program {
+		return "", "", nil //nolint:nilerr // the next start of a machine probes again
 	}
 	return known.Accel, known.Notice, nil
 }
