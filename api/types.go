@@ -72,9 +72,10 @@ type Machine struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
 	State     State     `json:"state"`
-	Image     string    `json:"image"`     // digest
-	ImageName string    `json:"imageName"` // as the user gave it
-	Kernel    string    `json:"kernel"`    // digest
+	Image     string    `json:"image"`          // digest
+	ImageName string    `json:"imageName"`      // as the user gave it
+	Kernel    string    `json:"kernel"`         // digest
+	Init      string    `json:"init,omitempty"` // process 1: image or banger; Config.Init may be auto
 	Command   []string  `json:"command"`
 	Config    Config    `json:"config"`
 	Disk      Disk      `json:"disk,omitzero"`

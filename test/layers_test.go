@@ -34,7 +34,7 @@ var halves = []half{
 		{"cli", "api cli/arg cli/attach cli/connect cli/daemoncmd cli/env cli/exit cli/imagecmd cli/kernelcmd cli/machinecmd cli/render " +
 			"guest/bin image/build image/e2fs image/ext4/write image/pull image/store image/tree kernel kernel/source", "spf13/cobra spf13/pflag"},
 		{"cli/machinecmd", "api cli/arg cli/attach cli/connect cli/copyrule cli/env cli/exit cli/fetch cli/render " +
-			"guest guest/tarcopy kernel machine machine/record machine/repair machine/spec machine/supervisor", "spf13/cobra"},
+			"guest guest/tarcopy kernel machine machine/record machine/repair machine/spec machine/supervisor", "spf13/cobra spf13/pflag"},
 		{"cli/imagecmd", "cli/arg cli/env cli/exit cli/fetch cli/render " +
 			"image/build image/ext4/read image/pull image/store image/unpack image/verify", "spf13/cobra"},
 		{"cli/kernelcmd", "cli/arg cli/env cli/exit cli/fetch cli/render kernel kernel/source", "spf13/cobra"},

@@ -122,7 +122,7 @@ func (c *converter) machine(rec *record.Record) api.Machine {
 	}
 	return api.Machine{
 		ID: rec.ID, Name: config.Name, State: api.State(rec.State), Image: string(rec.Image), ImageName: rec.ImageName,
-		Kernel: string(rec.Kernel), Command: append([]string{}, rec.Plan.Words()...), Disk: disk(rec, folder), Remove: rec.Remove,
+		Kernel: string(rec.Kernel), Init: string(rec.Plan.Init), Command: append([]string{}, rec.Plan.Words()...), Disk: disk(rec, folder), Remove: rec.Remove,
 		Created: rec.Created, Started: rec.Started, Finished: rec.Finished, ExitCode: rec.ExitCode, Error: rec.Error,
 		Restarts: rec.Restarts, PID: pid, Folder: folder,
 		Config: api.Config{

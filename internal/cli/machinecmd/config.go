@@ -42,6 +42,7 @@ type machineFlags struct {
 
 	detach     bool
 	detachKeys string
+	wait       waitFlag
 	timeout    time.Duration
 }
 
@@ -83,8 +84,9 @@ func (m *machineFlags) registerRun(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVarP(&m.detach, "detach", "d", false, "run the machine in the background and print its ID")
 	f.StringVar(&m.detachKeys, "detach-keys", attach.DefaultDetachKeys, "keys to leave a terminal with while the machine goes on")
+	m.wait.register(f)
 	f.DurationVar(&m.timeout, "timeout", 0, "end the machine so long after the start of its command, as 30s, with exit code 124")
-	arg.FlagGroup(f, arg.CommandFlags, "detach", "detach-keys", "timeout")
+	arg.FlagGroup(f, arg.CommandFlags, "detach", "detach-keys", "timeout", "wait")
 }
 
 // config returns the configuration that the flags describe. args are the words

@@ -59,6 +59,9 @@ func runMachine(cmd *cobra.Command, e *env.Env, m *machineFlags, args []string) 
 func runSession(e *env.Env, m *machineFlags) (*attach.Session, error) {
 	s := newSession(e)
 	s.Timeout, s.RemoveOnAbort = m.timeout, true
+	if err := m.wait.check(m.detach); err != nil {
+		return nil, err
+	}
 	switch {
 	case e.JSON && !m.detach:
 		return nil, exit.Usagef("banger run prints what the command writes: leave out --json, or use -d")
@@ -86,6 +89,9 @@ func createAndStart(ctx context.Context, e *env.Env, s *attach.Session, m *machi
 	err = s.Start(ctx, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
 		return s.Daemon.Run(ctx, req, streams)
 	})
+	if err == nil && m.detach {
+		err = m.wait.await(ctx, e, s.Daemon, s.Machine)
+	}
 	if err == nil && m.detach {
 		err = printID(e, s.Machine)
 	}

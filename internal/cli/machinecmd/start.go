@@ -16,6 +16,7 @@ import (
 type startFlags struct {
 	kernel, accel, keys string
 	attach, interactive bool
+	wait                waitFlag
 }
 
 func startCommand(e *env.Env) *cobra.Command {
@@ -36,9 +37,14 @@ func startCommand(e *env.Env) *cobra.Command {
 	f.BoolVarP(&s.attach, "attach", "a", false, "show what the command writes, pass signals on to it and end with its exit code")
 	f.BoolVarP(&s.interactive, "interactive", "i", false, "attach, and pass standard input to the command")
 	f.StringVar(&s.keys, "detach-keys", attach.DefaultDetachKeys, "keys to leave a terminal with while the machine goes on")
+	s.wait.register(f)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		attached := s.attach || s.interactive
+		if err := s.wait.check(!attached); err != nil {
+			return err
+		}
 		switch {
-		case !s.attach && !s.interactive:
+		case !attached:
 			return eachMachine(cmd.Context(), e, args, func(daemon *api.Client, ref string) error {
 				return startDetached(cmd.Context(), e, daemon, &s, ref)
 			})
@@ -52,13 +58,18 @@ func startCommand(e *env.Env) *cobra.Command {
 	return cmd
 }
 
-// startDetached returns when the machine's agent answers.
+// startDetached returns when the machine's agent answers, or its init with
+// --wait=init.
 func startDetached(ctx context.Context, e *env.Env, daemon *api.Client, f *startFlags, ref string) error {
 	s := newSession(e)
 	s.Daemon, s.Machine = daemon, ref
-	return s.Start(ctx, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
+	err := s.Start(ctx, func(ctx context.Context, streams api.Stdio) (*api.Process, error) {
 		return daemon.Start(ctx, ref, api.StartRequest{Kernel: f.kernel, Accel: f.accel}, streams)
 	})
+	if err != nil {
+		return err
+	}
+	return f.wait.await(ctx, e, daemon, ref)
 }
 
 // startAttached returns at the end of the main command.

@@ -33,6 +33,7 @@ func invalidConfigs() []struct {
 		{"too many processors", Config{CPUs: MaxCPUs + 1}, false, "256 processors: want 1 to 255"},
 		{"a negative number of processors", Config{CPUs: -1}, false, "-1 processors"},
 		{"a disk of negative size", Config{DiskSize: -512}, false, "disk size -512 is negative"},
+		{"a disk beyond it", Config{DiskSize: 20 << 40}, false, "disk size of 20 TiB: want 2 TiB at most"},
 		{"a disk of half a sector", Config{DiskSize: 1<<20 + 1}, false, "512 bytes"},
 		{"a read-only disk of another size", Config{ReadOnly: true, DiskSize: 1 << 20}, false, "read-only disk"},
 		{"an unknown model", Config{Model: "pc"}, false, `machine model "pc": want microvm or q35`},
