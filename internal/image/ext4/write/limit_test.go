@@ -189,7 +189,6 @@ func TestPlanRefuses(t *testing.T) {
 		want string
 	}{
 		"lost+found that is a file":   {func(img *ext4test.Image) { img.File("lost+found", "x") }, "lost+found"},
-		"unknown namespace":           {file(tree.Entry{Name: "f", Xattrs: x("system.nfs4_acl", "x")}), "namespace"},
 		"ACL that is a text":          {file(tree.Entry{Name: "f", Xattrs: x("system.posix_acl_access", "text")}), "access control list"},
 		"ACL with an unknown tag":     {file(tree.Entry{Name: "f", Xattrs: x("system.posix_acl_access", "\x02\x00\x00\x00\x40\x00\x00\x00\x00\x00\x00\x00")}), "tag 0x40"},
 		"more names than inode holds": {file(tree.Entry{Name: "f", Xattrs: crowd}), "more extended attributes"},
