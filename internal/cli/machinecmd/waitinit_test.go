@@ -81,7 +81,7 @@ func TestWaitInit(t *testing.T) {
 				t.Fatal(err)
 			}
 			server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
-			go server.Serve(l) //nolint:errcheck // Close ends it
+			go server.Serve(l)
 			defer server.Close()
 			var notes strings.Builder
 			w := waitInit
