@@ -110,14 +110,18 @@ func removeProcess(ctx context.Context, e *ledger.Entry) error {
 			return err
 		}
 	}
+	confirmed := e.PID == 0 // by a search that found nothing
 	return until(ctx, func() (gone bool, err error) {
 		found, err := findProcesses(func(o ledger.Owner, name string) bool { return o == e.Owner && name == e.Name })
 		errs := []error{err}
 		for _, p := range found {
 			errs = append(errs, kill(ctx, p.PID, p.Start))
 		}
-		// A process may have started others before it was killed, so search again.
-		return len(found) == 0, errors.Join(errs...)
+		// A process may have started others before it was killed, so search again. And once more: the environment
+		// of a process is empty for a moment while it executes a program, so a search may miss it.
+		gone = len(found) == 0 && confirmed
+		confirmed = len(found) == 0
+		return gone, errors.Join(errs...)
 	})
 }
 
