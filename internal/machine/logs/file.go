@@ -152,20 +152,13 @@ type Writer struct {
 func (w Writer) Write(p []byte) (int, error) {
 	w.log.mu.Lock()
 	defer w.log.mu.Unlock()
-	w.log.addLocked(time.Now(), w.name, p) // the time under the lock, so that the lines are in its order
+	w.log.add(time.Now(), w.name, p) // the time under the lock, so that the lines are in its order
 	return len(p), nil
 }
 
 // add writes the lines that p completes. The rest of p waits for the end of its
-// line, as in docker's logs.
+// line, as in docker's logs. The caller holds mu.
 func (l *File) add(now time.Time, stream string, p []byte) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.addLocked(now, stream, p)
-}
-
-// addLocked is add for a caller that holds mu.
-func (l *File) addLocked(now time.Time, stream string, p []byte) {
 	if l.lost > 0 {
 		l.reportLost(now)
 	}
