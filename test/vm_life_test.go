@@ -154,7 +154,7 @@ func TestR1Distroless(t *testing.T) {
 	}
 	got = box.run(t, "run", "--rm", "--entrypoint=sh", "static:1", "-c", "true")
 	expectCode(t, got, 127)
-	if !strings.Contains(got.stderr, "no shell") {
+	if !strings.Contains(got.stderr, "sh: no such file in the image") {
 		t.Errorf("stderr = %q", got.stderr)
 	}
 }

@@ -168,6 +168,9 @@ func sshProxyCommand(e *env.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if why := machines.Paused(cmd.Context(), rec.ID); why != "" { // it would not answer
+				return fmt.Errorf("machine %s is paused (%s)", args[0], why)
+			}
 			conn, err := machines.Dial(cmd.Context(), rec)
 			if err != nil {
 				return err
