@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/banger-vm/banger/internal/base/frames"
 	"github.com/banger-vm/banger/internal/base/xdg"
 	"github.com/banger-vm/banger/internal/cli"
 	"github.com/banger-vm/banger/internal/kernel"
@@ -99,8 +101,19 @@ func addDevices(ctx context.Context, root *record.Root, id string) error {
 	if err != nil {
 		return err
 	}
-	err = makeDevices(ctx, j.Maker, filepath.Join(dir.Data, "device.raw"))
-	return errors.Join(err, dir.Close())
+	if err := makeDevices(ctx, j.Maker, filepath.Join(dir.Data, "device.raw")); err != nil {
+		return errors.Join(err, reportError(err), j.Abandon(ctx, false))
+	}
+	return dir.Close()
+}
+
+// reportError sends an error to the process that started this one.
+func reportError(err error) error {
+	start, fileErr := net.FileConn(os.NewFile(control.StartFD, "start"))
+	if fileErr != nil {
+		return fileErr
+	}
+	return frames.New(start).SendJSON(frames.Error, control.WireError(err))
 }
 
 // makeDevices makes a tap that persists, and a loop device over file, which stays until the machine is removed.
